@@ -1,0 +1,41 @@
+"""Local files written whole or not at all, and appended without torn lines."""
+
+import os
+import secrets
+from pathlib import Path
+
+from ingestkit import steps
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable: without it a rename or link can vanish after a power loss."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each name durable."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def replace_whole(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, so that a reader sees the old bytes or the new ones."""
+    make_folder(path.parent)
+    beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        steps.reached("files.written")
+        beside.replace(path)
+        sync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""The lake: names, artifacts and sidecars on top of a dumb Store."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from ingestkit import steps
+from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.model import Sidecar, safe_name
+from ingestkit.ports import Store
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose in-flight folder an object is written in; a later owner removes folders of lower tokens."""
+
+    pipeline: str
+    model: str
+    run_id: str
+    token: int
+
+    def inflight(self) -> str:
+        return f"_inflight/{self.pipeline}/{self.model}/{safe_name(self.run_id)}.{self.token}.{secrets.token_hex(6)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """An object of the lake as it was published or found there."""
+
+    name: str
+    bytes: int
+    sha256: str
+    adopted: bool
+
+
+class HashingWriter:
+    """A binary file that hashes and counts what goes through it."""
+
+    def __init__(self, into: BinaryIO) -> None:
+        self._into = into
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, block: bytes | bytearray | memoryview) -> int:
+        view = memoryview(block).cast("B")
+        self._hash.update(view)
+        self._into.write(view)
+        self.bytes += len(view)
+        return len(view)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._into.flush()
+
+    closed = False
+
+    def close(self) -> None:
+        """Whoever opened the file closes it."""
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+def raw_name(pipeline: str, model: str, batch: str, file_id: str, path: str) -> str:
+    return f"raw/{pipeline}/{model}/{safe_name(batch)}/{file_id}-{safe_name(path.rsplit('/', 1)[-1])}"
+
+
+def made_name(kind: str, place: Place, batch: str, name: str) -> str:
+    """Where what a run made lies: `valid/…/<batch>/<run_id>.<token>/<name>`."""
+    return f"{kind}/{place.pipeline}/{place.model}/{safe_name(batch)}/{safe_name(place.run_id)}.{place.token}/{name}"
+
+
+def runs_folder(pipeline: str, run_id: str) -> str:
+    return f"_runs/{pipeline}/{safe_name(run_id)}/"
+
+
+def sidecar_name(sidecar: Sidecar) -> str:
+    folder = runs_folder(sidecar.pipeline, sidecar.run_id)
+    return f"{folder}{sidecar.stage.value}.{sidecar.model}.{sidecar.token:012d}-{sidecar.sequence:06d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    store: Store
+
+    def publish(self, place: Place, name: str, fill: Callable[[HashingWriter], None]) -> Landed:
+        """Write an object in flight and publish it whole under `name`.
+
+        An object already there is adopted when its size and sha256 are those just written; another is a LakeError.
+        """
+        inflight = f"{place.inflight()}/{name.rsplit('/', 1)[-1]}"
+        with self.store.write(inflight) as file:
+            writer = HashingWriter(file)
+            fill(writer)
+        steps.reached("lake.written")
+        adopted = False
+        try:
+            self.store.publish(inflight, name)
+        except ObjectExists:
+            there = self.store.stat(name)
+            if there is None or there.bytes != writer.bytes or self.store.sha256(name) != writer.sha256:
+                raise LakeError(
+                    f"{name} is in the lake already, with other content than this run made",
+                    hint="nothing was overwritten; move the object away, then run again",
+                ) from None
+            adopted = True
+        steps.reached("lake.published")
+        return Landed(name, writer.bytes, writer.sha256, adopted)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        with self.store.open(name) as file:
+            yield file
+
+    def holds(self, name: str, size: int) -> bool:
+        """Whether the object is there with that size."""
+        there = self.store.stat(name)
+        return there is not None and there.bytes == size
+
+    def write_sidecar(self, place: Place, sidecar: Sidecar) -> str:
+        name = sidecar_name(sidecar)
+        content = json.dumps(sidecar.to_json(), indent=1).encode()
+        self.publish(place, name, lambda writer: cast("None", writer.write(content)))
+        return name
+
+    def sidecars(self, pipeline: str, run_id: str | None = None) -> Iterator[Sidecar]:
+        """The sidecars of one run, or of all runs of the pipeline, oldest (token, sequence) first."""
+        prefix = runs_folder(pipeline, run_id) if run_id is not None else f"_runs/{pipeline}/"
+        found = [json.loads(self._bytes(stored.name)) for stored in self.store.list(prefix)]
+        yield from sorted(map(Sidecar.from_json, found), key=lambda one: (one.token, one.sequence))
+
+    def remove_inflight(self, pipeline: str, model: str, below: int) -> int:
+        """Remove in-flight folders of the model whose token is lower; their owners are gone."""
+        removed = 0
+        for name in list(self.store.inflight(f"_inflight/{pipeline}/{model}/")):
+            if token_of(name) < below:
+                self.store.remove(name)
+                removed += 1
+        return removed
+
+    def _bytes(self, name: str) -> bytes:
+        with self.store.open(name) as file:
+            return file.read()
+
+
+def token_of(inflight: str) -> int:
+    """The token in an in-flight name: `_inflight/<pipeline>/<model>/<run_id>.<token>.<random>/<file>`."""
+    return int(inflight.split("/")[3].rsplit(".", 2)[1])

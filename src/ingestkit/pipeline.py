@@ -1,0 +1,174 @@
+"""Pipeline and RunContext: what a stage is given. No stage knows more than this."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ingestkit.errors import ConfigError, Interrupted
+from ingestkit.lake import Lake, Place
+from ingestkit.model import sha256_of
+from ingestkit.ports import Source, TargetColumn, Warehouse
+from ingestkit.settings import Model, PipelineSettings
+
+VALIDATE_VERSION = 1
+"""Raised when validate would make other artifacts from the same raw bytes and settings."""
+LOAD_VERSION = 1
+"""Raised when load would write other rows from the same artifacts and settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A pipeline's settings, with the answers stages ask of them."""
+
+    settings: PipelineSettings
+
+    @property
+    def name(self) -> str:
+        return self.settings.pipeline
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self.settings.models)
+
+    def model(self, name: str) -> Model:
+        return self.settings.models[name]
+
+    def table(self, model: str) -> str:
+        return self.settings.models[model].table or model
+
+    def order(self, batch: str) -> tuple[int, str]:
+        """Where a batch key stands among others; keys of one pipeline are of one kind."""
+        match self.settings.source.batches.kind:
+            case "integer":
+                return int(batch), batch
+            case "hex":
+                return int(batch, 16), batch
+            case _:
+                return 0, batch
+
+    def lineage(self) -> tuple[str, ...]:
+        wanted = self.settings.lineage
+        return (
+            "_batch",
+            *(("_run_id",) if wanted.run_id else ()),
+            *(("_source_file",) if wanted.source_file else ()),
+            *(("_record_no",) if wanted.record_no else ()),
+        )
+
+    def columns(self, model: str) -> tuple[TargetColumn, ...]:
+        return tuple(TargetColumn(name, column.type) for name, column in self.model(model).columns.items())
+
+    def validate_settings(self, model: str) -> str:
+        """The hash of what a valid artifact depends on."""
+        shown = self.model(model).model_dump(mode="json", include={"key", "csv", "columns"})
+        validation = self.settings.validation.model_dump(mode="json")
+        return sha256_of([VALIDATE_VERSION, model, shown, validation])
+
+    def load_settings(self, model: str) -> str:
+        """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
+        shown = self.model(model).model_dump(mode="json", include={"key", "csv", "columns", "load", "table"})
+        validation = self.settings.validation.model_dump(mode="json")
+        return sha256_of([VALIDATE_VERSION, LOAD_VERSION, model, shown, validation, self.lineage()])
+
+    def extract_settings(self) -> str:
+        return sha256_of(self.settings.source.model_dump(mode="json"))
+
+    def gate_settings(self) -> str:
+        return sha256_of(self.settings.gate.model_dump(mode="json"))
+
+    def check_models(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """The models a command works on: those named, or all."""
+        for name in wanted:
+            if name not in self.settings.models:
+                raise ConfigError(f"pipeline {self.name} has no model {name!r}; it has {', '.join(self.models)}")
+        return tuple(sorted(set(wanted or self.models)))
+
+
+class Clock(Protocol):
+    """Time, passed in."""
+
+    def now(self) -> datetime: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+
+class Stop:
+    """A request to end at the next safe point; a signal, a time-out or a lost lease makes it."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+        self._reason: Callable[[], Exception] | None = None
+
+    def request(self, reason: Callable[[], Exception]) -> None:
+        """Ask to stop; the first reason stands."""
+        if not self._requested.is_set():
+            self._reason = reason
+            self._requested.set()
+
+    @property
+    def requested(self) -> bool:
+        return self._requested.is_set()
+
+    def check(self) -> None:
+        """A safe point: raise when asked to stop."""
+        if self._requested.is_set():
+            raise self._reason() if self._reason else Interrupted("stopped", exit_code=130)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, unless asked to stop; then raise."""
+        self._requested.wait(seconds)
+        self.check()
+
+
+class Progress(Protocol):
+    """Who is told what goes on; a terminal, a log, a test."""
+
+    def began(self, stage: str, model: str, total: int | None) -> None:
+        """A stage began on a model; `total` bytes or rows lie ahead, where known."""
+        ...
+
+    def moved(self, stage: str, model: str, by: int) -> None: ...
+
+    def ended(self, stage: str, model: str, status: str) -> None: ...
+
+    def said(self, message: str, **facts: Any) -> None:
+        """A line worth telling: a wait, a skip, a warning."""
+        ...
+
+    def warned(self, message: str, **facts: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a stage is given for one run of one batch."""
+
+    pipeline: Pipeline
+    run_id: str
+    batch: str
+    token: int
+    state_id: str
+    source: Source
+    lake: Lake
+    warehouse: Warehouse
+    scratch: Path
+    clock: Clock
+    stop: Stop
+    progress: Progress
+    threads: int = 2
+    memory_limit: str = "600MiB"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def place(self, model: str) -> Place:
+        return Place(self.pipeline.name, model, self.run_id, self.token)

@@ -1,0 +1,215 @@
+"""The contracts between the engine and the outside: what a caller may rely on, what an adapter must do.
+
+Adapters translate their vendor's exceptions at once into `errors`; they do not retry, print, read settings or swallow.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from ingestkit.model import Counts, Fence, Intent, Item, Receipt
+
+
+class Source(Protocol):
+    """Where batches come from."""
+
+    def check(self) -> None:
+        """Prove that the source answers and may be read. SourceError says what is missing."""
+        ...
+
+    def batches(self, after: str | None) -> Iterator[str]:
+        """The keys of all batches that sort after `after` (None: all), oldest first, each once."""
+        ...
+
+    def items(self, batch: str) -> Iterator[Item]:
+        """What the batch holds now, in path order: mapped, unmapped and not yet readable alike, each path once.
+
+        Two models claiming one item is a ConfigError that names both.
+        """
+        ...
+
+    def open(self, item: Item) -> AbstractContextManager[BinaryIO]:
+        """The bytes of the item, as a stream.
+
+        Leaving the block without an error promises that size and mtime were the item's before and after the reading;
+        otherwise a transient SourceError says that it changed. A missing item is a SourceError.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as a store lists it."""
+
+    name: str
+    bytes: int
+    at: datetime
+
+
+class Store(Protocol):
+    """A dumb place for immutable objects. Names are relative, with `/` between their parts."""
+
+    def check(self) -> None:
+        """Prove that the store answers and may be written to. LakeError says what is missing."""
+        ...
+
+    def write(self, inflight: str) -> AbstractContextManager[BinaryIO]:
+        """Open an in-flight object for writing. No listing of published names ever shows it.
+
+        Leaving the block without an error promises that its bytes are durable. After an error it is removed.
+        """
+        ...
+
+    def publish(self, inflight: str, name: str) -> None:
+        """Make the in-flight object appear under `name`, whole and durable, in one step.
+
+        ObjectExists when the name is taken: the object there stays as it is, and the in-flight one is gone.
+        """
+        ...
+
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """The bytes of an object, as a stream. LakeError when there is none."""
+        ...
+
+    def stat(self, name: str) -> Stored | None:
+        """The object of that name, or None."""
+        ...
+
+    def sha256(self, name: str) -> str:
+        """The hash of the object's bytes, as stored with it or as read."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """A path on this machine at which the object's bytes can be read."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """Published objects below `prefix`, in name order, whole ones only."""
+        ...
+
+    def inflight(self, prefix: str) -> Iterator[str]:
+        """Names of in-flight objects below `prefix`, left by whoever died over them."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove an object, published or in flight; one that is gone already is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetColumn:
+    """A column as the contract knows it: `type` is the contract's (`decimal(10,2)`), not a vendor's."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValidFile:
+    """A valid artifact to load: Parquet with the contract's columns and `_record_no`."""
+
+    path: Path
+    source_file: str
+    file_id: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """All that publishes one model. `newer` are the valid files of newer batches, where `mode` is merge."""
+
+    intent: Intent
+    table: str
+    columns: tuple[TargetColumn, ...]
+    key: tuple[str, ...]
+    files: tuple[ValidFile, ...]
+    losers: Path | None
+    """Parquet of (file_id, record_no): records left out because their key came before."""
+    newer: tuple[Path, ...] = ()
+    previous: tuple[Path, ...] = ()
+    """Valid files of this batch's earlier generation, for what a redone merge leaves behind."""
+    lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One publishing transaction: every load in it, or none."""
+
+    pipeline: str
+    batch: str
+    run_id: str
+    state_id: str
+    token: int
+    loads: tuple[Load, ...]
+    judge: Callable[[str, Counts, Mapping[str, int]], None]
+    """Called per model before COMMIT with its counts and facts (`key_nulls`, `key_duplicates`, `expected_target`);
+    raises to roll the transaction back."""
+
+
+class Warehouse(Protocol):
+    """Where models become tables."""
+
+    def present(self) -> bool:
+        """False when an embedded warehouse's file is gone; asks nothing of a remote one."""
+        ...
+
+    def check(self) -> None:
+        """Prove that the warehouse answers and that fence and receipt tables exist, making them where they are missing.
+
+        WarehouseError, or Busy when somebody else holds it longer than its lock time-out.
+        """
+        ...
+
+    def fences(self, pipeline: str) -> Mapping[str, Fence]:
+        """The pipeline's fence rows by model; empty where the tables do not exist."""
+        ...
+
+    def table_owner(self, table: str) -> tuple[str, str] | None:
+        """Which (pipeline, model) owns a target table, or None."""
+        ...
+
+    def fence(self, fences: tuple[Fence, ...], *, adopt: bool = False) -> None:
+        """Insert fence rows that are missing. With `adopt`, also overwrite state id and token of those that are there.
+
+        Without `adopt` an existing row is never touched; only `publish` raises its token.
+        """
+        ...
+
+    def receipts(self, pipeline: str) -> tuple[Receipt, ...]:
+        """All receipts of the pipeline."""
+        ...
+
+    def evolve(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the table, or add and widen columns; never drop or narrow. Returns the statements run.
+
+        A change that would lose data (narrower, other type) is a WarehouseError that names the column.
+        """
+        ...
+
+    def publish(self, publication: Publication) -> Mapping[str, Receipt]:
+        """Publish all loads in one transaction, and return the receipts that now stand, by model.
+
+        In this order: raise the fence of each model, in name order (Fenced when one does not answer exactly once); look
+        at each receipt (one that answers the intent is returned as it is; a generation not below the intended one is
+        PlanAgain); write rows; count; `judge`; write receipts; commit. Any error rolls everything back.
+        """
+        ...
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a read-only statement."""
+        ...
+
+
+class Mirror(Protocol):
+    """A copy of the state for others to read. Level-triggered; never read to decide anything but one refusal."""
+
+    def read(self, pipeline: str) -> Mapping[str, Any] | None:
+        """What the mirror shows of the pipeline, or None."""
+        ...
+
+    def write(self, pipeline: str, shown: Mapping[str, Any]) -> None:
+        """Replace what it shows, whole or not at all."""
+        ...

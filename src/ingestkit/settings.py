@@ -1,0 +1,282 @@
+"""The pydantic models of everything in `config/`: names, ranges and defaults. Reading files and layers is `project`'s."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+
+from ingestkit.model import LoadMode
+
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def duration(value: Any) -> Any:
+    """`90s`, `5m`, `6h`, `14d` as a timedelta; plain numbers are refused, since nobody knows their unit."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", str(value))
+    if match is None:
+        raise ValueError("a duration is a number and one of ms, s, m, h, d, w, such as 90s or 5m")
+    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+
+
+def duration_text(value: timedelta) -> str:
+    """The shortest text that `duration` reads back."""
+    seconds = value.total_seconds()
+    for unit in ("w", "d", "h", "m", "s"):
+        if seconds and seconds % UNITS[unit] == 0:
+            return f"{int(seconds // UNITS[unit])}{unit}"
+    return f"{round(seconds * 1000)}ms" if seconds else "0s"
+
+
+Duration = Annotated[timedelta, BeforeValidator(duration), PlainSerializer(duration_text)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+def pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a pattern: {error}") from error
+    return value
+
+
+Pattern = Annotated[str, BeforeValidator(pattern)]
+
+
+class Section(BaseModel):
+    """A section of the configuration: unknown keys are refused, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+# --- a pipeline file -------------------------------------------------------------------------------------------------
+
+
+class Column(Section):
+    """One column of a contract."""
+
+    type: str = "string"
+    required: bool = False
+    unique: bool = False
+    pattern: Pattern | None = None
+    min: float | str | None = None
+    max: float | str | None = None
+    min_length: Annotated[int, Field(ge=0)] | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    timezone: str | None = None
+
+    @field_validator("type")
+    @classmethod
+    def known_type(cls, value: str) -> str:
+        plain = ("string", "integer", "float", "boolean", "date", "timestamp", "local_timestamp")
+        exact = re.fullmatch(r"decimal\((\d{1,2}),\s*(\d{1,2})\)", value)
+        if exact:
+            precision, scale = int(exact[1]), int(exact[2])
+            if not (1 <= precision <= 38 and scale <= precision):
+                raise ValueError("a decimal has 1 to 38 digits, and no more of them behind the point than it has")
+        elif value not in plain:
+            raise ValueError(f"unknown type {value!r}; known are {', '.join(plain)}, decimal(p,s)")
+        return value
+
+
+class Dialect(Section):
+    """How a text file is written."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
+
+
+class Model(Section):
+    """One logical table of a pipeline."""
+
+    files: Pattern | None = None
+    key: tuple[str, ...] = ()
+    load: LoadMode = LoadMode.REPLACE
+    table: str | None = None
+    absent: Literal["keep", "warn", "fail"] = "keep"
+    allow_empty: bool = False
+    csv: Dialect = Dialect()
+    columns: dict[str, Column] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def keys_are_columns(self) -> "Model":
+        for name in self.key:
+            if name not in self.columns:
+                raise ValueError(f"key column {name!r} is not among the columns")
+        if self.load is LoadMode.MERGE and not self.key:
+            raise ValueError("load: merge needs a key")
+        return self
+
+
+class Batches(Section):
+    """How a batch is recognised: a named group `batch` in the folder's or the file's path."""
+
+    folders: Pattern | None = None
+    files: Pattern | None = None
+    kind: Literal["text", "integer", "hex", "date"] = "text"
+
+    @model_validator(mode="after")
+    def one_of_them(self) -> "Batches":
+        chosen = self.folders or self.files
+        if (self.folders is None) == (self.files is None) or chosen is None:
+            raise ValueError("name either `folders` or `files`")
+        if "batch" not in re.compile(chosen).groupindex:
+            raise ValueError("the pattern needs a group named batch: (?P<batch>...)")
+        return self
+
+
+class Settle(Section):
+    quiet: Duration = timedelta(seconds=60)
+
+
+class Source(Section):
+    type: Literal["files"] = "files"
+    connection: str
+    batches: Batches
+    settle: Settle = Settle()
+    trust: Literal["stat", "checksum"] = "stat"
+    on_changed: Literal["new_version", "ignore", "fail"] = "new_version"
+    late: Literal["report", "load"] = "report"
+    late_scan: Duration = timedelta(days=30)
+    empty_batch: Literal["skip", "fail", "wait"] = "skip"
+    ignore: tuple[Pattern, ...] = (r"\..*", r".*\.(tmp|part|partial|filepart)", r".*~", r"~.*")
+    expect: tuple[str, ...] = ()
+
+
+class Gate(Section):
+    max_reject_pct: Percent = 5
+    row_delta_pct: Annotated[float, Field(ge=0)] | None = None
+    min_rows: Annotated[int, Field(ge=0)] | None = None
+
+
+class Validation(Section):
+    max_file_reject_pct: Percent = 50
+    on_bad_file: Literal["fail", "publish_rest"] = "fail"
+    max_record_lines: Annotated[int, Field(ge=1)] = 20
+
+
+class Retry(Section):
+    attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    first_wait: Duration = timedelta(seconds=2)
+    cap: Duration = timedelta(minutes=2)
+    backoff: Literal["exponential", "linear", "none"] = "exponential"
+    hold_after: Annotated[int, Field(ge=1)] | None = None
+
+
+class Timeouts(Section):
+    extract: Duration | None = None
+    validate_: Duration | None = Field(default=None, alias="validate")
+    load: Duration | None = None
+    gate: Duration | None = None
+    clean: Duration | None = None
+    grace: Duration = timedelta(seconds=30)
+
+
+class Lineage(Section):
+    """Which lineage columns a target carries besides `_batch`, which it always does."""
+
+    run_id: bool = True
+    source_file: bool = True
+    record_no: bool = True
+
+
+class Retention(Section):
+    keep: Duration = timedelta(days=90)
+    replay_window: Duration = timedelta(days=90)
+
+
+class Schedule(Section):
+    cron: str
+    timezone: str = "UTC"
+
+
+class PipelineSettings(Section):
+    """One file of `config/pipelines/`."""
+
+    pipeline: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    source: Source
+    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Model] = Field(min_length=1)
+    lake: str = "lake"
+    warehouse: str = "warehouse"
+    publish: Literal["batch", "model"] = "batch"
+    catch_up: Literal["every", "newest"] = "every"
+    lineage: Lineage = Lineage()
+    validation: Validation = Validation()
+    gate: Gate = Gate()
+    retry: Retry = Retry()
+    timeouts: Timeouts = Timeouts()
+    retention: Retention = Retention()
+    schedule: Schedule | None = None
+    owner: str | None = None
+
+    @model_validator(mode="after")
+    def names_fit(self) -> "PipelineSettings":
+        for name in self.source.expect:
+            if name not in self.models:
+                raise ValueError(f"source.expect names {name!r}, which is not a model")
+        if self.publish == "model" and self.catch_up == "newest":
+            return self
+        return self
+
+
+# --- config/settings.yaml --------------------------------------------------------------------------------------------
+
+
+class LocalConnection(Section):
+    """A folder of this machine: a drop or a lake."""
+
+    type: Literal["local"] = "local"
+    path: Path
+
+
+class DuckdbConnection(Section):
+    """A DuckDB file: the embedded warehouse."""
+
+    type: Literal["duckdb"] = "duckdb"
+    path: Path
+    lock_timeout: Duration = timedelta(minutes=5)
+    schema_: str = Field(default="main", alias="schema")
+
+
+Connection = Annotated[LocalConnection | DuckdbConnection, Field(discriminator="type")]
+
+
+class LeaseSettings(Section):
+    ttl: Duration = timedelta(seconds=90)
+    beat: Duration = timedelta(seconds=20)
+
+    @model_validator(mode="after")
+    def beats_fit(self) -> "LeaseSettings":
+        if self.ttl < 3 * self.beat:
+            raise ValueError("ttl must be at least three beats")
+        return self
+
+
+class StateSettings(Section):
+    url: str = "sqlite:///state/ingestkit.db"
+    busy_timeout: Duration = timedelta(seconds=10)
+    lease: LeaseSettings = LeaseSettings()
+    idle_after: Duration = timedelta(hours=6)
+    stale_after: Duration = timedelta(days=14)
+    folder: Path = Path("state")
+    """Where the pending queue, the sidecars for people and the JSON mirror live."""
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class Settings(Section):
+    """`config/settings.yaml` without its profiles, which `project` has laid over it."""
+
+    profile: str = "local"
+    connections: dict[str, Connection] = Field(default_factory=dict)
+    state: StateSettings = StateSettings()
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MiB|GiB|MB|GB)$")] = "600MiB"
+    scratch: Path = Path("state/scratch")
+    log: LogSettings = LogSettings()

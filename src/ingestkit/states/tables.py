@@ -1,0 +1,306 @@
+"""The tables of the state database. What is asked of them lives beside; how they change lives in `migrations`."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+HEAD = "0001"
+"""The newest migration; a database of another version is migrated, or refused when it is newer."""
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant in UTC. SQLite has no such type, so there it is ISO text, which sorts as time does."""
+
+    impl = sql.String(32)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sql.DateTime(timezone=True))
+        return dialect.type_descriptor(sql.String(32))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> object:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:
+        if value is None or isinstance(value, datetime):
+            return value
+        return datetime.fromisoformat(str(value)).astimezone(UTC)
+
+
+metadata = sql.MetaData()
+Text = sql.Text
+Key = sql.String(255)
+Big = sql.BigInteger
+
+version = sql.Table("ingestkit_version", metadata, sql.Column("version_num", sql.String(32), primary_key=True))
+
+pipeline = sql.Table(
+    "pipeline",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("state_id", Key, nullable=False),
+    sql.Column("token_counter", Big, nullable=False),
+    sql.Column("paused_at", Instant),
+    sql.Column("paused_by", Text),
+    sql.Column("paused_reason", Text),
+    sql.Column("held_at", Instant),
+    sql.Column("held_reason", Text),
+    sql.Column("floors", sql.JSON, nullable=False),
+    sql.Column("pins", sql.JSON, nullable=False),
+    sql.Column("moved_at", Instant),
+)
+
+pipeline_run = sql.Table(
+    "pipeline_run",
+    metadata,
+    sql.Column("run_id", Key, primary_key=True),
+    sql.Column("invocation", Key, nullable=False),
+    sql.Column("pipeline", Key, nullable=False),
+    sql.Column("batch", Key),
+    sql.Column("attempt", sql.Integer, nullable=False),
+    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("models", sql.JSON, nullable=False),
+    sql.Column("window_start", Instant),
+    sql.Column("window_end", Instant),
+    sql.Column("window_seconds", Big),
+    sql.Column("target_date", sql.String(10)),
+    sql.Column("status", sql.String(24), nullable=False),
+    sql.Column("verdict", sql.String(24)),
+    sql.Column("retry", sql.Integer, nullable=False),
+    sql.Column("started_at", Instant, nullable=False),
+    sql.Column("ended_at", Instant),
+    sql.Column("seconds", sql.Float),
+    sql.Column("duration", sql.String(32)),
+    sql.Column("phases_completed", sql.JSON, nullable=False),
+    sql.Column("phases_skipped", sql.JSON, nullable=False),
+    sql.Column("phases_failed", sql.JSON, nullable=False),
+    sql.Column("phases_pending", sql.JSON, nullable=False),
+    sql.Column("config", sql.JSON, nullable=False),
+    sql.Column("config_hash", sql.String(64), nullable=False),
+    sql.Column("counts", sql.JSON, nullable=False),
+    sql.Column("error", Text),
+    sql.Column("exit_code", sql.Integer),
+    sql.Column("owner", Text),
+    sql.Column("last_command", sql.String(32), nullable=False),
+    sql.Column("touched_at", Instant, nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Index("pipeline_run_by_batch", "pipeline", "batch"),
+    sql.Index("pipeline_run_by_status", "pipeline", "status"),
+    sql.Index("pipeline_run_by_start", "pipeline", "started_at"),
+)
+
+run_model = sql.Table(
+    "run_model",
+    metadata,
+    sql.Column("run_id", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("pipeline", Key, nullable=False),
+    sql.Column("batch", Key),
+    sql.Column("open_key", sql.String(512), unique=True),
+    sql.Column("redo", sql.Boolean, nullable=False),
+    sql.Column("generation", sql.Integer),
+    sql.Column("digest", sql.String(64)),
+    sql.Column("settings", sql.String(64)),
+    sql.Column("mode", sql.String(16)),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Index("run_model_by_batch", "pipeline", "batch", "model"),
+)
+
+pipeline_stage = sql.Table(
+    "pipeline_stage",
+    metadata,
+    sql.Column("run_id", Key, primary_key=True),
+    sql.Column("stage", sql.String(16), primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("pipeline", Key, nullable=False),
+    sql.Column("batch", Key),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("retry", sql.Integer, nullable=False),
+    sql.Column("started_at", Instant),
+    sql.Column("ended_at", Instant),
+    sql.Column("expected_seconds", sql.Float),
+    sql.Column("seconds", sql.Float),
+    sql.Column("error", Text),
+    sql.Column("details", sql.JSON),
+    sql.Column("sidecar", sql.JSON),
+    sql.Column("sidecar_path", Text),
+    sql.Column("settings", sql.String(64)),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("sequence", sql.Integer, nullable=False),
+    sql.Index("pipeline_stage_by_model", "pipeline", "stage", "model"),
+)
+
+completion = sql.Table(
+    "completion",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("batch", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("mode", sql.String(16)),
+    sql.Column("generation", sql.Integer, nullable=False),
+    sql.Column("digest", sql.String(64)),
+    sql.Column("settings", sql.String(64)),
+    sql.Column("run_id", Key, nullable=False),
+    sql.Column("counts", sql.JSON, nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+)
+
+file_manifest = sql.Table(
+    "file_manifest",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("path", sql.String(1024), primary_key=True),
+    sql.Column("version", sql.Integer, primary_key=True),
+    sql.Column("id", sql.String(32), nullable=False, unique=True),
+    sql.Column("batch", Key, nullable=False),
+    sql.Column("model", Key),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("size", Big, nullable=False),
+    sql.Column("mtime", Instant, nullable=False),
+    sql.Column("sighted_at", Instant, nullable=False),
+    sql.Column("sha256", sql.String(64)),
+    sql.Column("raw", Text),
+    sql.Column("read", Big),
+    sql.Column("valid", Big),
+    sql.Column("rejected", Big),
+    sql.Column("loaded", Big),
+    sql.Column("reason", Text),
+    sql.Column("run_id", Key),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+    sql.Index("file_manifest_by_batch", "pipeline", "batch"),
+    sql.Index("file_manifest_by_status", "pipeline", "status"),
+    sql.Index("file_manifest_by_sha256", "sha256"),
+)
+
+artifact = sql.Table(
+    "artifact",
+    metadata,
+    sql.Column("path", sql.String(1024), primary_key=True),
+    sql.Column("pipeline", Key, nullable=False),
+    sql.Column("batch", Key, nullable=False),
+    sql.Column("model", Key, nullable=False),
+    sql.Column("file_id", sql.String(32)),
+    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("sha256", sql.String(64), nullable=False),
+    sql.Column("bytes", Big, nullable=False),
+    sql.Column("rows", Big),
+    sql.Column("settings", sql.String(64), nullable=False),
+    sql.Column("run_id", Key, nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("at", Instant, nullable=False),
+    sql.Index("artifact_by_batch", "pipeline", "batch", "model"),
+    sql.Index("artifact_by_file", "file_id"),
+)
+
+quarantine = sql.Table(
+    "quarantine",
+    metadata,
+    sql.Column("run_id", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("file_id", sql.String(32), primary_key=True),
+    sql.Column("column", Key, primary_key=True),
+    sql.Column("code", sql.String(64), primary_key=True),
+    sql.Column("pipeline", Key, nullable=False),
+    sql.Column("batch", Key, nullable=False),
+    sql.Column("path", sql.String(1024), nullable=False),
+    sql.Column("count", Big, nullable=False),
+    sql.Column("samples", sql.JSON, nullable=False),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+    sql.Index("quarantine_by_batch", "pipeline", "batch", "model"),
+)
+
+schema_drift = sql.Table(
+    "schema_drift",
+    metadata,
+    sql.Column("run_id", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("file_id", sql.String(32), primary_key=True),
+    sql.Column("kind", sql.String(32), primary_key=True),
+    sql.Column("column", Key, primary_key=True),
+    sql.Column("pipeline", Key, nullable=False),
+    sql.Column("batch", Key, nullable=False),
+    sql.Column("expected", Text),
+    sql.Column("found", Text),
+    sql.Column("action", sql.String(16), nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+)
+
+lease = sql.Table(
+    "lease",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("owner", sql.JSON),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("command", Text),
+    sql.Column("since", Instant),
+    sql.Column("beat", Instant),
+    sql.Column("expires", Instant),
+    sql.Column("wanted_at", Instant),
+)
+
+decision = sql.Table(
+    "decision",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("subject", sql.JSON, nullable=False),
+    sql.Column("reason", Text),
+    sql.Column("by", Text),
+    sql.Column("os_user", Text, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+    sql.Column("previous", sql.String(64), nullable=False),
+    sql.Column("hash", sql.String(64), nullable=False),
+)
+
+sync_row = sql.Table(
+    "sync_row",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("target", Key, primary_key=True),
+    sql.Column("key", sql.String(512), primary_key=True),
+    sql.Column("run_id", Key, nullable=False),
+    sql.Column("batch", Key),
+    sql.Column("hash", sql.String(64)),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("target_id", Key),
+    sql.Column("code", sql.String(128)),
+    sql.Column("message", Text),
+    sql.Column("tries", sql.Integer, nullable=False),
+    sql.Column("token", Big, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+    sql.Index("sync_row_by_status", "pipeline", "status"),
+)
+
+alert = sql.Table(
+    "alert",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("incident", Key, primary_key=True),
+    sql.Column("kind", sql.String(32), nullable=False),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("count", sql.Integer, nullable=False),
+    sql.Column("run_id", Key),
+    sql.Column("message", Text, nullable=False),
+    sql.Column("first_at", Instant, nullable=False),
+    sql.Column("last_at", Instant, nullable=False),
+    sql.Column("sent_at", Instant),
+    sql.Column("recovered_at", Instant),
+    sql.Column("token", Big, nullable=False),
+)
