@@ -1,0 +1,54 @@
+# `make run` on a fresh machine needs python3 (3.11 or newer) with venv, and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SEEDS ?= 100
+
+.DEFAULT_GOAL := help
+.PHONY: help run install develop test lint format check faults bench
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
+
+run: .venv/installed ## run the sample pipeline; again: nothing new
+	@$(BIN)/ingestkit run opendata
+
+install: .venv/installed ## make .venv with ingestkit in it
+
+develop: .venv/developed ## add the tools of development to it
+
+test: .venv/developed ## the quick tests, under a minute
+	$(PYTEST) -q -n 2 $(wildcard tests/unit tests/contracts tests/cli)
+
+lint: .venv/developed ## style, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src tests
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/developed ## let ruff write the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint ## lint, all tests, each named step killed once
+	$(PYTEST) -q -n 2 tests --ignore tests/faults --ignore tests/benchmarks
+	$(PYTEST) -q -n 2 tests/faults -m "not matrix"
+
+faults: .venv/developed ## the whole fault matrix; SEEDS=n draws fewer
+	INGESTKIT_FAULT_SEEDS=$(SEEDS) $(PYTEST) -q -n 2 tests/faults
+
+bench: .venv/developed ## speed beside limits and other tools
+	$(PYTEST) -q -s -p no:xdist tests/benchmarks
+
+# The markers are written last: an install that was cut short is done again.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("ingestkit needs Python 3.11 or newer; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "making .venv with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/developed: .venv/installed
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
