@@ -1,0 +1,37 @@
+"""What a command reports: one result per model and a summary; how it is drawn is the command line's."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """What was done for one model: the stable JSON object run and stage commands end with. None is unknown."""
+
+    pipeline: str
+    model: str
+    batch: str | None
+    run_id: str | None
+    stage: str
+    status: str
+    rows: int | None = None
+    rejected: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    """Digest of the model's file set."""
+    seconds: float | None = None
+    sidecar: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended. `status` is done, nothing new, paused, held, waiting, skipped or locked."""
+
+    command: str
+    pipeline: str
+    status: str
+    message: str
+    results: tuple[ModelResult, ...] = ()
+    warnings: tuple[str, ...] = ()
+    exit_code: int = 0
+    run_ids: tuple[str, ...] = ()
