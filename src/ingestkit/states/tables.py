@@ -37,8 +37,15 @@ metadata = sql.MetaData()
 Text = sql.Text
 Key = sql.String(255)
 Big = sql.BigInteger
+# None in a row means SQL NULL; the type alone would store the JSON text null, which IS NULL does not find.
+Json = sql.JSON(none_as_null=True)
 
-version = sql.Table("ingestkit_version", metadata, sql.Column("version_num", sql.String(32), primary_key=True))
+version = sql.Table(
+    "ingestkit_version",
+    metadata,
+    sql.Column("version_num", sql.String(32), nullable=False),
+    sql.PrimaryKeyConstraint("version_num", name="ingestkit_version_pkc"),
+)
 
 pipeline = sql.Table(
     "pipeline",
@@ -51,8 +58,8 @@ pipeline = sql.Table(
     sql.Column("paused_reason", Text),
     sql.Column("held_at", Instant),
     sql.Column("held_reason", Text),
-    sql.Column("floors", sql.JSON, nullable=False),
-    sql.Column("pins", sql.JSON, nullable=False),
+    sql.Column("floors", Json, nullable=False),
+    sql.Column("pins", Json, nullable=False),
     sql.Column("moved_at", Instant),
 )
 
@@ -65,7 +72,7 @@ pipeline_run = sql.Table(
     sql.Column("batch", Key),
     sql.Column("attempt", sql.Integer, nullable=False),
     sql.Column("kind", sql.String(16), nullable=False),
-    sql.Column("models", sql.JSON, nullable=False),
+    sql.Column("models", Json, nullable=False),
     sql.Column("window_start", Instant),
     sql.Column("window_end", Instant),
     sql.Column("window_seconds", Big),
@@ -77,13 +84,13 @@ pipeline_run = sql.Table(
     sql.Column("ended_at", Instant),
     sql.Column("seconds", sql.Float),
     sql.Column("duration", sql.String(32)),
-    sql.Column("phases_completed", sql.JSON, nullable=False),
-    sql.Column("phases_skipped", sql.JSON, nullable=False),
-    sql.Column("phases_failed", sql.JSON, nullable=False),
-    sql.Column("phases_pending", sql.JSON, nullable=False),
-    sql.Column("config", sql.JSON, nullable=False),
+    sql.Column("phases_completed", Json, nullable=False),
+    sql.Column("phases_skipped", Json, nullable=False),
+    sql.Column("phases_failed", Json, nullable=False),
+    sql.Column("phases_pending", Json, nullable=False),
+    sql.Column("config", Json, nullable=False),
     sql.Column("config_hash", sql.String(64), nullable=False),
-    sql.Column("counts", sql.JSON, nullable=False),
+    sql.Column("counts", Json, nullable=False),
     sql.Column("error", Text),
     sql.Column("exit_code", sql.Integer),
     sql.Column("owner", Text),
@@ -128,8 +135,8 @@ pipeline_stage = sql.Table(
     sql.Column("expected_seconds", sql.Float),
     sql.Column("seconds", sql.Float),
     sql.Column("error", Text),
-    sql.Column("details", sql.JSON),
-    sql.Column("sidecar", sql.JSON),
+    sql.Column("details", Json),
+    sql.Column("sidecar", Json),
     sql.Column("sidecar_path", Text),
     sql.Column("settings", sql.String(64)),
     sql.Column("token", Big, nullable=False),
@@ -149,7 +156,7 @@ completion = sql.Table(
     sql.Column("digest", sql.String(64)),
     sql.Column("settings", sql.String(64)),
     sql.Column("run_id", Key, nullable=False),
-    sql.Column("counts", sql.JSON, nullable=False),
+    sql.Column("counts", Json, nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Column("at", Instant, nullable=False),
 )
@@ -215,7 +222,7 @@ quarantine = sql.Table(
     sql.Column("batch", Key, nullable=False),
     sql.Column("path", sql.String(1024), nullable=False),
     sql.Column("count", Big, nullable=False),
-    sql.Column("samples", sql.JSON, nullable=False),
+    sql.Column("samples", Json, nullable=False),
     sql.Column("status", sql.String(16), nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Column("at", Instant, nullable=False),
@@ -244,7 +251,7 @@ lease = sql.Table(
     metadata,
     sql.Column("pipeline", Key, primary_key=True),
     sql.Column("model", Key, primary_key=True),
-    sql.Column("owner", sql.JSON),
+    sql.Column("owner", Json),
     sql.Column("token", Big, nullable=False),
     sql.Column("command", Text),
     sql.Column("since", Instant),
@@ -259,7 +266,7 @@ decision = sql.Table(
     sql.Column("pipeline", Key, primary_key=True),
     sql.Column("number", sql.Integer, primary_key=True),
     sql.Column("kind", sql.String(16), nullable=False),
-    sql.Column("subject", sql.JSON, nullable=False),
+    sql.Column("subject", Json, nullable=False),
     sql.Column("reason", Text),
     sql.Column("by", Text),
     sql.Column("os_user", Text, nullable=False),
