@@ -92,7 +92,7 @@ class StateDatabase:
 
     @contextmanager
     def write(self) -> Iterator[sql.Connection]:
-        """A transaction of its own: committed on leaving, rolled back by any error; other writers wait from its start."""
+        """A transaction: committed on leaving, rolled back by any error; other writers wait from its start."""
         with self._connected(writes=True) as conn, conn.begin():
             yield conn
 
@@ -127,11 +127,7 @@ class StateDatabase:
             # Another process may have made the tables while this one waited for the lock.
             if version_of(conn) is not None:
                 return
-            if sql.inspect(conn).get_table_names():
-                raise StateError(
-                    f"{self.place} is a database, but not a state of ingestkit",
-                    hint="ingestkit config show --origin says where state.url comes from",
-                )
+            refuse_foreign(conn, self.place)
             tables.metadata.create_all(conn, checkfirst=False)
             conn.execute(sql.insert(tables.version).values(version_num=tables.HEAD))
 
@@ -153,6 +149,15 @@ def version_of(conn: sql.Connection) -> str | None:
         return None
     found = conn.execute(sql.select(tables.version.c.version_num)).scalars().all()
     return ", ".join(found) or "unknown"
+
+
+def refuse_foreign(conn: sql.Connection, place: str) -> None:
+    """A database without a version must be empty: the tables of others are no place for a state."""
+    if sql.inspect(conn).get_table_names():
+        raise StateError(
+            f"{place} is a database, but not a state of ingestkit",
+            hint="ingestkit config show --origin says where state.url comes from",
+        )
 
 
 def sqlite_path(url: str) -> Path:
@@ -250,7 +255,7 @@ def refuse_network_file_system(path: Path) -> None:
 
 
 def file_system_of(path: Path, mounts: str) -> str | None:
-    """The type of the file system a path lies on, by the text of /proc/mounts: the longest point, the last of equals."""
+    """The type of the file system a path lies on, by the text of /proc/mounts: the longest point, the last such."""
     real = path.resolve()
     best: tuple[int, str] | None = None
     for line in mounts.splitlines():

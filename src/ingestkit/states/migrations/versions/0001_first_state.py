@@ -1,0 +1,282 @@
+"""The first state: every table as it stood when the program was first handed out. Never edited; changes come after."""
+
+import sqlalchemy as sql
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+INSTANT = sql.String(32).with_variant(sql.DateTime(timezone=True), "postgresql")
+
+
+def upgrade() -> None:
+    create_runs()
+    create_files()
+    create_owners()
+    create_deliveries()
+
+
+def create_runs() -> None:
+    op.create_table(
+        "pipeline",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("state_id", sql.String(255), nullable=False),
+        sql.Column("token_counter", sql.BigInteger(), nullable=False),
+        sql.Column("paused_at", INSTANT),
+        sql.Column("paused_by", sql.Text()),
+        sql.Column("paused_reason", sql.Text()),
+        sql.Column("held_at", INSTANT),
+        sql.Column("held_reason", sql.Text()),
+        sql.Column("floors", sql.JSON(), nullable=False),
+        sql.Column("pins", sql.JSON(), nullable=False),
+        sql.Column("moved_at", INSTANT),
+        sql.PrimaryKeyConstraint("pipeline"),
+    )
+    op.create_table(
+        "pipeline_run",
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("invocation", sql.String(255), nullable=False),
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255)),
+        sql.Column("attempt", sql.Integer(), nullable=False),
+        sql.Column("kind", sql.String(16), nullable=False),
+        sql.Column("models", sql.JSON(), nullable=False),
+        sql.Column("window_start", INSTANT),
+        sql.Column("window_end", INSTANT),
+        sql.Column("window_seconds", sql.BigInteger()),
+        sql.Column("target_date", sql.String(10)),
+        sql.Column("status", sql.String(24), nullable=False),
+        sql.Column("verdict", sql.String(24)),
+        sql.Column("retry", sql.Integer(), nullable=False),
+        sql.Column("started_at", INSTANT, nullable=False),
+        sql.Column("ended_at", INSTANT),
+        sql.Column("seconds", sql.Float()),
+        sql.Column("duration", sql.String(32)),
+        sql.Column("phases_completed", sql.JSON(), nullable=False),
+        sql.Column("phases_skipped", sql.JSON(), nullable=False),
+        sql.Column("phases_failed", sql.JSON(), nullable=False),
+        sql.Column("phases_pending", sql.JSON(), nullable=False),
+        sql.Column("config", sql.JSON(), nullable=False),
+        sql.Column("config_hash", sql.String(64), nullable=False),
+        sql.Column("counts", sql.JSON(), nullable=False),
+        sql.Column("error", sql.Text()),
+        sql.Column("exit_code", sql.Integer()),
+        sql.Column("owner", sql.Text()),
+        sql.Column("last_command", sql.String(32), nullable=False),
+        sql.Column("touched_at", INSTANT, nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.PrimaryKeyConstraint("run_id"),
+    )
+    op.create_index("pipeline_run_by_batch", "pipeline_run", ["pipeline", "batch"])
+    op.create_index("pipeline_run_by_status", "pipeline_run", ["pipeline", "status"])
+    op.create_index("pipeline_run_by_start", "pipeline_run", ["pipeline", "started_at"])
+    op.create_table(
+        "run_model",
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255)),
+        sql.Column("open_key", sql.String(512)),
+        sql.Column("redo", sql.Boolean(), nullable=False),
+        sql.Column("generation", sql.Integer()),
+        sql.Column("digest", sql.String(64)),
+        sql.Column("settings", sql.String(64)),
+        sql.Column("mode", sql.String(16)),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.PrimaryKeyConstraint("run_id", "model"),
+        sql.UniqueConstraint("open_key"),
+    )
+    op.create_index("run_model_by_batch", "run_model", ["pipeline", "batch", "model"])
+    op.create_table(
+        "pipeline_stage",
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("stage", sql.String(16), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255)),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("retry", sql.Integer(), nullable=False),
+        sql.Column("started_at", INSTANT),
+        sql.Column("ended_at", INSTANT),
+        sql.Column("expected_seconds", sql.Float()),
+        sql.Column("seconds", sql.Float()),
+        sql.Column("error", sql.Text()),
+        sql.Column("details", sql.JSON()),
+        sql.Column("sidecar", sql.JSON()),
+        sql.Column("sidecar_path", sql.Text()),
+        sql.Column("settings", sql.String(64)),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("sequence", sql.Integer(), nullable=False),
+        sql.PrimaryKeyConstraint("run_id", "stage", "model"),
+    )
+    op.create_index("pipeline_stage_by_model", "pipeline_stage", ["pipeline", "stage", "model"])
+    op.create_table(
+        "completion",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("mode", sql.String(16)),
+        sql.Column("generation", sql.Integer(), nullable=False),
+        sql.Column("digest", sql.String(64)),
+        sql.Column("settings", sql.String(64)),
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("counts", sql.JSON(), nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.PrimaryKeyConstraint("pipeline", "batch", "model"),
+    )
+
+
+def create_files() -> None:
+    op.create_table(
+        "file_manifest",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("path", sql.String(1024), nullable=False),
+        sql.Column("version", sql.Integer(), nullable=False),
+        sql.Column("id", sql.String(32), nullable=False),
+        sql.Column("batch", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255)),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("size", sql.BigInteger(), nullable=False),
+        sql.Column("mtime", INSTANT, nullable=False),
+        sql.Column("sighted_at", INSTANT, nullable=False),
+        sql.Column("sha256", sql.String(64)),
+        sql.Column("raw", sql.Text()),
+        sql.Column("read", sql.BigInteger()),
+        sql.Column("valid", sql.BigInteger()),
+        sql.Column("rejected", sql.BigInteger()),
+        sql.Column("loaded", sql.BigInteger()),
+        sql.Column("reason", sql.Text()),
+        sql.Column("run_id", sql.String(255)),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.PrimaryKeyConstraint("pipeline", "path", "version"),
+        sql.UniqueConstraint("id"),
+    )
+    op.create_index("file_manifest_by_batch", "file_manifest", ["pipeline", "batch"])
+    op.create_index("file_manifest_by_status", "file_manifest", ["pipeline", "status"])
+    op.create_index("file_manifest_by_sha256", "file_manifest", ["sha256"])
+    op.create_table(
+        "artifact",
+        sql.Column("path", sql.String(1024), nullable=False),
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("file_id", sql.String(32)),
+        sql.Column("kind", sql.String(16), nullable=False),
+        sql.Column("sha256", sql.String(64), nullable=False),
+        sql.Column("bytes", sql.BigInteger(), nullable=False),
+        sql.Column("rows", sql.BigInteger()),
+        sql.Column("settings", sql.String(64), nullable=False),
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.PrimaryKeyConstraint("path"),
+    )
+    op.create_index("artifact_by_batch", "artifact", ["pipeline", "batch", "model"])
+    op.create_index("artifact_by_file", "artifact", ["file_id"])
+    op.create_table(
+        "quarantine",
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("file_id", sql.String(32), nullable=False),
+        sql.Column("column", sql.String(255), nullable=False),
+        sql.Column("code", sql.String(64), nullable=False),
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255), nullable=False),
+        sql.Column("path", sql.String(1024), nullable=False),
+        sql.Column("count", sql.BigInteger(), nullable=False),
+        sql.Column("samples", sql.JSON(), nullable=False),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.PrimaryKeyConstraint("run_id", "model", "file_id", "column", "code"),
+    )
+    op.create_index("quarantine_by_batch", "quarantine", ["pipeline", "batch", "model"])
+    op.create_table(
+        "schema_drift",
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("file_id", sql.String(32), nullable=False),
+        sql.Column("kind", sql.String(32), nullable=False),
+        sql.Column("column", sql.String(255), nullable=False),
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255), nullable=False),
+        sql.Column("expected", sql.Text()),
+        sql.Column("found", sql.Text()),
+        sql.Column("action", sql.String(16), nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.PrimaryKeyConstraint("run_id", "model", "file_id", "kind", "column"),
+    )
+
+
+def create_owners() -> None:
+    op.create_table(
+        "lease",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("owner", sql.JSON()),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("command", sql.Text()),
+        sql.Column("since", INSTANT),
+        sql.Column("beat", INSTANT),
+        sql.Column("expires", INSTANT),
+        sql.Column("wanted_at", INSTANT),
+        sql.PrimaryKeyConstraint("pipeline", "model"),
+    )
+    op.create_table(
+        "decision",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("number", sql.Integer(), nullable=False),
+        sql.Column("kind", sql.String(16), nullable=False),
+        sql.Column("subject", sql.JSON(), nullable=False),
+        sql.Column("reason", sql.Text()),
+        sql.Column("by", sql.Text()),
+        sql.Column("os_user", sql.Text(), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.Column("previous", sql.String(64), nullable=False),
+        sql.Column("hash", sql.String(64), nullable=False),
+        sql.PrimaryKeyConstraint("pipeline", "number"),
+    )
+
+
+def create_deliveries() -> None:
+    op.create_table(
+        "sync_row",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("model", sql.String(255), nullable=False),
+        sql.Column("target", sql.String(255), nullable=False),
+        sql.Column("key", sql.String(512), nullable=False),
+        sql.Column("run_id", sql.String(255), nullable=False),
+        sql.Column("batch", sql.String(255)),
+        sql.Column("hash", sql.String(64)),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("target_id", sql.String(255)),
+        sql.Column("code", sql.String(128)),
+        sql.Column("message", sql.Text()),
+        sql.Column("tries", sql.Integer(), nullable=False),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.Column("at", INSTANT, nullable=False),
+        sql.PrimaryKeyConstraint("pipeline", "model", "target", "key"),
+    )
+    op.create_index("sync_row_by_status", "sync_row", ["pipeline", "status"])
+    op.create_table(
+        "alert",
+        sql.Column("pipeline", sql.String(255), nullable=False),
+        sql.Column("incident", sql.String(255), nullable=False),
+        sql.Column("kind", sql.String(32), nullable=False),
+        sql.Column("status", sql.String(16), nullable=False),
+        sql.Column("count", sql.Integer(), nullable=False),
+        sql.Column("run_id", sql.String(255)),
+        sql.Column("message", sql.Text(), nullable=False),
+        sql.Column("first_at", INSTANT, nullable=False),
+        sql.Column("last_at", INSTANT, nullable=False),
+        sql.Column("sent_at", INSTANT),
+        sql.Column("recovered_at", INSTANT),
+        sql.Column("token", sql.BigInteger(), nullable=False),
+        sql.PrimaryKeyConstraint("pipeline", "incident"),
+    )

@@ -1,0 +1,94 @@
+"""Migrations and the tables in code describe one database, and the DDL handed out is that database."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+from alembic import command
+
+from ingestkit.errors import StateError
+from ingestkit.states import migrate, tables
+from ingestkit.states.engine import StateDatabase
+
+DDL = Path(__file__).parents[2] / "sql" / "state"
+
+
+def schema(path: Path) -> dict[str, str]:
+    """Every table and index as SQLite keeps it, columns and constraints in a comparable order."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {name: re.sub(r"\s+", " ", text).replace("( ", "(").replace(" )", ")") for name, text in rows}
+
+
+def test_migrations_from_nothing_make_the_tables_of_the_code(tmp_path: Path) -> None:
+    StateDatabase.open(f"sqlite:///{tmp_path}/made.db", 1).close()
+    assert migrate.upgrade(f"sqlite:///{tmp_path}/migrated.db") == (None, tables.HEAD)
+    assert schema(tmp_path / "migrated.db") == schema(tmp_path / "made.db")
+
+
+def test_an_upgrade_of_a_database_at_head_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    StateDatabase.open(url, 1).close()
+    before = schema(tmp_path / "state.db")
+    assert migrate.upgrade(url) == (tables.HEAD, tables.HEAD)
+    assert schema(tmp_path / "state.db") == before
+
+
+def test_an_upgraded_database_opens(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    migrate.upgrade(url)
+    db = StateDatabase.open(url, 1)
+    with db.read() as conn:
+        assert conn.exec_driver_sql("SELECT version_num FROM ingestkit_version").scalars().all() == [tables.HEAD]
+    db.close()
+
+
+def test_a_migration_that_is_not_committed_leaves_no_table_behind(tmp_path: Path) -> None:
+    db = StateDatabase.connect(f"sqlite:///{tmp_path}/state.db", 1)
+    with pytest.raises(ZeroDivisionError), db.write() as conn:
+        command.upgrade(migrate._alembic(conn), tables.HEAD)
+        assert "lease" in sql.inspect(conn).get_table_names()
+        raise ZeroDivisionError
+    db.close()
+    assert schema(tmp_path / "state.db") == {}
+
+
+def test_the_database_of_somebody_else_is_not_upgraded(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "theirs.db")
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(StateError, match="not a state of ingestkit"):
+        migrate.upgrade(f"sqlite:///{tmp_path}/theirs.db")
+    assert list(schema(tmp_path / "theirs.db")) == ["theirs"]
+
+
+def test_a_newer_database_is_not_downgraded(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    db = StateDatabase.open(url, 1)
+    with db.write() as conn:
+        conn.exec_driver_sql("UPDATE ingestkit_version SET version_num = '0002'")
+    db.close()
+    with pytest.raises(StateError, match="newer"):
+        migrate.upgrade(url)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_ddl_in_the_folder_is_that_of_the_code(database: str) -> None:
+    assert (DDL / f"{database}.sql").read_text(encoding="utf-8") == migrate.ddl(database)
+
+
+def test_the_sqlite_ddl_makes_a_state_that_opens(tmp_path: Path) -> None:
+    StateDatabase.open(f"sqlite:///{tmp_path}/made.db", 1).close()
+    connection = sqlite3.connect(tmp_path / "by_hand.db")
+    connection.executescript((DDL / "sqlite.sql").read_text(encoding="utf-8"))
+    connection.close()
+    StateDatabase.open(f"sqlite:///{tmp_path}/by_hand.db", 1).close()
+    assert schema(tmp_path / "by_hand.db") == schema(tmp_path / "made.db")
+
+
+def test_the_postgresql_ddl_keeps_instants_with_their_zone() -> None:
+    text = (DDL / "postgresql.sql").read_text(encoding="utf-8")
+    assert "started_at TIMESTAMP WITH TIME ZONE NOT NULL" in text
