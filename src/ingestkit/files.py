@@ -1,4 +1,4 @@
-"""Local files written whole or not at all, and appended without torn lines."""
+"""Local files written whole or not at all, and their names as people read them."""
 
 import os
 import secrets
@@ -39,3 +39,9 @@ def replace_whole(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def shown(path: Path | str) -> str:
+    """A path on one line of a message: what does not print, or is not UTF-8, is escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,17 @@ class Place:
     token: int
 
     def inflight(self) -> str:
-        return f"_inflight/{self.pipeline}/{self.model}/{safe_name(self.run_id)}.{self.token}.{secrets.token_hex(6)}"
+        owner = f"{safe_name(self.run_id)}.{self.token}.{secrets.token_hex(6)}"
+        return f"_inflight/{self.pipeline}/{_part(self.model)}/{owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object that is durable but in flight: nobody sees it before it is published."""
+
+    inflight: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,8 @@ class Landed:
 
 class HashingWriter:
     """A binary file that hashes and counts what goes through it."""
+
+    closed = False
 
     def __init__(self, into: BinaryIO) -> None:
         self._into = into
@@ -63,8 +76,6 @@ class HashingWriter:
 
     def flush(self) -> None:
         self._into.flush()
-
-    closed = False
 
     def close(self) -> None:
         """Whoever opened the file closes it."""
@@ -94,7 +105,7 @@ def runs_folder(pipeline: str, run_id: str) -> str:
 
 def sidecar_name(sidecar: Sidecar) -> str:
     folder = runs_folder(sidecar.pipeline, sidecar.run_id)
-    return f"{folder}{sidecar.stage.value}.{sidecar.model}.{sidecar.token:012d}-{sidecar.sequence:06d}.json"
+    return f"{folder}{sidecar.stage.value}.{_part(sidecar.model)}.{sidecar.token:012d}-{sidecar.sequence:06d}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +117,36 @@ class Lake:
 
         An object already there is adopted when its size and sha256 are those just written; another is a LakeError.
         """
+        return self.publish_written(self.write(place, name, fill), name)
+
+    def write(self, place: Place, name: str, fill: Callable[[HashingWriter], None]) -> Written:
+        """Write an object in flight, to be published under `name` or dropped, as its content says."""
         inflight = f"{place.inflight()}/{name.rsplit('/', 1)[-1]}"
         with self.store.write(inflight) as file:
             writer = HashingWriter(file)
             fill(writer)
         steps.reached("lake.written")
+        return Written(inflight, writer.bytes, writer.sha256)
+
+    def publish_written(self, written: Written, name: str) -> Landed:
+        """Publish what was written, or adopt the object of that name as `publish` does."""
         adopted = False
         try:
-            self.store.publish(inflight, name)
+            self.store.publish(written.inflight, name)
         except ObjectExists:
             there = self.store.stat(name)
-            if there is None or there.bytes != writer.bytes or self.store.sha256(name) != writer.sha256:
+            if there is None or there.bytes != written.bytes or self.store.sha256(name) != written.sha256:
                 raise LakeError(
                     f"{name} is in the lake already, with other content than this run made",
                     hint="nothing was overwritten; move the object away, then run again",
                 ) from None
             adopted = True
         steps.reached("lake.published")
-        return Landed(name, writer.bytes, writer.sha256, adopted)
+        return Landed(name, written.bytes, written.sha256, adopted)
+
+    def drop(self, written: Written) -> None:
+        """Forget what was written; nobody has seen it."""
+        self.store.remove(written.inflight)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -144,23 +167,38 @@ class Lake:
     def sidecars(self, pipeline: str, run_id: str | None = None) -> Iterator[Sidecar]:
         """The sidecars of one run, or of all runs of the pipeline, oldest (token, sequence) first."""
         prefix = runs_folder(pipeline, run_id) if run_id is not None else f"_runs/{pipeline}/"
-        found = [json.loads(self._bytes(stored.name)) for stored in self.store.list(prefix)]
-        yield from sorted(map(Sidecar.from_json, found), key=lambda one: (one.token, one.sequence))
+        names = [stored.name for stored in self.store.list(prefix) if stored.name.endswith(".json")]
+        yield from sorted(map(self._sidecar, names), key=lambda one: (one.token, one.sequence))
 
     def remove_inflight(self, pipeline: str, model: str, below: int) -> int:
         """Remove in-flight folders of the model whose token is lower; their owners are gone."""
         removed = 0
-        for name in list(self.store.inflight(f"_inflight/{pipeline}/{model}/")):
+        for name in list(self.store.inflight(f"_inflight/{pipeline}/{_part(model)}/")):
             if token_of(name) < below:
                 self.store.remove(name)
                 removed += 1
         return removed
 
-    def _bytes(self, name: str) -> bytes:
+    def _sidecar(self, name: str) -> Sidecar:
         with self.store.open(name) as file:
-            return file.read()
+            content = file.read()
+        try:
+            return Sidecar.from_json(json.loads(content))
+        except (ValueError, KeyError, TypeError) as error:
+            raise LakeError(
+                f"{name} in the lake is no sidecar: {error}",
+                hint="nothing of ours writes it so; put the object back or move it away, then run again",
+            ) from error
 
 
 def token_of(inflight: str) -> int:
     """The token in an in-flight name: `_inflight/<pipeline>/<model>/<run_id>.<token>.<random>/<file>`."""
-    return int(inflight.split("/")[3].rsplit(".", 2)[1])
+    match = re.fullmatch(r"_inflight/[^/]+/[^/]+/[^/]+\.(\d+)\.[0-9a-f]{12}(?:/.*)?", inflight)
+    if match is None:
+        raise LakeError(f"{inflight} in the lake is not in flight: it is not named so", hint="move it away")
+    return int(match[1])
+
+
+def _part(model: str) -> str:
+    """A model as part of a name; `*` stands for what belongs to all of them."""
+    return "_all" if model == "*" else model

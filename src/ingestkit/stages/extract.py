@@ -1,0 +1,116 @@
+"""Extract: new files of a batch stream into the lake, hashed on the way."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ingestkit import steps
+from ingestkit.errors import SourceError
+from ingestkit.files import shown
+from ingestkit.lake import BLOCK, HashingWriter, Landed, raw_name
+from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Item, Work
+from ingestkit.pipeline import RunContext
+
+
+def extract(
+    ctx: RunContext, model: str, wanted: Sequence[tuple[FileVersion, Item]], landed: Sequence[FileVersion]
+) -> Work:
+    """Land the `wanted` files of a model; `landed` are the versions of its batch that are in the lake already."""
+    known = _latest(landed)
+    done = tuple(_land(ctx, model, version, item, known.get(version.path)) for version, item in wanted)
+    new = tuple(file for file in done if file.status is FileStatus.LANDED)
+    whole = {**known, **{file.path: file for file in new}}
+    return Work(
+        counts=Counts(files=len(whole), bytes=sum(file.size for file in whole.values())),
+        files=done,
+        artifacts=tuple(_artifact(ctx, model, file) for file in new),
+        skipped=None if wanted else "everything had landed",
+    )
+
+
+def _land(ctx: RunContext, model: str, version: FileVersion, item: Item, known: FileVersion | None) -> FileVersion:
+    """The version as it landed, or as skipped where the bytes are those of the version before it."""
+    name = raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path)
+    there = _landed_before(ctx, model, version, item, name)
+    if there is None:
+        written = ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))
+        if known is not None and known.sha256 == written.sha256 and _is_held(ctx, known):
+            ctx.lake.drop(written)
+            return _taken(ctx, version, item, written.sha256, FileStatus.SKIPPED, known)
+        there = ctx.lake.publish_written(written, name)
+    steps.reached("extract.copied")
+    return replace(_taken(ctx, version, item, there.sha256, FileStatus.LANDED), raw=there.name)
+
+
+def _landed_before(ctx: RunContext, model: str, version: FileVersion, item: Item, name: str) -> Landed | None:
+    """What an earlier try published under the version's id, so that it need not be copied again.
+
+    Only an object younger than the sighting of this size and time can hold these bytes; where the pipeline does not
+    trust sizes and times, none can.
+    """
+    there = ctx.lake.store.stat(name) if ctx.pipeline.settings.source.trust == "stat" else None
+    if there is None or there.bytes != item.size or there.at < version.sighted_at:
+        return None
+    if (version.size, version.mtime) != (item.size, item.mtime):
+        return None
+    ctx.progress.moved("extract", model, there.bytes)
+    return Landed(name, there.bytes, ctx.lake.store.sha256(name), adopted=True)
+
+
+def _copy(ctx: RunContext, model: str, item: Item, writer: HashingWriter) -> None:
+    with ctx.source.open(item) as stream:
+        while block := stream.read(BLOCK):
+            ctx.stop.check()
+            writer.write(block)
+            ctx.progress.moved("extract", model, len(block))
+    if writer.bytes != item.size:
+        raise SourceError(
+            f"{shown(item.path)} gave {writer.bytes} bytes where {item.size} were announced", transient=True
+        )
+    if item.digest is not None and item.digest != writer.sha256:
+        raise SourceError(f"{shown(item.path)} is not what the source's own checksum says", transient=True)
+
+
+def _taken(
+    ctx: RunContext,
+    version: FileVersion,
+    item: Item,
+    sha256: str,
+    status: FileStatus,
+    same_as: FileVersion | None = None,
+) -> FileVersion:
+    return replace(
+        version,
+        status=status,
+        size=item.size,
+        mtime=item.mtime,
+        sha256=sha256,
+        reason=f"same content as version {same_as.version}" if same_as else None,
+        run_id=ctx.run_id,
+        token=ctx.token,
+    )
+
+
+def _latest(files: Iterable[FileVersion]) -> dict[str, FileVersion]:
+    """By path, the newest version that is in the lake."""
+    return {file.path: file for file in sorted(files, key=lambda file: file.version) if file.raw is not None}
+
+
+def _is_held(ctx: RunContext, file: FileVersion) -> bool:
+    return file.raw is not None and ctx.lake.holds(file.raw, file.size)
+
+
+def _artifact(ctx: RunContext, model: str, file: FileVersion) -> Artifact:
+    return Artifact(
+        path=file.raw or "",
+        pipeline=ctx.pipeline.name,
+        batch=ctx.batch,
+        model=model,
+        file_id=file.id,
+        kind=ArtifactKind.RAW,
+        sha256=file.sha256 or "",
+        bytes=file.size,
+        rows=None,
+        settings=ctx.pipeline.extract_settings(),
+        run_id=ctx.run_id,
+        token=ctx.token,
+    )
