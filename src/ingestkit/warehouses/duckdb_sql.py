@@ -1,0 +1,157 @@
+"""The SQL that DuckDB is given, as text: names, types, the rows to publish and the statements over them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ingestkit.ports import Load, TargetColumn
+
+FENCES = "ingestkit_fence"
+RECEIPTS = "ingestkit_receipt"
+
+PLAIN_TYPES: Mapping[str, str] = {
+    "string": "VARCHAR",
+    "integer": "BIGINT",
+    "float": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+    "local_timestamp": "TIMESTAMP",
+}
+LINEAGE_TYPES: Mapping[str, str] = {
+    "_batch": "VARCHAR",
+    "_run_id": "VARCHAR",
+    "_source_file": "VARCHAR",
+    "_record_no": "BIGINT",
+}
+INTEGER_DIGITS: Mapping[str, int] = {"TINYINT": 3, "SMALLINT": 5, "INTEGER": 10, "BIGINT": 19}
+"""How many digits before the point a decimal needs to hold every value of the type."""
+
+SOURCE_PATH = "_ingestkit_path"
+
+
+def name(*parts: str) -> str:
+    """A quoted identifier, whatever its characters."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def names(columns: Iterable[str]) -> str:
+    return ", ".join(name(column) for column in columns)
+
+
+def text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def column_type(contract_type: str) -> str:
+    """The DuckDB type of a contract type, written as DuckDB itself writes it."""
+    if plain := PLAIN_TYPES.get(contract_type):
+        return plain
+    return contract_type.replace(" ", "").upper()
+
+
+def column_types(columns: Iterable[TargetColumn], lineage: Iterable[str]) -> dict[str, str]:
+    """The target's columns and their types, in order."""
+    return {column.name: column_type(column.type) for column in columns} | {one: LINEAGE_TYPES[one] for one in lineage}
+
+
+def widens(found: str, wanted: str) -> bool:
+    """Whether every value of type `found` is, unchanged, a value of type `wanted`."""
+    if found in INTEGER_DIGITS and wanted in INTEGER_DIGITS:
+        return INTEGER_DIGITS[found] <= INTEGER_DIGITS[wanted]
+    if (found, wanted) == ("FLOAT", "DOUBLE"):
+        return True
+    into = _digits(wanted)
+    out_of = (INTEGER_DIGITS[found], 0) if found in INTEGER_DIGITS else _digits(found)
+    return into is not None and out_of is not None and into[0] >= out_of[0] and into[1] >= out_of[1]
+
+
+def _digits(duckdb_type: str) -> tuple[int, int] | None:
+    """The digits before and behind the point of a decimal."""
+    exact = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", duckdb_type)
+    return (int(exact[1]) - int(exact[2]), int(exact[2])) if exact else None
+
+
+def one_file(path: Path) -> str:
+    """How a path is named to DuckDB so that it means this file alone."""
+    # DuckDB takes every path for a pattern: a bracket in a folder's name would match other files.
+    return text(re.sub(r"([*?\[])", r"[\1]", str(path.resolve())))
+
+
+def file_list(paths: Iterable[Path]) -> str:
+    return "[" + ", ".join(one_file(path) for path in paths) + "]"
+
+
+def stage(load: Load, batch: str, run_id: str) -> str:
+    """A query over the load's files: the records that are to be published, with their lineage."""
+    origin = {
+        "_batch": text(batch),
+        "_run_id": text(run_id),
+        "_source_file": "file.source_file",
+        "_record_no": "record._record_no",
+    }
+    if not load.files:
+        types = column_types(load.columns, load.lineage)
+        nothing = ", ".join(f"CAST(NULL AS {kind}) AS {name(column)}" for column, kind in types.items())
+        return f"SELECT {nothing} WHERE false"
+    shown = [f"record.{name(column.name)}" for column in load.columns]
+    shown += [f"{origin[column]} AS {name(column)}" for column in load.lineage]
+    files = ", ".join(
+        f"({text(str(file.path.resolve()))}, {text(file.source_file)}, {text(file.file_id)})" for file in load.files
+    )
+    # A folder named a=b is no column: without hive_partitioning=false DuckDB would make it one.
+    query = (
+        f"SELECT {', '.join(shown)} FROM read_parquet({file_list(file.path for file in load.files)}, "
+        f"hive_partitioning=false, filename='{SOURCE_PATH}') AS record "
+        f"JOIN (VALUES {files}) AS file(path, source_file, file_id) ON file.path = record.{SOURCE_PATH}"
+    )
+    if load.losers is None:
+        return query
+    return (
+        f"{query} WHERE NOT EXISTS (SELECT 1 FROM read_parquet({one_file(load.losers)}, hive_partitioning=false) "
+        f"AS loser WHERE loser.file_id = file.file_id AND loser.record_no = record._record_no)"
+    )
+
+
+def keys_of(paths: Iterable[Path], key: Iterable[str]) -> str:
+    """A query for the distinct keys that files carry."""
+    read = f"read_parquet({file_list(paths)}, hive_partitioning=false, union_by_name=true)"
+    return f"SELECT DISTINCT {names(key)} FROM {read}"
+
+
+def without(rows: str, others: str, key: Iterable[str]) -> str:
+    """The rows whose key the others do not have."""
+    same = " AND ".join(f"one.{name(column)} = other.{name(column)}" for column in key)
+    return f"SELECT * FROM ({rows}) AS one WHERE NOT EXISTS (SELECT 1 FROM ({others}) AS other WHERE {same})"
+
+
+def count(rows: str) -> str:
+    return f"SELECT count(*) FROM ({rows})"
+
+
+def key_facts(rows: str, key: tuple[str, ...]) -> str:
+    """A query for (rows, rows whose key has a null, rows too many for their key)."""
+    if not key:
+        return f"SELECT count(*), 0, 0 FROM ({rows})"
+    null = " OR ".join(f"{name(column)} IS NULL" for column in key)
+    grouped = f"SELECT ({null}) AS has_null, count(*) AS n FROM ({rows}) GROUP BY {names(key)}"
+    return (
+        "SELECT coalesce(sum(n), 0)::BIGINT, coalesce(sum(n) FILTER (WHERE has_null), 0)::BIGINT, "
+        f"coalesce(sum(n - 1) FILTER (WHERE NOT has_null), 0)::BIGINT FROM ({grouped})"
+    )
+
+
+def insert(target: str, columns: tuple[str, ...], rows: str) -> str:
+    return f"INSERT INTO {target} ({names(columns)}) SELECT {names(columns)} FROM ({rows})"
+
+
+def merge(target: str, columns: tuple[str, ...], key: tuple[str, ...], rows: str) -> str:
+    """Rows of a known key replace what the target says of it in all columns named; others are added."""
+    same = " AND ".join(f"target.{name(column)} = staged.{name(column)}" for column in key)
+    changed = ", ".join(f"{name(column)} = staged.{name(column)}" for column in columns if column not in key)
+    added = ", ".join(f"staged.{name(column)}" for column in columns)
+    return (
+        f"MERGE INTO {target} AS target USING ({rows}) AS staged ON {same} "
+        f"WHEN MATCHED THEN UPDATE SET {changed} "
+        f"WHEN NOT MATCHED THEN INSERT ({names(columns)}) VALUES ({added})"
+    )
