@@ -1,11 +1,20 @@
-"""The pydantic models of everything in `config/`: names, ranges and defaults. Reading files and layers is `project`'s."""
+"""The pydantic models of everything in `config/`: names, ranges and defaults. Files and layers are `project`'s."""
 
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestkit.model import LoadMode
 
@@ -32,7 +41,18 @@ def duration_text(value: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(duration), PlainSerializer(duration_text)]
-Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+def no_truth(value: Any) -> Any:
+    """Python counts with `true` as 1; in a file it is a slip."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(no_truth)]
+Number = Annotated[float, BeforeValidator(no_truth)]
+Percent = Annotated[Number, Field(ge=0, le=100)]
 
 
 def pattern(value: str) -> str:
@@ -64,8 +84,8 @@ class Column(Section):
     pattern: Pattern | None = None
     min: float | str | None = None
     max: float | str | None = None
-    min_length: Annotated[int, Field(ge=0)] | None = None
-    max_length: Annotated[int, Field(ge=1)] | None = None
+    min_length: Annotated[Whole, Field(ge=0)] | None = None
+    max_length: Annotated[Whole, Field(ge=1)] | None = None
     timezone: str | None = None
 
     @field_validator("type")
@@ -148,22 +168,22 @@ class Source(Section):
 
 class Gate(Section):
     max_reject_pct: Percent = 5
-    row_delta_pct: Annotated[float, Field(ge=0)] | None = None
-    min_rows: Annotated[int, Field(ge=0)] | None = None
+    row_delta_pct: Annotated[Number, Field(ge=0)] | None = None
+    min_rows: Annotated[Whole, Field(ge=0)] | None = None
 
 
 class Validation(Section):
     max_file_reject_pct: Percent = 50
     on_bad_file: Literal["fail", "publish_rest"] = "fail"
-    max_record_lines: Annotated[int, Field(ge=1)] = 20
+    max_record_lines: Annotated[Whole, Field(ge=1)] = 20
 
 
 class Retry(Section):
-    attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    attempts: Annotated[Whole, Field(ge=1, le=100)] = 4
     first_wait: Duration = timedelta(seconds=2)
     cap: Duration = timedelta(minutes=2)
     backoff: Literal["exponential", "linear", "none"] = "exponential"
-    hold_after: Annotated[int, Field(ge=1)] | None = None
+    hold_after: Annotated[Whole, Field(ge=1)] | None = None
 
 
 class Timeouts(Section):
@@ -217,8 +237,12 @@ class PipelineSettings(Section):
         for name in self.source.expect:
             if name not in self.models:
                 raise ValueError(f"source.expect names {name!r}, which is not a model")
-        if self.publish == "model" and self.catch_up == "newest":
-            return self
+        owners: dict[str, str] = {}
+        for name, model in self.models.items():
+            table = (model.table or name).lower()
+            if table in owners:
+                raise ValueError(f"models {owners[table]!r} and {name!r} both publish into table {table!r}")
+            owners[table] = name
         return self
 
 
@@ -276,7 +300,15 @@ class Settings(Section):
     profile: str = "local"
     connections: dict[str, Connection] = Field(default_factory=dict)
     state: StateSettings = StateSettings()
-    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    jobs: Annotated[Whole, Field(ge=1, le=64)] = 2
     memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MiB|GiB|MB|GB)$")] = "600MiB"
     scratch: Path = Path("state/scratch")
     log: LogSettings = LogSettings()
+
+
+class Everything(BaseSettings, Settings):
+    """All there is to set, as one tree; environment variables are matched against it. Never made, only looked at."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    pipelines: dict[str, PipelineSettings] = Field(default_factory=dict)

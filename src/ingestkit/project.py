@@ -1,0 +1,279 @@
+"""Finds a project's folder, reads its configuration, resolves secrets, and opens what a pipeline names."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from ingestkit import configuration, layers, variables
+from ingestkit.configuration import Configuration, Setting
+from ingestkit.errors import ConfigError, StateError
+from ingestkit.files import make_folder
+from ingestkit.lake import Lake
+from ingestkit.layers import Origin
+from ingestkit.model import Json, sha256_of
+from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
+from ingestkit.ports import Source, Store, Warehouse
+from ingestkit.references import Secrets
+from ingestkit.session import Session
+from ingestkit.settings import Connection, DuckdbConnection, LocalConnection, PipelineSettings, Settings
+from ingestkit.settings import Source as SourceSettings
+from ingestkit.shapes import checked
+
+if TYPE_CHECKING:
+    from ingestkit.states.engine import StateDatabase
+
+Part = TypeVar("Part", bound=BaseModel)
+Found = TypeVar("Found")
+
+# What a `type` in the configuration stands for; imported when something of that type is opened.
+SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
+STORES = {"local": "ingestkit.stores.local:LocalStore"}
+WAREHOUSES = {"duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse"}
+STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
+QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
+MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
+
+
+def find(start: Path) -> Path:
+    """The project folder `start` lies in: the nearest one whose `config/` holds settings or pipelines."""
+    here = start.absolute()
+    for folder in (here, *here.parents):
+        if (folder / "config" / "pipelines").is_dir() or configuration.settings_file(folder) is not None:
+            return folder
+    raise ConfigError(
+        f"no project at {here}: neither it nor a folder above has config/settings.yaml",
+        hint="run it in a project folder, or name one with --project",
+    )
+
+
+def load(
+    root: Path,
+    profile: str | None = None,
+    env_file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> "Project":
+    """The project at `root`. Pipelines are read when asked for, so that a broken one stops no other.
+
+    `env_file` None is the project's `config.env`, where it has one; `flags` are settings by dotted name.
+    """
+    root = root.absolute()
+    path = env_file or root / "config.env"
+    in_file = variables.from_file(path, configuration.shown(root, path)) if env_file or path.is_file() else ()
+    read = configuration.read(root, profile, in_file, environ, flags or {})
+    return Project(root, read, Secrets(root, {**{one.name: one.text for one in in_file}, **environ}))
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A file of the configuration, and what is wrong with it; one line per problem."""
+
+    subject: str
+    problems: tuple[str, ...]
+
+
+def examined(
+    root: Path, profile: str | None = None, env_file: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[Examined, ...]:
+    """Every file of `config/`, looked at without opening anything.
+
+    Settings are looked at in every profile, pipelines in the chosen one: not each of them is meant for all.
+    """
+    root = root.absolute()
+    path = configuration.settings_file(root)
+    subject = configuration.shown(root, path or root / "config" / "settings.yaml")
+    chosen, problems = _tried(lambda: load(root, profile, env_file, environ))
+    found = [Examined(subject, problems)]
+    if chosen is None:
+        return tuple(found)
+    for other in configuration.profiles(root):
+        if other != chosen.profile:
+            _, problems = _tried(partial(load, root, other, env_file, environ))
+            found.append(Examined(f"{subject}, profile {other}", problems))
+    for name, file in configuration.pipeline_files(root).items():
+        _, problems = _tried(partial(chosen.pipeline, name))
+        found.append(Examined(configuration.shown(root, file), problems))
+    return tuple(found)
+
+
+def _tried(call: Callable[[], Found]) -> tuple[Found | None, tuple[str, ...]]:
+    try:
+        return call(), ()
+    except ConfigError as error:
+        return None, tuple(error.message.splitlines())
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project folder with its settings, as the chosen profile, environment and flags make them."""
+
+    root: Path
+    configuration: Configuration
+    secrets: Secrets = field(repr=False)
+
+    @property
+    def profile(self) -> str:
+        return self.configuration.profile
+
+    @property
+    def settings(self) -> Settings:
+        return self.configuration.settings
+
+    @property
+    def folder(self) -> Path:
+        """Where the pending queue, the mirror and the sidecars for people live."""
+        return self.root / self.settings.state.folder
+
+    def pipelines(self) -> tuple[str, ...]:
+        return tuple(configuration.pipeline_files(self.root))
+
+    def pipeline(self, name: str) -> Pipeline:
+        """The pipeline, checked; nothing is opened."""
+        return Pipeline(configuration.pipeline(self.configuration, name))
+
+    def explained(self, pipeline: str | None = None) -> tuple[Setting, ...]:
+        """Every setting of the project or of one pipeline, with where it came from; references as references."""
+        if pipeline is None:
+            return configuration.explained(self.settings, self.configuration.tree)
+        tree, _ = configuration.pipeline_tree(self.configuration, pipeline)
+        return configuration.explained(self.pipeline(pipeline).settings, tree)
+
+    def state(self) -> "StateDatabase":
+        """The state database, opened."""
+        settings = self.settings.state
+        url = self.secrets.resolve(settings.url, "state.url")
+        opened: StateDatabase = registered(STATES, "sql").open(
+            below_root(url, self.root), settings.busy_timeout.total_seconds()
+        )
+        return opened
+
+    def open(self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None = None) -> Session:
+        """A pipeline with everything it names, opened."""
+        config = self.config(self.pipeline(name).settings)
+        scratch = self.root / self.settings.scratch
+        for folder in (self.folder, scratch):
+            try:
+                make_folder(folder)
+            except OSError as error:
+                raise StateError(f"folder {folder} cannot be made: {error.strerror}") from error
+        shared = {
+            "settings": self.settings,
+            "state": self.state(),
+            "queue": registered(QUEUES, "jsonl")(self.folder / "pending_updates.jsonl"),
+            "mirror": registered(MIRRORS, "json")(self.folder),
+            "root": self.root,
+            "folder": self.folder,
+            "scratch": scratch,
+            "clock": clock,
+            "stop": stop,
+            "progress": progress,
+            "jobs": jobs or self.settings.jobs,
+        }
+        return _session(self.secrets, shared, config)
+
+    def config(self, settings: PipelineSettings) -> Json:
+        """What a run row keeps: enough to open the same pipeline again, with references, never values."""
+        used = sorted({settings.source.connection, settings.lake, settings.warehouse})
+        held = {name: _dumped(self.settings.connections[name]) for name in used}
+        return {"profile": self.profile, "pipeline": _dumped(settings), "connections": held}
+
+
+def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Session:
+    settings = _kept(PipelineSettings, config["pipeline"])
+    held = _kept(Settings, {"connections": config["connections"]}).connections
+    connections = {name: _resolved(secrets, one, f"connections.{name}") for name, one in held.items()}
+    root = shared["root"]
+    asked = _resolved(secrets, settings.source, f"pipelines.{settings.pipeline}.source")
+    return Session(
+        **shared,
+        pipeline=Pipeline(settings),
+        config=config,
+        config_hash=sha256_of(config),
+        source=_source(root, connections[asked.connection], asked, settings),
+        lake=Lake(_store(root, connections[settings.lake])),
+        warehouse=_warehouse(root, connections[settings.warehouse], shared),
+        reopen=partial(_session, secrets, shared),
+    )
+
+
+def _source(root: Path, connection: Connection, asked: SourceSettings, settings: PipelineSettings) -> Source:
+    match connection:
+        case LocalConnection():
+            made: Source = registered(SOURCES, asked.type)(root / connection.path, asked, settings.models)
+            return made
+        case _:
+            raise _unfit(asked.connection, connection)
+
+
+def _store(root: Path, connection: Connection) -> Store:
+    match connection:
+        case LocalConnection():
+            made: Store = registered(STORES, connection.type)(root / connection.path)
+            return made
+        case _:
+            raise _unfit("lake", connection)
+
+
+def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Warehouse:
+    match connection:
+        case DuckdbConnection():
+            made: Warehouse = registered(WAREHOUSES, connection.type)(
+                path=root / connection.path,
+                schema=connection.schema_,
+                lock_timeout=connection.lock_timeout.total_seconds(),
+                memory_limit=shared["settings"].memory_limit,
+                threads=os.cpu_count() or 1,
+                clock=shared["clock"],
+                progress=shared["progress"],
+                scratch=shared["scratch"],
+            )
+            return made
+        case _:
+            raise _unfit("warehouse", connection)
+
+
+def _unfit(place: str, connection: Connection) -> ConfigError:
+    return ConfigError(f"{place}: a connection of type {connection.type} does not serve here", hint=layers.PUT_RIGHT)
+
+
+def registered(registry: Mapping[str, str], kind: str) -> Any:
+    """The class a registry names, imported now and not before."""
+    module, name = registry[kind].split(":")
+    return getattr(import_module(module), name)
+
+
+def below_root(url: str, root: Path) -> str:
+    """A SQLite URL with its file below `root`, where it names a relative one; any other URL as it is."""
+    return re.sub(r"^(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(?=.)", lambda match: f"{match[1]}{root}/", url)
+
+
+def _dumped(part: BaseModel) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True)
+
+
+def _resolved(secrets: Secrets, part: Part, key: str) -> Part:
+    """The same settings with their references resolved: for an adapter's eyes, never to be shown or stored."""
+    said = _dumped(part)
+    found = secrets.resolve(said, key)
+    if found == said:
+        return part
+    tree = layers.built(found, Origin("secret", "with its references resolved"))
+    resolved, problems = checked(type(part), tree, (key,))
+    if resolved is None:
+        raise ConfigError("\n".join(problems), hint="look at the variables and files it refers to")
+    return resolved
+
+
+def _kept(model: type[Part], config: Any) -> Part:
+    """Settings as a run row kept them."""
+    found, problems = checked(model, layers.built(config, Origin("run", "the run's own configuration")))
+    if found is None:
+        raise ConfigError("\n".join(problems), hint="this run was begun by another version; finish it with that one")
+    return found
