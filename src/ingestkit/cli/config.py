@@ -1,4 +1,4 @@
-"""`ingestkit config`: what the settings are, where they came from, and whether they are right."""
+"""`config`: what the settings are, where they came from, and whether they are right."""
 
 import json
 import os
@@ -7,50 +7,50 @@ from typing import Annotated, Any
 
 import typer
 
-from ingestkit.cli import opening, render
-from ingestkit.cli.options import Output, OutputFormat
+from ingestkit.cli import opening, options, render
+from ingestkit.cli.options import Output
 from ingestkit.errors import ConfigError
 
-app = typer.Typer(help="Look at the configuration, and check it.", no_args_is_help=True)
+Named = Annotated[
+    str | None,
+    typer.Option("--pipeline", metavar="PIPELINE", help="A pipeline's settings, not the project's.", show_envvar=False),
+]
+Origin = Annotated[bool, typer.Option("--origin", help="Also say where each value came from.", show_envvar=False)]
 
 
-@app.command()
+def commands() -> typer.Typer:
+    app = typer.Typer(help="Show the configuration, and check it.")
+    app.command("show")(show)
+    app.command("validate")(validate)
+    return app
+
+
 def show(
-    ctx: typer.Context,
-    pipeline: Annotated[
-        str | None, typer.Option("--pipeline", metavar="PIPELINE", help="A pipeline's settings, not the project's.")
-    ] = None,
-    origin: Annotated[bool, typer.Option("--origin", help="Also say where each value came from.")] = False,
-    output: OutputFormat = Output.TEXT,
+    ctx: typer.Context, pipeline: Named = None, origin: Origin = False, output: options.OutputFormat = Output.TEXT
 ) -> None:
-    """Show the settings as files, profile, environment and flags make them; secrets as references."""
-    rows: list[dict[str, Any]] = [
-        {"key": one.key, "value": one.value, "layer": one.layer, "place": one.place}
-        for one in opening.project_of(ctx).explained(pipeline)
-    ]
+    """Show the settings as file, profile, environment and flags make them; secrets as references."""
+    columns = ("key", "value", "layer", "place") if origin else ("key", "value")
+    found = opening.project_of(ctx).explained(pipeline)
+    rows = [{name: getattr(one, name) for name in columns} for one in found]
     if output is Output.TEXT:
         rows = [{**row, "value": _written(row["value"])} for row in rows]
-    columns = ("key", "value", "layer", "place") if origin else ("key", "value")
-    render.emit(rows if origin else [{name: row[name] for name in columns} for row in rows], output, columns=columns)
+    render.emit(rows, output, columns=columns)
 
 
-@app.command()
-def validate(ctx: typer.Context, output: OutputFormat = Output.TEXT) -> None:
-    """Check every file of the configuration, without opening anything: one line each, and one per problem."""
+def validate(ctx: typer.Context, output: options.OutputFormat = Output.TEXT) -> None:
+    """Check every file of the configuration without opening anything: one line each, and one per problem."""
     from ingestkit import project
 
     said = opening.globals_of(ctx)
-    root = project.find(said.project or Path.cwd())
     env_file = Path(os.devnull) if said.no_env_file else said.env_file
-    found = project.examined(root, said.profile, env_file, os.environ)
+    found = project.examined(project.find(said.project or Path.cwd()), said.profile, env_file, os.environ)
     rows = [
-        {"file": one.subject, "status": "failed" if one.problems else "ok", "problems": list(one.problems)}
-        for one in found
+        {"file": one.subject, "status": "failed" if one.problems else "ok", "problems": one.problems} for one in found
     ]
     render.emit(rows, output, columns=("file", "status"))
-    problems = [problem for one in found for problem in one.problems]
+    problems = dict.fromkeys(problem for one in found for problem in one.problems)
     if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)), hint="put them right, then: ingestkit config validate")
+        raise ConfigError("\n".join(problems), hint="put it right, then again: ingestkit config validate")
 
 
 def _written(value: Any) -> str:
