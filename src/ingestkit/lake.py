@@ -11,10 +11,12 @@ from typing import BinaryIO, cast
 
 from ingestkit import steps
 from ingestkit.errors import LakeError, ObjectExists
-from ingestkit.model import Sidecar, safe_name
+from ingestkit.model import ArtifactKind, Sidecar, safe_name
 from ingestkit.ports import Store
 
 BLOCK = 1 << 20
+BATCH_KINDS = tuple(kind.value for kind in ArtifactKind)
+"""The folders that hold the artifacts of batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,11 @@ class HashingWriter:
 
 def raw_name(pipeline: str, model: str, batch: str, file_id: str, path: str) -> str:
     return f"raw/{pipeline}/{model}/{safe_name(batch)}/{file_id}-{safe_name(path.rsplit('/', 1)[-1])}"
+
+
+def file_id_of(raw: str) -> str:
+    """The ledger id in the name of a raw object."""
+    return raw.rsplit("/", 1)[-1].split("-", 1)[0]
 
 
 def made_name(kind: str, place: Place, batch: str, name: str) -> str:

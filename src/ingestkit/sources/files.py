@@ -205,7 +205,7 @@ class FilesSource:
             batch=batch,
             path=path,
             size=status.st_size if waits_for is None else 0,
-            mtime=_mtime(status, self.root / path),
+            mtime=_mtime(status, path),
             models=claimants(claims, path),
             ready=waits_for is None,
             waits_for=waits_for,
@@ -279,7 +279,7 @@ def _checked_name(entry: os.DirEntry[str]) -> None:
         ) from None
 
 
-def _mtime(status: os.stat_result, path: Path) -> datetime:
+def _mtime(status: os.stat_result, path: str) -> datetime:
     try:
         return EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
     except OverflowError:
@@ -288,7 +288,7 @@ def _mtime(status: os.stat_result, path: Path) -> datetime:
 
 def _unchanged(item: Item, status: os.stat_result) -> None:
     same_file = stat.S_ISREG(status.st_mode) and status.st_size == item.size
-    if not same_file or _mtime(status, Path(item.path)) != item.mtime:
+    if not same_file or _mtime(status, item.path) != item.mtime:
         raise _changed(item)
 
 

@@ -35,10 +35,11 @@ def _land(ctx: RunContext, model: str, version: FileVersion, item: Item, known: 
         written = ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))
         if known is not None and known.sha256 == written.sha256 and _is_held(ctx, known):
             ctx.lake.drop(written)
-            return _taken(ctx, version, item, written.sha256, FileStatus.SKIPPED, known)
+            same = f"same content as version {known.version}"
+            return replace(_taken(ctx, version, item, written.sha256), status=FileStatus.SKIPPED, reason=same)
         there = ctx.lake.publish_written(written, name)
     steps.reached("extract.copied")
-    return replace(_taken(ctx, version, item, there.sha256, FileStatus.LANDED), raw=there.name)
+    return replace(_taken(ctx, version, item, there.sha256), status=FileStatus.LANDED, raw=there.name)
 
 
 def _landed_before(ctx: RunContext, model: str, version: FileVersion, item: Item, name: str) -> Landed | None:
@@ -70,23 +71,10 @@ def _copy(ctx: RunContext, model: str, item: Item, writer: HashingWriter) -> Non
         raise SourceError(f"{shown(item.path)} is not what the source's own checksum says", transient=True)
 
 
-def _taken(
-    ctx: RunContext,
-    version: FileVersion,
-    item: Item,
-    sha256: str,
-    status: FileStatus,
-    same_as: FileVersion | None = None,
-) -> FileVersion:
+def _taken(ctx: RunContext, version: FileVersion, item: Item, sha256: str) -> FileVersion:
+    """The version with what is known once its bytes were read."""
     return replace(
-        version,
-        status=status,
-        size=item.size,
-        mtime=item.mtime,
-        sha256=sha256,
-        reason=f"same content as version {same_as.version}" if same_as else None,
-        run_id=ctx.run_id,
-        token=ctx.token,
+        version, size=item.size, mtime=item.mtime, sha256=sha256, reason=None, run_id=ctx.run_id, token=ctx.token
     )
 
 

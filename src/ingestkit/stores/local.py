@@ -50,8 +50,7 @@ class LocalStore:
         path = self._inflight(inflight)
         doing = f"writing {shown(inflight)}"
         with self._translated(doing):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            raw = WrittenFile(path, "xb")
+            raw = _new_file(path)
         raw.store, raw.doing = self, doing
         whole = False
         try:
@@ -126,14 +125,7 @@ class LocalStore:
     def remove(self, name: str) -> None:
         path = self._checked(name)
         with self._translated(f"removing {shown(name)}"):
-            if name.startswith(f"{INFLIGHT}/"):
-                self._drop(path)
-                return
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-            for folder in path.parents:
-                if folder == self.root or not _removed_empty(folder):
-                    return
+            self._drop(path)
 
     def _linked_into_place(self, source: Path, target: Path) -> bool:
         """False when the name is taken by another object."""
@@ -173,13 +165,15 @@ class LocalStore:
             ) from error
 
     def _drop(self, path: Path) -> None:
-        """Remove an in-flight file, or the empty folder of one, together with the folder it had to itself."""
-        if path.is_dir():
-            _removed_empty(path)
-            return
+        """Remove a file, or the empty folder an owner died over, and the folders it leaves empty."""
         with suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()
-        _removed_empty(path.parent)
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+        for folder in path.parents:
+            if folder in (self.root, self.root / INFLIGHT) or not _removed_empty(folder):
+                return
 
     def _list(self, folder: str) -> Iterator[Stored]:
         entries = [entry for entry in self._entries(folder) if folder or entry.name != INFLIGHT]
@@ -285,6 +279,14 @@ class ReadFile(io.FileIO):
             return super().readall()
         except OSError as error:
             raise self.store.failed(error, self.doing) from error
+
+
+def _new_file(path: Path) -> WrittenFile:
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return WrittenFile(path, "xb")
+    return WrittenFile(path, "xb")
 
 
 def _stored(name: str, status: os.stat_result) -> Stored:

@@ -1,0 +1,267 @@
+"""What every source of files keeps; an adapter inherits the class and gives it a drop to fill."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import pytest
+
+from ingestkit.errors import ConfigError, SourceError
+from ingestkit.model import Item
+from ingestkit.ports import Source
+from ingestkit.settings import Batches, Model
+from ingestkit.settings import Source as SourceSettings
+
+NOON = datetime(2026, 1, 7, 12, 0, 0, 123456, tzinfo=UTC)
+FOLDERS = Batches(folders=r"(?P<batch>\d{8}_\d{6})")
+FIRST, SECOND = "20260101_000000", "20260108_000000"
+
+
+class Drop(Protocol):
+    """Where an adapter reads from, as a test fills it."""
+
+    def put(self, path: str, content: bytes = b"x", at: datetime = NOON) -> None:
+        """Make or overwrite a file with its folders, and give it this modification time."""
+        ...
+
+    def folder(self, path: str) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+    def source(self, settings: SourceSettings, models: dict[str, Model]) -> Source: ...
+
+    def missing(self, settings: SourceSettings, models: dict[str, Model]) -> Source:
+        """A source whose root is not there."""
+        ...
+
+
+def models(**files: str | None) -> dict[str, Model]:
+    return {name: Model.model_validate({"files": one, "columns": {"id": {}}}) for name, one in files.items()}
+
+
+def settings(batches: Batches = FOLDERS, **more: object) -> SourceSettings:
+    return SourceSettings.model_validate({"connection": "drop", "batches": batches.model_dump(), **more})
+
+
+class SourceContract:
+    @pytest.fixture
+    def drop(self) -> Drop:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def source(self, drop: Drop) -> Source:
+        return drop.source(settings(), models(hcp=None, hco=None))
+
+    def keys(self, drop: Drop, batches: Batches, after: str | None = None) -> list[str]:
+        return list(drop.source(settings(batches), models(hcp=None)).batches(after))
+
+    def test_batches_come_oldest_first_and_only_those_after_the_checkpoint(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{SECOND}/hcp.csv")
+        drop.put(f"{FIRST}/hcp.csv")
+        drop.put("elsewhere/hcp.csv")
+        drop.put("20260109_000000")
+        assert list(source.batches(None)) == [FIRST, SECOND]
+        assert list(source.batches(FIRST)) == [SECOND]
+        assert list(source.batches(SECOND)) == []
+
+    def test_an_empty_folder_is_a_batch_without_items(self, drop: Drop, source: Source) -> None:
+        drop.folder(FIRST)
+        assert list(source.batches(None)) == [FIRST]
+        assert list(source.items(FIRST)) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "names", "expected"),
+        [
+            ("integer", ["export_10", "export_9", "export_0007"], ["7", "9", "10"]),
+            ("hex", ["export_ff", "export_0A", "export_100"], ["a", "ff", "100"]),
+            ("date", ["export_20260108", "export_2025-12-31"], ["2025-12-31", "2026-01-08"]),
+            ("text", ["export_10", "export_9"], ["10", "9"]),
+        ],
+    )
+    def test_keys_sort_by_their_kind_and_are_written_one_way(
+        self, drop: Drop, kind: str, names: list[str], expected: list[str]
+    ) -> None:
+        for name in names:
+            drop.put(f"{name}/hcp.csv")
+        batches = Batches.model_validate({"folders": "export_(?P<batch>.+)", "kind": kind})
+        assert self.keys(drop, batches) == expected
+        assert self.keys(drop, batches, after=expected[0]) == expected[1:]
+
+    @pytest.mark.parametrize(("kind", "name"), [("integer", "1x"), ("hex", "xyz"), ("date", "20260230")])
+    def test_a_key_that_is_not_of_its_kind_is_an_error_naming_the_folder(
+        self, drop: Drop, kind: str, name: str
+    ) -> None:
+        drop.put(f"{name}/hcp.csv")
+        with pytest.raises(SourceError, match=name):
+            self.keys(drop, Batches.model_validate({"folders": "(?P<batch>.+)", "kind": kind}))
+
+    def test_a_checkpoint_of_another_kind_is_a_mistake_in_the_settings(self, drop: Drop) -> None:
+        drop.put("7/hcp.csv")
+        with pytest.raises(ConfigError, match="'abc'"):
+            self.keys(drop, Batches.model_validate({"folders": "(?P<batch>.+)", "kind": "integer"}), after="abc")
+
+    def test_batches_may_lie_deeper_and_in_several_folders(self, drop: Drop) -> None:
+        drop.put("us/2026/01/hcp.csv")
+        drop.put("de/2026/01/hcp.csv")
+        drop.put("de/2026/02/hcp.csv")
+        source = drop.source(settings(Batches(folders=r"[a-z]+/2026/(?P<batch>\d\d)")), models(hcp=None))
+        assert list(source.batches(None)) == ["01", "02"]
+        assert [item.path for item in source.items("01")] == ["de/2026/01/hcp.csv", "us/2026/01/hcp.csv"]
+
+    def test_a_batch_can_be_told_from_file_names(self, drop: Drop) -> None:
+        drop.put("in/hcp_20260101.csv")
+        drop.put("in/hco_20260101.csv")
+        drop.put("in/hcp_20260108.csv")
+        drop.put("in/readme.md")
+        batches = Batches.model_validate({"files": r"in/\w+_(?P<batch>\d{8})\.csv", "kind": "date"})
+        source = drop.source(settings(batches), models(hcp=None, hco=None))
+        assert list(source.batches(None)) == ["2026-01-01", "2026-01-08"]
+        assert [(item.path, item.models) for item in source.items("2026-01-01")] == [
+            ("in/hco_20260101.csv", ("hco",)),
+            ("in/hcp_20260101.csv", ("hcp",)),
+        ]
+
+    def test_items_are_all_files_below_the_batch_in_path_order(self, drop: Drop, source: Source) -> None:
+        for path in ("hcp.csv", "a/b/hco.csv", "a.txt", "a-b.txt"):
+            drop.put(f"{FIRST}/{path}", b"12345")
+        drop.put(f"{SECOND}/hcp.csv")
+        expected = [f"{FIRST}/{path}" for path in ("a-b.txt", "a.txt", "a/b/hco.csv", "hcp.csv")]
+        assert [item.path for item in source.items(FIRST)] == expected
+        assert {(item.batch, item.size, item.mtime, item.ready) for item in source.items(FIRST)} == {
+            (FIRST, 5, NOON, True)
+        }
+
+    def test_what_is_ignored_is_no_item(self, drop: Drop, source: Source) -> None:
+        for name in ("hcp.csv", ".hcp.csv.swp", "hcp.csv.part", "hcp.csv.tmp", "hcp.csv~", ".hidden/hcp.csv"):
+            drop.put(f"{FIRST}/{name}")
+        assert [item.path for item in source.items(FIRST)] == [f"{FIRST}/hcp.csv"]
+
+    def test_a_file_of_no_model_is_listed(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/notes.docx")
+        assert [(item.path, item.models) for item in source.items(FIRST)] == [(f"{FIRST}/notes.docx", ())]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "parent_hco.csv",
+            "PARENT_HCO.CSV",
+            "ParentHCO.csv",
+            "US_parent_hco.csv",
+            "parent_hco_20260101.csv",
+            "parent_hco_20260101_235959.csv",
+            "parent_hco-2026-01-01.csv",
+            "parent_hco_20260101T120000Z.txt",
+            "parent_hco_full.csv",
+            "US_PARENT_HCO_FULL_20260101.csv.gz",
+        ],
+    )
+    def test_a_model_knows_its_files_by_its_name(self, drop: Drop, name: str) -> None:
+        drop.put(f"{FIRST}/{name}")
+        source = drop.source(settings(), models(parent_hco=None, hco=None))
+        assert [item.models for item in source.items(FIRST)] == [("parent_hco",)]
+
+    @pytest.mark.parametrize("name", ["hcp_delta.csv", "hcpx.csv", "xhcp.csv", "hcp.xlsx", "hcp", "hcp_address.csv"])
+    def test_a_model_does_not_claim_what_may_be_something_else(self, drop: Drop, name: str) -> None:
+        drop.put(f"{FIRST}/{name}")
+        source = drop.source(settings(), models(hcp=None))
+        assert [item.models for item in source.items(FIRST)] == [()]
+
+    def test_a_pattern_of_ones_own_takes_the_place_of_the_name(self, drop: Drop) -> None:
+        drop.put(f"{FIRST}/people.dat")
+        drop.put(f"{FIRST}/hcp.csv")
+        source = drop.source(settings(), models(hcp=r"(?i)PEOPLE\.dat"))
+        assert [item.models for item in source.items(FIRST)] == [(), ("hcp",)]
+
+    def test_two_models_claiming_one_file_are_a_mistake_that_names_both(self, drop: Drop) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        source = drop.source(settings(), models(hcp=None, person=r"hc.*"))
+        with pytest.raises(ConfigError, match=rf"hcp and person both claim {FIRST}/hcp.csv"):
+            list(source.items(FIRST))
+
+    @pytest.mark.parametrize("name", ["a\nb.csv", 'it\'s "so".csv', "médecin ☤.csv", "a;b|c$d`e\\f.csv", "%41.csv"])
+    def test_an_odd_name_is_a_name_like_any_other(self, drop: Drop, source: Source, name: str) -> None:
+        drop.put(f"{FIRST}/{name}", b"odd")
+        (item,) = source.items(FIRST)
+        assert item.path == f"{FIRST}/{name}"
+        with source.open(item) as stream:
+            assert stream.read() == b"odd"
+
+    def test_what_came_since_the_last_look_is_seen(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        assert list(source.batches(None)) == [FIRST]
+        assert len(list(source.items(FIRST))) == 1
+        drop.put(f"{FIRST}/hco.csv")
+        drop.put(f"{SECOND}/hco.csv")
+        assert len(list(source.items(FIRST))) == 2
+        assert len(list(source.items(SECOND))) == 1
+
+    def test_a_batch_that_is_not_there_is_an_error(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        with pytest.raises(SourceError, match=SECOND) as caught:
+            list(source.items(SECOND))
+        assert not caught.value.transient
+
+    def test_an_item_is_read_as_it_is(self, drop: Drop, source: Source) -> None:
+        content = bytes(range(256)) * 9000
+        drop.put(f"{FIRST}/hcp.csv", content)
+        with source.open(self.item(source)) as stream:
+            assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == content
+
+    def test_a_file_longer_than_it_was_is_not_taken(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv", b"12345")
+        with pytest.raises(SourceError, match="changed while it was read") as caught:
+            self.read(source, lambda: drop.put(f"{FIRST}/hcp.csv", b"1234567"))
+        assert caught.value.transient
+
+    def test_a_file_of_another_time_is_not_taken(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv", b"12345")
+        with pytest.raises(SourceError, match="changed while it was read") as caught:
+            self.read(source, lambda: drop.put(f"{FIRST}/hcp.csv", b"54321", NOON + timedelta(seconds=2)))
+        assert caught.value.transient
+
+    def test_a_file_that_changed_before_it_was_opened_is_not_read_at_all(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv", b"12345")
+        item = self.item(source)
+        drop.put(f"{FIRST}/hcp.csv", b"123456")
+        with pytest.raises(SourceError, match="changed") as caught, source.open(item):
+            pytest.fail("it was opened")
+        assert caught.value.transient
+
+    def test_a_file_taken_away_while_it_was_read_is_not_taken(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        with pytest.raises(SourceError, match="changed while it was read") as caught:
+            self.read(source, lambda: drop.remove(f"{FIRST}/hcp.csv"))
+        assert caught.value.transient
+
+    def test_a_missing_item_is_an_error_that_names_it(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        item = self.item(source)
+        drop.remove(f"{FIRST}/hcp.csv")
+        with pytest.raises(SourceError, match=f"{FIRST}/hcp.csv"), source.open(item):
+            pytest.fail("it was opened")
+
+    def test_a_readers_own_error_stays_what_it_is(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        with pytest.raises(ZeroDivisionError), source.open(self.item(source)):
+            raise ZeroDivisionError
+
+    def test_a_drop_that_is_there_passes_its_check(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        source.check()
+
+    def test_a_missing_drop_is_an_error_with_its_cure(self, drop: Drop) -> None:
+        source = drop.missing(settings(), models(hcp=None))
+        with pytest.raises(SourceError) as caught:
+            source.check()
+        assert caught.value.hint
+        with pytest.raises(SourceError):
+            list(source.batches(None))
+
+    def item(self, source: Source) -> Item:
+        (item,) = source.items(FIRST)
+        return item
+
+    def read(self, source: Source, meanwhile: Callable[[], None]) -> None:
+        with source.open(self.item(source)) as stream:
+            stream.read()
+            meanwhile()
