@@ -1,0 +1,198 @@
+"""Opens what a command needs: the project, its state, a pipeline's session; and asks before something is lost."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ingestkit.cli import handler, render
+from ingestkit.cli.options import Globals, Output
+from ingestkit.errors import TargetError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from ingestkit.outcome import Outcome
+    from ingestkit.pipeline import Progress, Stop
+    from ingestkit.project import Project
+    from ingestkit.session import Session
+    from ingestkit.states.queue import PendingQueue
+
+
+def globals_of(ctx: typer.Context) -> Globals:
+    said = ctx.find_object(Globals)
+    return said if said is not None else Globals()
+
+
+def project_of(ctx: typer.Context) -> "Project":
+    """Read the project's settings, and log as they say."""
+    from ingestkit import project
+    from ingestkit.observe import logging
+
+    said = globals_of(ctx)
+    root = project.find(said.project or Path.cwd())
+    env_file = Path(os.devnull) if said.no_env_file else said.env_file
+    loaded = project.load(root, profile=said.profile, env_file=env_file, environ=os.environ, flags=None)
+    said.folder = loaded.folder
+    said.log_format = said.log_format or loaded.settings.log.format
+    said.log_level = said.log_level or loaded.settings.log.level
+    terminal = sys.stderr.isatty()
+    as_json = said.log_format == "json" or (said.log_format == "auto" and not terminal)
+    logging.configure(said.log_level, as_json=as_json, colours=handler.colours(sys.stderr))
+    return loaded
+
+
+@contextmanager
+def working(
+    ctx: typer.Context, name: str | None, *, run_id: str | None = None, jobs: int | None = None
+) -> "Iterator[Session]":
+    """A session that may work for long: with progress, and with signals heard as requests to stop."""
+    from ingestkit.cli import progress
+    from ingestkit.pipeline import Stop
+
+    loaded, stop = project_of(ctx), Stop()
+    with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
+        yield from _opened(loaded, pipeline_name(loaded, name, run_id), stop, told, jobs)
+
+
+@contextmanager
+def deciding(ctx: typer.Context, name: str | None) -> "Iterator[Session]":
+    """A session for a short change of state, which a signal ends at once."""
+    from ingestkit.cli import progress
+    from ingestkit.pipeline import Stop
+
+    loaded = project_of(ctx)
+    yield from _opened(loaded, pipeline_name(loaded, name), Stop(), progress.LogProgress(), None)
+
+
+@contextmanager
+def reading(loaded: "Project") -> "Iterator[Connection]":
+    """The project's state, to be read."""
+    state = loaded.state()
+    try:
+        with state.read() as conn:
+            yield conn
+    finally:
+        state.close()
+
+
+def pipeline_name(loaded: "Project", name: str | None, run_id: str | None = None) -> str:
+    """The pipeline meant: the one named, the only one, or the one the run belongs to."""
+    known = sorted(loaded.pipelines())
+    if name is not None:
+        return name
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise UsageError("the project has no pipeline", hint="write one to config/pipelines/<name>.yaml")
+    if run_id is not None and (owner := _pipeline_of_run(loaded, run_id)) is not None:
+        return owner
+    raise UsageError(f"name a pipeline: the project has {', '.join(known)}")
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Ask before something is lost. Where nobody can be asked, only `--yes` answers."""
+    if yes:
+        return True
+    require_answer(yes=yes)
+    return typer.confirm(question, err=True)
+
+
+def require_answer(*, yes: bool) -> None:
+    """Refuse early what could not be asked about later."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("this needs a yes, and standard input is no terminal", hint="say it with --yes")
+
+
+def confirm_or_refuse(question: str, *, yes: bool) -> None:
+    if not confirmed(question, yes=yes):
+        raise UsageError("not confirmed; nothing was changed")
+
+
+def who(by: str | None) -> str:
+    """Who decided: as said, or the user of this session."""
+    import getpass
+
+    if by:
+        return by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
+
+
+def ended(ctx: typer.Context, outcome: "Outcome", output: Output, skip_exit_code: int | None = None) -> int:
+    """Draw how the command ended, and give its exit code."""
+    from dataclasses import replace
+
+    said = globals_of(ctx)
+    code = outcome.exit_code
+    if skip_exit_code is not None and outcome.status == "nothing new":
+        code = skip_exit_code
+    render.outcome(replace(outcome, exit_code=code), output)
+    if output is Output.TEXT:
+        for warning in outcome.warnings:
+            handler.report(warning, said, kind="warning")
+    return code
+
+
+def state_url(loaded: "Project") -> str:
+    """Where the state is, for who opens it whatever its version."""
+    from ingestkit.project import below_root
+
+    return below_root(loaded.secrets.resolve(loaded.settings.state.url, "state.url"), loaded.root)
+
+
+def queue_of(loaded: "Project") -> "PendingQueue":
+    from ingestkit.states.queue import PendingQueue
+
+    return PendingQueue(loaded.folder / "pending_updates.jsonl")
+
+
+def one_of(kind: type[StrEnum], said: str, flag: str) -> str:
+    """A word that must be one of a kind's."""
+    try:
+        return kind(said).value
+    except ValueError:
+        known = ", ".join(one.value for one in kind)
+        raise UsageError(f"{flag} {said!r} is unknown; known are {known}") from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around writing a file the caller named."""
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None) -> "Iterator[Session]":
+    from ingestkit.pipeline import SystemClock
+
+    session = loaded.open(name, clock=SystemClock(), stop=stop, progress=told, jobs=jobs)
+    try:
+        yield session
+    except BrokenPipeError as error:
+        # Results are drawn later, so this is not standard output's; Typer would end quietly over it.
+        raise RuntimeError(f"a connection was lost and nobody said whose: {error}") from error
+    finally:
+        session.state.close()
+
+
+def _pipeline_of_run(loaded: "Project", run_id: str) -> str | None:
+    from ingestkit.states import views
+
+    with reading(loaded) as conn:
+        details = views.run_details(conn, run_id)
+    return None if details is None else str(details["run"]["pipeline"])
+
+
+def _bars(ctx: typer.Context) -> bool:
+    said = globals_of(ctx)
+    return sys.stderr.isatty() and not said.quiet and said.log_format != "json" and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,198 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from ingestkit.cli.handler import handle
+from ingestkit.cli.main import call
+from ingestkit.cli.options import Globals
+from ingestkit.errors import (
+    ConfigError,
+    ContractError,
+    GateClosed,
+    IngestkitError,
+    Interrupted,
+    LeaseHeld,
+    PartlyDone,
+    SourceError,
+    StateError,
+    UsageError,
+)
+
+
+def failing(error: BaseException) -> Callable[[], object]:
+    def fail() -> object:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (ConfigError("x"), 3),
+        (SourceError("x"), 4),
+        (ContractError("x"), 5),
+        (GateClosed("x"), 6),
+        (StateError("x"), 7),
+        (LeaseHeld("x"), 8),
+        (PartlyDone("x"), 9),
+        (Interrupted("x", exit_code=143), 143),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, IngestkitError) else str(value),
+)
+def test_an_expected_error_is_one_line_and_its_exit_code(
+    error: IngestkitError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert handle(failing(error), Globals()) == code
+    assert capsys.readouterr() == ("", "error: x\n")
+
+
+def test_a_hint_is_the_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert handle(failing(ConfigError("no such key", hint="ingestkit config validate")), Globals()) == 3
+    assert capsys.readouterr().err == "error: no such key\nhint: ingestkit config validate\n"
+
+
+def test_an_error_is_json_where_logs_are(capsys: pytest.CaptureFixture[str]) -> None:
+    handle(failing(ConfigError("no such key", hint="fix it")), Globals(log_format="json"))
+    assert json.loads(capsys.readouterr().err) == {
+        "level": "error",
+        "event": "no such key",
+        "hint": "fix it",
+        "exit_code": 3,
+    }
+
+
+def test_a_bug_is_one_line_and_its_traceback_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert handle(failing(ZeroDivisionError("by\nzero")), Globals(folder=tmp_path)) == 1
+    shown = capsys.readouterr().err
+    [kept] = (tmp_path / "bugs").iterdir()
+    assert shown == f"bug: ZeroDivisionError: by zero\nhint: the traceback is in {kept}\n"
+    assert "Traceback" in kept.read_text()
+
+
+def test_a_bug_without_a_writable_state_folder_keeps_its_traceback_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert handle(failing(RuntimeError("x")), Globals(folder=in_the_way)) == 1
+    assert f"the traceback is in {tmp_path}/ingestkit-bug-" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130() -> None:
+    assert handle(failing(KeyboardInterrupt()), Globals()) == 130
+    assert handle(failing(typer.Abort()), Globals()) == 130
+
+
+def test_what_a_command_returns_is_the_exit_code() -> None:
+    assert handle(lambda: 99, Globals()) == 99
+    assert handle(lambda: None, Globals()) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["run", "--nonsense"], "no such option: --nonsense", "ingestkit run --help"),
+        (["nonsense"], "no such command 'nonsense'", "ingestkit --help"),
+        (["rum"], "Did you mean 'run'", "ingestkit --help"),
+        (["state"], "missing command", "ingestkit state --help"),
+        (["-q"], "no command was given", "ingestkit --help"),
+        (["skip", "p"], "missing option '--batch'", "ingestkit skip --help"),
+        (["run", "--limit", "0"], "invalid value for '--limit'", "ingestkit run --help"),
+        (["run", "--if-locked", "x"], "'x' is none of fail, skip, wait:10m", "ingestkit run --help"),
+        (["backfill", "p"], "a backfill needs either --batch or --run-id", "ingestkit runs list"),
+        (["backfill", "p", "--batch", "1", "--run-id", "r"], "a backfill needs either", "ingestkit runs list"),
+        (["validate", "--batch", "1"], "no such option: --batch", "ingestkit validate --help"),
+        (["run", "--output", "xml"], "invalid value for '--output'", "ingestkit run --help"),
+        (["manifest", "show", "--status", "lost"], "--status 'lost' is unknown; known are seen, landed", None),
+        (["runs", "list", "--status", "lost"], "--status 'LOST' is unknown; known are OPEN", None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_usage_error_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, hint: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert lines[1:] == ([f"hint: {hint}"] if hint else [])
+
+
+def test_a_flag_can_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INGESTKIT_RUN_LIMIT", "0")
+    assert call(["run"]) == 2
+    assert "'--limit'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["manifest", "forget", "p", "--path", "a.csv", "--reason", "r"],
+        ["state", "set", "p", "--batch", "1", "--reason", "r"],
+        ["state", "reset", "p", "--reason", "r"],
+        ["state", "adopt", "p", "--reason", "r"],
+        ["state", "upgrade"],
+    ],
+    ids=" ".join,
+)
+def test_a_destructive_verb_needs_yes_where_nobody_can_be_asked(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(arguments) == 2
+    assert "--yes" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_project_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--project", str(tmp_path), "state", "show"]) == 3
+    assert "--project" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    script = (
+        "import os, sys; from ingestkit.cli import handler, render\n"
+        "from ingestkit.cli.options import Globals, Output\n"
+        "read, write = os.pipe(); os.dup2(write, 1); os.close(read)\n"
+        "rows = [{'path': 'x' * 100}] * 10_000\n"
+        "sys.exit(handler.handle(lambda: render.emit(rows, Output.TEXT) or 6, Globals()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (6, "")
+
+
+def test_help_into_a_closed_pipe_is_quiet() -> None:
+    script = (
+        "import os, sys; from ingestkit.cli.main import call\n"
+        "read, write = os.pipe(); os.dup2(write, 1); os.close(read)\n"
+        "sys.exit(call(['--help']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110 - before fixtures
+def test_a_full_disk_under_standard_output_is_said() -> None:
+    script = (
+        "import sys; from ingestkit.cli import handler, render\n"
+        "from ingestkit.cli.options import Globals, Output\n"
+        "sys.exit(handler.handle(lambda: render.emit({'a': 1}, Output.TEXT), Globals()))"
+    )
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 7
+    assert ended.stderr == "error: standard output cannot be written: No space left on device\n"

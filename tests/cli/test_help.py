@@ -1,0 +1,67 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ingestkit.cli.main import COMMANDS as LISTED
+from ingestkit.cli.main import GROUPS, call, command
+
+HEAVY = ("alembic", "duckdb", "numpy", "pyarrow", "pydantic", "sqlalchemy", "structlog", "tenacity", "yaml")
+COMMANDS = (
+    *("run", "extract", "validate", "load", "gate", "clean", "backfill", "skip", "pause", "resume"),
+    *("manifest", "runs", "state", "queue", "config"),
+)
+CALL = "import sys; from ingestkit.cli.main import call; code = call(sys.argv[1:])"
+
+
+def python(script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", **environ},
+    )
+
+
+def test_help_names_every_command() -> None:
+    shown = python(CALL, "--help")
+    for name in COMMANDS:
+        assert f" {name} " in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_help_imports_no_heavy_library() -> None:
+    shown = python(f"{CALL}; print('imported:', *(set(sys.modules) & set({HEAVY!r})))", "--help")
+    assert "imported:\n" in shown.stdout
+
+
+def test_nothing_said_is_a_question_for_help() -> None:
+    assert python(CALL).stdout == python(CALL, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([one] for one in COMMANDS),
+        *(["manifest", one] for one in ("show", "export", "forget")),
+        *(["runs", one] for one in ("list", "show")),
+        *(["state", one] for one in ("show", "set", "reset", "adopt", "upgrade")),
+        *(["queue", one] for one in ("show", "flush")),
+    ],
+    ids=" ".join,
+)
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([*command, "--help"]) == 0
+    assert f"ingestkit {' '.join(command)} " in capsys.readouterr().out
+
+
+def test_the_version_is_said() -> None:
+    assert python(f"{CALL}; print(code)", "--version").stdout.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize("name", [*LISTED, *GROUPS])
+def test_what_the_list_says_of_a_command_is_what_its_own_help_says(name: str) -> None:
+    assert command(name).help == {**LISTED, **GROUPS}[name][1]
