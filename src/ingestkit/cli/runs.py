@@ -1,0 +1,59 @@
+"""`runs`: what was run, and how it went."""
+
+from typing import Annotated
+
+import typer
+
+from ingestkit.cli import opening, options, render
+from ingestkit.cli.options import Output
+from ingestkit.errors import UsageError
+
+COLUMNS = ("run_id", "pipeline", "batch", "kind", "status", "verdict", "started_at", "duration", "error")
+
+Status = Annotated[
+    str | None, typer.Option("--status", metavar="STATUS", help="OPEN, SUCCESS, FAILED, ...", show_envvar=False)
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.", show_envvar=False)]
+
+
+def commands() -> typer.Typer:
+    app = typer.Typer(help="List runs, and show one.")
+    app.command("list")(list_runs)
+    app.command("show")(show)
+    return app
+
+
+def list_runs(
+    ctx: typer.Context,
+    *,
+    pipeline: options.PipelineName = None,
+    status: Status = None,
+    batch: options.Batch = None,
+    limit: Limit = 20,
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """List runs, newest first; without PIPELINE those of all pipelines."""
+    from ingestkit.model import RunStatus
+
+    wanted = None if status is None else opening.one_of(RunStatus, status.upper(), "--status")
+    from ingestkit.states import views
+
+    with opening.reading(opening.project_of(ctx)) as conn:
+        found = views.runs(conn, pipeline=pipeline, status=wanted, batch=batch, limit=limit)
+    render.emit(found, output, columns=COLUMNS, empty="no runs")
+
+
+def show(
+    ctx: typer.Context,
+    *,
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """Show a run: its stages, models, files, quarantine and rules."""
+    from ingestkit.states import views
+
+    with opening.reading(opening.project_of(ctx)) as conn:
+        found = views.run_details(conn, run_id)
+    if found is None:
+        raise UsageError(f"no run {run_id!r} in the state", hint="ingestkit runs list")
+    render.emit(found, output)
