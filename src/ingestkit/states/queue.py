@@ -134,7 +134,7 @@ class PendingQueue:
         if left:
             replace_whole(self.path, b"".join(left))
         else:
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
             sync_folder(self.path.parent)
 
 
