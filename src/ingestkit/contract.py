@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ingestkit.errors import ConfigError, ContractError
+from ingestkit.files import shown
 from ingestkit.model import Drift
 from ingestkit.settings import Column, Model
 
@@ -269,9 +270,9 @@ def compare_header(contract: Contract, path: str, file_id: str, names: Sequence[
         drifted("reordered", "*", ", ".join(expected), ", ".join(names), "by name")
     if fatal:
         raise HeaderBroken(
-            f"{path} has another header than model {contract.model}: {'; '.join(fatal)} "
+            f"{shown(path)} has another header than model {contract.model}: {'; '.join(fatal)} "
             f"(expected {', '.join(expected)}; found {', '.join(names)})",
-            hint=f"ingestkit manifest show --path {path}",
+            hint=f"ingestkit manifest show --path {shown(path)}",
             drift=tuple(drift),
         )
     return tuple(drift)

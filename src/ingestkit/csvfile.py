@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ingestkit.csvrecords import CARRIAGE_RETURN, LINE_FEED, Marks, Positions, Records, split
-from ingestkit.errors import ContractError
+from ingestkit.errors import ConfigError, ContractError
+from ingestkit.files import shown
 from ingestkit.settings import Dialect
 
 BLOCK = 8 << 20
@@ -123,11 +124,15 @@ def _only_member(path: str, archive: zipfile.ZipFile) -> AbstractContextManager[
 
 
 def broken(path: str, what: str) -> ContractError:
-    return ContractError(f"{path} {what}", hint=f"ingestkit manifest show --path {path}")
+    return ContractError(f"{shown(path)} {what}", hint=f"ingestkit manifest show --path {shown(path)}")
 
 
 def open_text(path: str, stream: Readable, dialect: Dialect, *, max_record_lines: int) -> TextFile:
     """Read the header; a file without a byte has none, and no names."""
+    if not (dialect.delimiter + dialect.quote).isascii() or dialect.delimiter == dialect.quote:
+        raise ConfigError(
+            f"csv: delimiter {dialect.delimiter!r} and quote {dialect.quote!r} must be two ASCII characters"
+        )
     head = stream.read(BLOCK)
     if head.startswith(UTF_16_MARKS):
         raise broken(path, "is UTF-16 where UTF-8 was expected")
@@ -282,10 +287,10 @@ def _prove_parsed(text: TextFile, block: Block, table: pa.Table, kept: Positions
         )
 
 
-def line_ends_within(column: pa.ChunkedArray, newline: int) -> int:
-    """How many line ends stand inside the values of a text column."""
+def line_ends_within(column: pa.ChunkedArray | pa.Array, newline: int) -> int:
+    """How many line ends stand inside the values of a text or binary column."""
     total = 0
-    for chunk in column.chunks:
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         values = chunk.buffers()[2]
         if values is None or not len(chunk):
             continue

@@ -1,0 +1,278 @@
+"""Validate: raw files become typed Parquet and rejects, and every figure is read back from what was left."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.parquet
+
+from ingestkit import steps
+from ingestkit.contract import compile_contract
+from ingestkit.csvfile import broken, line_ends_within
+from ingestkit.errors import ContractError
+from ingestkit.files import shown
+from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Quarantined, Work
+from ingestkit.pipeline import RunContext
+from ingestkit.stages.validate_file import Engine, Facts, make_artifacts
+from ingestkit.stages.validate_keys import Candidate, keys_artifact, parquet
+from ingestkit.stages.validate_rules import judged, percent
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of the set, as its artifacts show it."""
+
+    candidate: Candidate
+    rejects: Artifact
+    valid_rows: int
+    rejected_rows: int
+    rejected_lines: int
+    made: bool
+
+    @property
+    def file(self) -> FileVersion:
+        return self.candidate.file
+
+    @property
+    def facts(self) -> Facts:
+        return self.candidate.facts
+
+    @property
+    def reject_percent(self) -> float:
+        return percent(self.rejected_rows, self.facts.records)
+
+
+def validate(
+    ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact], *, again: bool = False
+) -> Work:
+    """Validate the whole file set of a model, making only what `known` lacks, or everything `again`."""
+    ordered = sorted(files, key=lambda file: file.path)
+    ctx.progress.began("validate", model, sum(file.size for file in ordered))
+    status = "FAILED"
+    engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model)))
+    try:
+        engine.check()
+        parts = [_part(ctx, model, file, () if again else known, engine) for file in ordered]
+        kept, over = _judged_files(ctx, engine, parts)
+        candidates = [part.candidate for part in kept]
+        keys, keys_made = keys_artifact(ctx, model, candidates, () if again else known, engine)
+        steps.reached("validate.keys_compared")
+        work = _work(ctx, engine, kept, over, keys)
+        status = "SUCCESS"
+    finally:
+        engine.close()
+        ctx.progress.ended("validate", model, status)
+    if keys_made or not parts or any(part.made for part in parts):
+        return work
+    runs = sorted({part.rejects.run_id for part in parts})
+    return replace(work, skipped=f"artifacts of {', '.join(runs)} hold")
+
+
+def _part(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact], engine: Engine) -> Part:
+    ctx.stop.check()
+    pair = _reusable(ctx, model, file, known)
+    made = pair is None
+    if pair is None:
+        pair = make_artifacts(ctx, model, file, engine)
+        steps.reached("validate.file_done")
+    else:
+        ctx.progress.moved("validate", model, file.size)
+    valid, rejects = pair
+    path = ctx.lake.store.path(valid.path)
+    facts = Facts.read(path)
+    valid_rows = pyarrow.parquet.read_metadata(path).num_rows
+    rejected_rows, rejected_lines = _rejected(ctx, rejects, facts.newline)
+    part = Part(Candidate(file, valid, path, facts), rejects, valid_rows, rejected_rows, rejected_lines, made)
+    _prove(part)
+    return part
+
+
+def _reusable(
+    ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact]
+) -> tuple[Artifact, Artifact] | None:
+    """The newest pair of artifacts made from this file under today's contract, if the lake still holds it."""
+    settings = ctx.pipeline.validate_settings(model)
+    found: dict[tuple[str, int], dict[ArtifactKind, Artifact]] = {}
+    for one in known:
+        if one.file_id == file.id and one.settings == settings and one.kind is not ArtifactKind.RAW:
+            found.setdefault((one.run_id, one.token), {})[one.kind] = one
+    for _, pair in sorted(found.items(), key=lambda item: item[0][1], reverse=True):
+        valid, rejects = pair.get(ArtifactKind.VALID), pair.get(ArtifactKind.REJECTS)
+        if (
+            valid is not None
+            and rejects is not None
+            and all(ctx.lake.holds(one.path, one.bytes) for one in pair.values())
+        ):
+            return valid, rejects
+    return None
+
+
+def _rejected(ctx: RunContext, rejects: Artifact, newline: int) -> tuple[int, int]:
+    """How many records were rejected, and how many lines they have."""
+    rows = lines = 0
+    with pyarrow.parquet.ParquetFile(ctx.lake.store.path(rejects.path)) as file:
+        for batch in file.iter_batches(columns=["raw"]):
+            rows += batch.num_rows
+            lines += batch.num_rows + line_ends_within(batch.column(0), newline)
+    return rows, lines
+
+
+def _prove(part: Part) -> None:
+    """Every line and every record of the file is accounted for, or the file fails."""
+    facts = part.facts
+    explained = facts.header + facts.blank + facts.valid_lines + part.rejected_lines
+    if facts.lines != explained or facts.records != part.valid_rows + part.rejected_rows:
+        raise broken(
+            part.file.path,
+            f"is not accounted for: the line proof of {shown(part.file.path)} does not close: {facts.lines} lines, of "
+            f"which {facts.header} header, {facts.blank} blank, {facts.valid_lines} valid and {part.rejected_lines} "
+            f"rejected; {facts.records} records, of which {part.valid_rows} valid and {part.rejected_rows} rejected",
+        )
+
+
+def _judged_files(ctx: RunContext, engine: Engine, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """The files to publish, and those quarantined whole; the worst of these fails the model, where policy says so."""
+    validation = ctx.pipeline.settings.validation
+    limit = validation.max_file_reject_pct
+    over = [part for part in parts if part.reject_percent > limit]
+    if over and validation.on_bad_file == "fail":
+        worst = max(over, key=lambda part: part.reject_percent)
+        reasons = _quarantine(ctx, engine, [worst], None)
+        most = max(reasons, key=lambda one: one.count)
+        raise ContractError(
+            f"{shown(worst.file.path)}: {worst.rejected_rows:,} of {worst.facts.records:,} records "
+            f"({worst.reject_percent:.1f} %) break the contract, where validation.max_file_reject_pct is {limit:g} %; "
+            f"most often {most.code} in {most.column} ({most.count:,} records, the first on line {most.samples[0][1]})",
+            hint=f"ingestkit manifest show --path {shown(worst.file.path)}",
+        )
+    return [part for part in parts if part not in over], over
+
+
+def _work(ctx: RunContext, engine: Engine, kept: Sequence[Part], over: Sequence[Part], keys: Artifact | None) -> Work:
+    losers = _losers_by_file(ctx, engine, keys)
+    rows = sorted(
+        [
+            *(_file_row(ctx, part, FileStatus.VALIDATED, losers.get(part.file.id, 0)) for part in kept),
+            *(_file_row(ctx, part, FileStatus.QUARANTINED, part.valid_rows) for part in over),
+        ],
+        key=lambda file: file.path,
+    )
+    parts = sorted((*kept, *over), key=lambda part: part.file.path)
+    counts = Counts(
+        files=len(parts),
+        bytes=sum(part.file.size for part in parts),
+        lines=sum(part.facts.lines for part in parts),
+        records=sum(part.facts.records for part in parts),
+        valid=sum(row.valid or 0 for row in rows),
+        rejected=sum(row.rejected or 0 for row in rows),
+        duplicates=sum(losers.values()),
+    )
+    model = engine.contract.model
+    # The valid rows of a file quarantined whole are no artifact of the run: nothing may ever load them.
+    artifacts = [one for part in kept for one in (part.candidate.valid, part.rejects)]
+    artifacts += [part.rejects for part in over]
+    return Work(
+        counts=counts,
+        files=tuple(rows),
+        artifacts=(*artifacts, *((keys,) if keys else ())),
+        quarantine=(*_quarantine(ctx, engine, parts, keys), *(_whole(ctx, model, part) for part in over)),
+        drift=tuple(one for part in parts for one in part.facts.drift),
+        rules=judged(ctx, model, counts, [part.reject_percent for part in kept]),
+        details={"proof": _proof(parts)},
+    )
+
+
+def _file_row(ctx: RunContext, part: Part, status: FileStatus, left_out: int) -> FileVersion:
+    """The ledger row of a file; `left_out` are valid rows that are not published all the same."""
+    reason = None
+    if status is FileStatus.QUARANTINED:
+        reason = f"{part.reject_percent:.1f} % of its records break the contract"
+    return replace(
+        part.file,
+        status=status,
+        read=part.facts.records,
+        valid=part.valid_rows - left_out,
+        rejected=part.rejected_rows + left_out,
+        reason=reason,
+        run_id=ctx.run_id,
+        token=ctx.token,
+    )
+
+
+def _losers_by_file(ctx: RunContext, engine: Engine, keys: Artifact | None) -> dict[str, int]:
+    if keys is None:
+        return {}
+    source = parquet(ctx.lake.store.path(keys.path))
+    with engine.connection() as db:
+        return dict(db.sql(f"SELECT file_id, count(*) FROM {source} GROUP BY ALL").fetchall())
+
+
+def _quarantine(
+    ctx: RunContext, engine: Engine, parts: Sequence[Part], keys: Artifact | None
+) -> tuple[Quarantined, ...]:
+    """One row per file, column and code, with three places to look at."""
+    sources = [
+        f"SELECT file_id, path, record, line, errors FROM {parquet(ctx.lake.store.path(part.rejects.path))}"
+        for part in parts
+        if part.rejected_rows
+    ]
+    if keys is not None:
+        source = parquet(ctx.lake.store.path(keys.path))
+        sources.append(f"SELECT file_id, path, record_no AS record, line, errors FROM {source}")
+    if not sources:
+        return ()
+    statement = (
+        'SELECT file_id, path, error."column", error.code, count(*), arg_min([record, line], record, 3) '
+        f"FROM (SELECT * EXCLUDE (errors), unnest(errors) AS error FROM ({' UNION ALL '.join(sources)})) "
+        "GROUP BY ALL ORDER BY path, 3, 4"
+    )
+    with engine.connection() as db:
+        found = db.sql(statement).fetchall()
+    return tuple(
+        Quarantined(
+            run_id=ctx.run_id,
+            pipeline=ctx.pipeline.name,
+            batch=ctx.batch,
+            model=engine.contract.model,
+            file_id=file_id,
+            path=path,
+            column=column,
+            code=code,
+            count=count,
+            samples=tuple((record, line) for record, line in samples),
+            token=ctx.token,
+        )
+        for file_id, path, column, code, count, samples in found
+    )
+
+
+def _whole(ctx: RunContext, model: str, part: Part) -> Quarantined:
+    """The valid rows of a file that was left out whole."""
+    return Quarantined(
+        run_id=ctx.run_id,
+        pipeline=ctx.pipeline.name,
+        batch=ctx.batch,
+        model=model,
+        file_id=part.file.id,
+        path=part.file.path,
+        column="*",
+        code="file",
+        count=part.valid_rows,
+        token=ctx.token,
+    )
+
+
+def _proof(parts: Sequence[Part]) -> dict[str, Any]:
+    each = [
+        {
+            "path": part.file.path,
+            "lines": part.facts.lines,
+            "header": part.facts.header,
+            "blank": part.facts.blank,
+            "valid_lines": part.facts.valid_lines,
+            "rejected_lines": part.rejected_lines,
+        }
+        for part in parts
+    ]
+    names = ("lines", "header", "blank", "valid_lines", "rejected_lines")
+    return {**{name: sum(part[name] for part in each) for name in names}, "files": each}

@@ -1,0 +1,48 @@
+"""The rules judged at the end of validate: figures and limits; what a failed one leads to is the runner's."""
+
+from collections.abc import Sequence
+
+from ingestkit.model import Counts, LoadMode, Rule, Stage
+from ingestkit.pipeline import RunContext
+
+
+def percent(part: int, whole: int) -> float:
+    """0 of 0 is 0 %."""
+    return 100 * part / whole if whole else 0.0
+
+
+def judged(ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[float]) -> tuple[Rule, ...]:
+    """Every rule of validate. `file_percents` are the reject rates of the files that were kept."""
+    gate, validation = ctx.pipeline.settings.gate, ctx.pipeline.settings.validation
+    valid, records, rejected = counts.valid or 0, counts.records or 0, counts.rejected or 0
+    rules = [
+        _at_most("line_proof", model, records - valid - rejected, 0, approvable=False),
+        _at_most("reject_rate", model, percent(rejected, records), gate.max_reject_pct),
+        _at_most("file_reject_rate", model, max(file_percents, default=0.0), validation.max_file_reject_pct),
+        _at_least("empty", model, valid, 0 if _may_be_empty(ctx, model) else 1),
+    ]
+    if gate.min_rows is not None:
+        rules.append(_at_least("min_rows", model, valid, gate.min_rows))
+    if gate.row_delta_pct is not None:
+        rules.append(_row_delta(ctx, model, valid, gate.row_delta_pct))
+    return tuple(rules)
+
+
+def _may_be_empty(ctx: RunContext, model: str) -> bool:
+    settings = ctx.pipeline.model(model)
+    return settings.allow_empty or settings.load is not LoadMode.REPLACE
+
+
+def _row_delta(ctx: RunContext, model: str, valid: int, limit: float) -> Rule:
+    previous = ctx.facts.get("previous_rows", {}).get(model)
+    if not previous:
+        return Rule("row_delta", Stage.VALIDATE, model, None, limit, None)
+    return _at_most("row_delta", model, percent(abs(valid - previous), previous), limit)
+
+
+def _at_most(name: str, model: str, figure: float, limit: float, *, approvable: bool = True) -> Rule:
+    return Rule(name, Stage.VALIDATE, model, figure, limit, figure <= limit, approvable)
+
+
+def _at_least(name: str, model: str, figure: float, limit: float) -> Rule:
+    return Rule(name, Stage.VALIDATE, model, figure, limit, figure >= limit)

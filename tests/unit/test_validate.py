@@ -1,0 +1,377 @@
+"""Validate over a local lake: artifacts, figures, quarantine, reuse and rules."""
+
+import gzip
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from ingestkit import steps
+from ingestkit.errors import ContractError, Interrupted
+from ingestkit.lake import Lake, raw_name
+from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion, Work
+from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
+from ingestkit.ports import Source, Warehouse
+from ingestkit.settings import PipelineSettings
+from ingestkit.stages.validate import validate
+from ingestkit.stores.local import LocalStore
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "vid__v": {"type": "string", "pattern": r"\d{18}"},
+    "name": {"type": "string", "max_length": 20},
+    "born": {"type": "integer", "min": 1900},
+    "modified": {"type": "timestamp"},
+}
+HEADER = "vid__v,name,born,modified"
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    def began(self, stage: str, model: str, total: int | None) -> None: ...
+    def moved(self, stage: str, model: str, by: int) -> None: ...
+    def ended(self, stage: str, model: str, status: str) -> None: ...
+    def said(self, message: str, **facts: Any) -> None: ...
+    def warned(self, message: str, **facts: Any) -> None: ...
+
+
+def context(folder: Path, *, run_id: str = "p.b.1", token: int = 1, facts: Any = None, **settings: Any) -> RunContext:
+    model = {"key": ["vid__v"], "columns": COLUMNS, **settings.pop("model", {})}
+    document = {
+        "pipeline": "p",
+        "source": {"connection": "drop", "batches": {"folders": "(?P<batch>.*)"}},
+        "models": {"hcp": model},
+        **settings,
+    }
+    return RunContext(
+        pipeline=Pipeline(PipelineSettings.model_validate(document)),
+        run_id=run_id,
+        batch="b",
+        token=token,
+        state_id="s",
+        source=cast("Source", None),
+        lake=Lake(LocalStore(folder / "lake")),
+        warehouse=cast("Warehouse", None),
+        scratch=folder / "scratch",
+        clock=SystemClock(),
+        stop=Stop(),
+        progress=Silent(),
+        facts=facts or {},
+    )
+
+
+def land(ctx: RunContext, path: str, content: bytes) -> FileVersion:
+    identity = hashlib.sha256(path.encode()).hexdigest()[:16]
+    name = raw_name("p", "hcp", ctx.batch, identity, path)
+    landed = ctx.lake.publish(ctx.place("hcp"), name, lambda into: cast("None", into.write(content)))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return FileVersion(
+        pipeline="p",
+        path=path,
+        version=1,
+        id=identity,
+        batch=ctx.batch,
+        model="hcp",
+        status=FileStatus.LANDED,
+        size=len(content),
+        mtime=now,
+        sighted_at=now,
+        sha256=landed.sha256,
+        raw=name,
+    )
+
+
+def row(number: int, name: str = "Ann", born: str = "1970", modified: str = "2026-01-01T00:00:00Z") -> str:
+    return f"{100000000000000000 + number},{name},{born},{modified}"
+
+
+def text(*rows: str, header: str = HEADER) -> bytes:
+    return ("\n".join([header, *rows]) + "\n").encode()
+
+
+def of_kind(work: Work, kind: ArtifactKind) -> list[Artifact]:
+    return [one for one in work.artifacts if one.kind is kind]
+
+
+def table(ctx: RunContext, artifact: Artifact) -> pa.Table:
+    return pyarrow.parquet.read_table(ctx.lake.store.path(artifact.path))
+
+
+def rule(work: Work, name: str) -> Any:
+    return next(one for one in work.rules if one.name == name)
+
+
+def rejected(ctx: RunContext, work: Work) -> list[tuple[int, int, list[tuple[str, str]]]]:
+    found = []
+    for artifact in of_kind(work, ArtifactKind.REJECTS):
+        if artifact.file_id is not None:
+            found += [
+                (one["record"], one["line"], [(error["column"], error["code"]) for error in one["errors"]])
+                for one in table(ctx, artifact).to_pylist()
+            ]
+    return found
+
+
+def test_good_rows_are_typed_and_numbered_and_bad_rows_name_every_failing_column(tmp_path: Path) -> None:
+    ctx = context(tmp_path, gate={"max_reject_pct": 100}, validation={"max_file_reject_pct": 100})
+    bad = "12,a name of more than twenty characters,1899,2026-1-1"
+    file = land(ctx, "b/hcp.csv", text(row(1, '"Zoë\nLee"'), bad, row(2), "1,2", ',Ann,"",'))
+    work = validate(ctx, "hcp", [file], [])
+    valid = table(ctx, of_kind(work, ArtifactKind.VALID)[0])
+    assert valid.schema.names == ["vid__v", "name", "born", "modified", "_record_no"]
+    assert valid.schema.field("modified").type == pa.timestamp("us", tz="UTC")
+    assert valid.column("_record_no").to_pylist() == [1, 3]
+    assert valid.column("name").to_pylist() == ["Zoë\nLee", "Ann"]
+    assert rejected(ctx, work) == [
+        (2, 4, [("vid__v", "pattern"), ("name", "length"), ("born", "min"), ("modified", "type")]),
+        (4, 6, [("*", "columns")]),
+        (5, 7, [("vid__v", "required")]),
+    ]
+    assert (work.counts.lines, work.counts.records, work.counts.valid, work.counts.rejected) == (7, 5, 2, 3)
+    assert work.details["proof"]["rejected_lines"] == 3
+    assert [(one.column, one.code, one.count, one.samples) for one in work.quarantine][:2] == [
+        ("*", "columns", 1, ((4, 6),)),
+        ("born", "min", 1, ((2, 4),)),
+    ]
+    ledger = work.files[0]
+    assert (ledger.status, ledger.read, ledger.valid, ledger.rejected) == (FileStatus.VALIDATED, 5, 2, 3)
+
+
+def test_raw_bytes_of_a_reject_are_found_in_the_file_at_the_place_it_names(tmp_path: Path) -> None:
+    ctx = context(tmp_path, validation={"max_file_reject_pct": 100})
+    content = b"\xef\xbb\xbf" + text(row(1), row(2, born='"x\ny"'), "short").replace(b"\n", b"\r\n")
+    work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", content)], [])
+    for one in table(ctx, of_kind(work, ArtifactKind.REJECTS)[0]).to_pylist():
+        assert content[one["byte_start"] : one["byte_start"] + one["byte_length"]] == one["raw"]
+        assert content[: one["byte_start"]].count(b"\n") + 1 == one["line"]
+
+
+def test_a_rejects_artifact_is_made_even_when_nothing_is_rejected(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(row(1)))], [])
+    assert [one.rows for one in work.artifacts] == [1, 0]
+    assert all(one.passed for one in work.rules)
+
+
+def test_the_first_record_of_a_key_stays_over_all_files_in_path_order(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    first = land(ctx, "b/hcp_1.csv", text(row(1, '"a\nb"'), row(2), "", row(1)))
+    second = land(ctx, "b/hcp_2.csv", text(row(3), row(2)))
+    work = validate(ctx, "hcp", [second, first], [])
+    losers = next(one for one in work.artifacts if one.file_id is None)
+    found = [(one["path"], one["record_no"], one["line"]) for one in table(ctx, losers).to_pylist()]
+    assert found == [("b/hcp_1.csv", 3, 6), ("b/hcp_2.csv", 2, 3)]
+    assert (work.counts.valid, work.counts.rejected, work.counts.duplicates) == (3, 2, 2)
+    assert [(one.valid, one.rejected) for one in work.files] == [(2, 1), (1, 1)]
+    assert {(one.column, one.code) for one in work.quarantine} == {("vid__v", "duplicate_key")}
+
+
+def test_a_unique_column_is_compared_too_and_its_nulls_are_not(tmp_path: Path) -> None:
+    columns = {**COLUMNS, "name": {"type": "string", "unique": True}}
+    ctx = context(tmp_path, model={"columns": columns})
+    file = land(ctx, "b/hcp.csv", text(row(1), row(2, ""), row(3, ""), row(4), row(4, "Bob")))
+    work = validate(ctx, "hcp", [file], [])
+    assert {(one.column, one.code, one.count) for one in work.quarantine} == {
+        ("name", "duplicate", 1),
+        ("vid__v", "duplicate_key", 1),
+    }
+    assert work.counts.valid == 3
+
+
+def test_artifacts_that_hold_are_reused_with_the_same_figures(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    files = [land(ctx, "b/1.csv", text(row(1), row(2), "x")), land(ctx, "b/2.csv", text(row(2), row(9)))]
+    first = validate(ctx, "hcp", files, [])
+    later = replace(ctx, run_id="p.b.2", token=2)
+    second = validate(later, "hcp", files, first.artifacts)
+    assert first.skipped is None
+    assert second.skipped == "artifacts of p.b.1 hold"
+    assert second.artifacts == first.artifacts
+    assert (second.counts, second.rules, second.details) == (first.counts, first.rules, first.details)
+    assert [(one.read, one.valid, one.rejected) for one in second.files] == [
+        (one.read, one.valid, one.rejected) for one in first.files
+    ]
+
+
+@pytest.mark.parametrize("change", ["again", "settings", "gone"])
+def test_artifacts_are_made_anew_when_asked_when_the_contract_changed_or_when_they_are_gone(
+    tmp_path: Path, change: str
+) -> None:
+    ctx = context(tmp_path)
+    files = [land(ctx, "b/1.csv", text(row(1)))]
+    first = validate(ctx, "hcp", files, [])
+    later = context(tmp_path, run_id="p.b.2", token=2, model={"columns": {**COLUMNS, "name": {"type": "string"}}})
+    later = later if change == "settings" else replace(ctx, run_id="p.b.2", token=2)
+    if change == "gone":
+        ctx.lake.store.remove(first.artifacts[1].path)
+    second = validate(later, "hcp", files, first.artifacts, again=change == "again")
+    assert second.skipped is None
+    assert {one.run_id for one in second.artifacts} == {"p.b.2"}
+
+
+def test_only_a_new_file_is_made_beside_reused_ones_and_keys_are_compared_over_both(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    old = land(ctx, "b/2.csv", text(row(1)))
+    first = validate(ctx, "hcp", [old], [])
+    later = replace(ctx, run_id="p.b.2", token=2)
+    second = validate(later, "hcp", [old, land(ctx, "b/1.csv", text(row(1)))], first.artifacts)
+    assert first.artifacts[0] in second.artifacts
+    assert [(one.path, one.valid) for one in second.files] == [("b/1.csv", 1), ("b/2.csv", 0)]
+
+
+def test_a_file_over_its_limit_fails_the_model_and_says_what_is_wrong_where(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    file = land(ctx, "b/hcp.csv", text(row(1), row(2, born="old"), row(3, born="x")))
+    with pytest.raises(ContractError, match=r"b/hcp\.csv: 2 of 3 records \(66\.7 %\).*type in born .*line 3"):
+        validate(ctx, "hcp", [file], [])
+
+
+def test_a_file_over_its_limit_is_left_out_whole_where_the_rest_may_be_published(tmp_path: Path) -> None:
+    ctx = context(tmp_path, validation={"on_bad_file": "publish_rest"})
+    bad = land(ctx, "b/1.csv", text(row(1), row(2, born="old"), row(3, born="x")))
+    good = land(ctx, "b/2.csv", text(row(1)))
+    work = validate(ctx, "hcp", [bad, good], [])
+    assert [(one.status, one.valid, one.rejected) for one in work.files] == [
+        (FileStatus.QUARANTINED, 0, 3),
+        (FileStatus.VALIDATED, 1, 0),
+    ]
+    assert [one.file_id for one in of_kind(work, ArtifactKind.VALID)] == [good.id]
+    assert (work.counts.valid, work.counts.rejected) == (1, 3)
+    assert rule(work, "reject_rate").passed is False
+
+
+def test_rejects_at_the_limit_pass_and_above_it_do_not(tmp_path: Path) -> None:
+    for limit, passed in ((25, True), (24.9, False)):
+        ctx = context(tmp_path / str(limit), gate={"max_reject_pct": limit})
+        file = land(ctx, "b/hcp.csv", text(row(1), row(2), row(3), "x"))
+        found = rule(validate(ctx, "hcp", [file], []), "reject_rate")
+        assert (found.figure, found.passed) == (25, passed)
+
+
+@pytest.mark.parametrize(
+    ("model", "passed"), [({}, False), ({"allow_empty": True}, True), ({"load": "append"}, True)]
+)
+def test_no_rows_empty_a_replace_target_only_where_the_model_allows_it(
+    tmp_path: Path, model: dict[str, Any], passed: bool
+) -> None:
+    ctx = context(tmp_path, model=model)
+    work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text())], [])
+    assert rule(work, "empty").passed is passed
+    assert rule(work, "reject_rate").figure == 0
+    assert rule(work, "reject_rate").passed
+
+
+def test_rows_are_compared_with_the_run_before_where_it_is_known(tmp_path: Path) -> None:
+    for before, passed in ((None, None), (2, True), (3, False)):
+        facts = {"previous_rows": {"hcp": before}} if before else {}
+        ctx = context(tmp_path / str(before), facts=facts, gate={"row_delta_pct": 0})
+        work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(row(1), row(2)))], [])
+        assert rule(work, "row_delta").passed is passed
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("name,born,modified", "'vid__v' is missing"),
+        (f"{HEADER},other", "'other' is in no contract"),
+        (f"{HEADER},name", "'name' stands 2 times"),
+    ],
+)
+def test_a_header_that_the_contract_does_not_cover_fails_the_file(tmp_path: Path, header: str, said: str) -> None:
+    ctx = context(tmp_path)
+    with pytest.raises(ContractError, match=said):
+        validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(header=header))], [])
+
+
+def test_columns_are_taken_by_name_and_an_optional_one_may_be_missing(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    file = land(ctx, "b/hcp.csv", text("Ann,100000000000000001,1970", header="name,vid__v,born"))
+    work = validate(ctx, "hcp", [file], [])
+    assert table(ctx, work.artifacts[0]).drop(["_record_no"]).to_pylist() == [
+        {"vid__v": "100000000000000001", "name": "Ann", "born": 1970, "modified": None}
+    ]
+    assert [(one.kind, one.column, one.action) for one in work.drift] == [("missing", "modified", "null")]
+
+
+def test_a_damaged_archive_fails_the_file_and_leaves_nothing_in_the_lake(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    content = gzip.compress(text(*(row(number) for number in range(2000))), mtime=0)
+    file = land(ctx, "b/hcp.csv.gz", content[: len(content) // 2])
+    with pytest.raises(ContractError, match=r"b/hcp\.csv\.gz is damaged"):
+        validate(ctx, "hcp", [file], [])
+    assert [one.name for one in ctx.lake.store.list("")] == [file.raw]
+    assert list(ctx.lake.store.inflight("_inflight/")) == []
+
+
+def test_a_gzip_file_gives_the_rows_of_the_text_within(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv.gz", gzip.compress(text(row(1), row(2)), mtime=0))], [])
+    assert work.counts.valid == 2
+
+
+def test_a_stage_asked_to_stop_ends_before_the_next_block(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    file = land(ctx, "b/hcp.csv", text(row(1)))
+    ctx.stop.request(lambda: Interrupted("asked", exit_code=130))
+    with pytest.raises(Interrupted):
+        validate(ctx, "hcp", [file], [])
+    assert threading.active_count() == 1
+
+
+def test_the_same_run_over_the_same_bytes_makes_the_same_objects_and_adopts_them(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    files = [land(ctx, "b/hcp.csv", text(row(1), row(1), "x"))]
+    assert validate(ctx, "hcp", files, []) == validate(ctx, "hcp", files, [])
+
+
+class Killed(BaseException):
+    """What a test raises where a process would have ended."""
+
+
+STEPS = (
+    "lake.written",
+    "validate.valid_published",
+    "validate.rejects_published",
+    "validate.file_done",
+    "validate.keys_compared",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_ended_at_any_step_the_next_run_leaves_what_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    ctx = context(tmp_path)
+    files = [land(ctx, "b/1.csv", text(row(1), "x")), land(ctx, "b/2.csv", text(row(1), row(2)))]
+    monkeypatch.setattr(steps, "reached", _end_at(step))
+    with pytest.raises(Killed):
+        validate(ctx, "hcp", files, [])
+    monkeypatch.setattr(steps, "reached", lambda _: None)
+    after = validate(replace(ctx, run_id="p.b.2", token=2), "hcp", files, [])
+    fresh = context(tmp_path / "fresh", run_id="p.b.2", token=2)
+    for file, content in zip(files, (text(row(1), "x"), text(row(1), row(2))), strict=True):
+        land(fresh, file.path, content)
+    assert after == validate(fresh, "hcp", files, [])
+
+
+def _end_at(wanted: str) -> Callable[[str], None]:
+    def reached(step: str) -> None:
+        if step == wanted:
+            raise Killed(step)
+
+    return reached
+
+
+def test_no_value_of_the_data_is_in_what_the_state_will_hold(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    file = land(ctx, "b/hcp.csv", text(row(1), row(2), row(3), row(4, born="SECRET"), row(1)))
+    work = validate(ctx, "hcp", [file], [])
+    shown: Iterable[Sequence[Any]] = (work.quarantine, work.drift, work.rules, work.files)
+    assert "SECRET" not in repr(list(shown))
+    assert "SECRET" not in repr(work.details)
