@@ -30,6 +30,8 @@ CONFLICTS = 5
 
 CURES: tuple[tuple[str, str, str], ...] = (
     ("No space left on device", "there is no space left to write it", "free space there, then run again"),
+    ("Disk quota exceeded", "the quota leaves no space to write it", "free space there, then run again"),
+    ("File too large", "it may not grow further by the system's limit on file size", "raise the limit: ulimit -f"),
     ("Permission denied", "this user may not open it", "make it and its folder writable: chown or chmod"),
     ("not a valid DuckDB database file", "it is not a DuckDB file", "move it away, or name another in connections"),
     ("file with version number", "a newer DuckDB wrote it", "install that version: pip install --upgrade duckdb"),

@@ -1,0 +1,639 @@
+"""What every warehouse must do: inherited by each adapter's tests, which give the fixtures and the blocking hook."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ingestkit import steps
+from ingestkit.errors import Fenced, GateClosed, PlanAgain, WarehouseError
+from ingestkit.model import Counts, Fence, Intent, LoadMode, Receipt
+from ingestkit.ports import Load, Publication, TargetColumn, ValidFile, Warehouse
+
+Rows = Iterable[tuple[Any, ...]]
+
+PIPELINE = "opendata"
+STATE = "state-1"
+LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
+PERSON = (TargetColumn("id", "string"), TargetColumn("city", "string"))
+ARROW: Mapping[str, pa.DataType] = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "local_timestamp": pa.timestamp("us"),
+    "decimal(10,2)": pa.decimal128(10, 2),
+    "decimal(12,2)": pa.decimal128(12, 2),
+    "decimal(21,2)": pa.decimal128(21, 2),
+    "decimal(38,10)": pa.decimal128(38, 10),
+}
+
+
+class Judge:
+    """Keeps what it is asked about, and refuses the models it is told to refuse."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = refused
+        self.seen: dict[str, tuple[Counts, dict[str, int]]] = {}
+
+    def __call__(self, model: str, counts: Counts, facts: Mapping[str, int]) -> None:
+        self.seen[model] = (counts, dict(facts))
+        if model in self.refused:
+            raise GateClosed(f"{model} is refused")
+
+
+def write_valid(path: Path, columns: tuple[TargetColumn, ...], rows: Rows, *, file_id: str = "f1") -> ValidFile:
+    """A valid artifact: the contract's columns and `_record_no`, counted from 1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema([(one.name, ARROW[one.type]) for one in columns] + [("_record_no", pa.int64())])
+    numbered = [(*row, number) for number, row in enumerate(rows, start=1)]
+    arrays = [pa.array([row[i] for row in numbered], field.type) for i, field in enumerate(schema)]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+    return ValidFile(path, f"drop/{path.stem}.csv", file_id, len(numbered))
+
+
+def write_losers(path: Path, losers: Iterable[tuple[str, int]]) -> Path:
+    schema = pa.schema([("file_id", pa.string()), ("record_no", pa.int64())])
+    rows = [{"file_id": file_id, "record_no": number} for file_id, number in losers]
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    return path
+
+
+def fence(model: str, *, table: str | None = None, token: int = 0, state_id: str = STATE) -> Fence:
+    return Fence(PIPELINE, model, state_id, token, table or model)
+
+
+def intent(model: str, mode: LoadMode, generation: int = 1, digest: str = "d1") -> Intent:
+    return Intent(model, generation, digest, "s1", mode)
+
+
+def load(
+    files: tuple[ValidFile, ...],
+    mode: LoadMode = LoadMode.REPLACE,
+    *,
+    model: str = "hcp",
+    generation: int = 1,
+    digest: str = "d1",
+    losers: Path | None = None,
+    newer: tuple[Path, ...] = (),
+    previous: tuple[Path, ...] = (),
+) -> Load:
+    return Load(
+        intent(model, mode, generation, digest), model, PERSON, ("id",), files, losers, newer=newer, previous=previous
+    )
+
+
+def publication(*loads: Load, batch: str = "b1", token: int = 1, judge: Judge | None = None) -> Publication:
+    return Publication(PIPELINE, batch, f"{PIPELINE}.{batch}.1", STATE, token, loads, judge or Judge())
+
+
+def ready(warehouse: Warehouse, *models: str) -> None:
+    """Fences and tables of the models, as check and load make them."""
+    warehouse.check()
+    warehouse.fence(tuple(fence(model) for model in models))
+    for model in models:
+        warehouse.evolve(model, PERSON, LINEAGE)
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class WarehouseContract:
+    """Subclasses give `warehouse`, `second` (another session of its database), and what a vendor does its own way."""
+
+    @pytest.fixture
+    def warehouse(self) -> Warehouse:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def second(self) -> Warehouse:
+        raise NotImplementedError
+
+    def wait_until_blocked(self) -> None:
+        """Come back once the second session waits for the first one's transaction."""
+        raise NotImplementedError
+
+    def qualified(self, table: str) -> str:
+        """The table's name in a statement."""
+        raise NotImplementedError
+
+    def rows(self, warehouse: Warehouse, table: str = "hcp", columns: str = "id, city") -> list[tuple[Any, ...]]:
+        return sorted(warehouse.query(f"SELECT {columns} FROM {self.qualified(table)}"))
+
+    def test_a_checked_warehouse_has_no_fences_and_no_receipts(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        assert warehouse.present()
+        assert warehouse.fences(PIPELINE) == {}
+        assert warehouse.receipts(PIPELINE) == ()
+
+    def test_check_again_keeps_what_is_there(self, warehouse: Warehouse, second: Warehouse) -> None:
+        warehouse.check()
+        warehouse.fence((fence("hcp", token=4),))
+        second.check()
+        assert second.fences(PIPELINE) == {"hcp": fence("hcp", token=4)}
+
+    def test_a_fence_that_stands_is_not_touched_by_inserting(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        warehouse.fence((fence("hcp", token=4),))
+        warehouse.fence((fence("hcp", token=9, state_id="other"), fence("hco")))
+        assert warehouse.fences(PIPELINE) == {"hco": fence("hco"), "hcp": fence("hcp", token=4)}
+
+    def test_adopting_overwrites_state_and_token(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        warehouse.fence((fence("hcp", token=4),))
+        warehouse.fence((fence("hcp", token=9, state_id="other"),), adopt=True)
+        assert warehouse.fences(PIPELINE) == {"hcp": fence("hcp", token=9, state_id="other")}
+
+    def test_a_table_has_one_owner(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        assert warehouse.table_owner("people") is None
+        warehouse.fence((fence("hcp", table="people"),))
+        assert warehouse.table_owner("people") == (PIPELINE, "hcp")
+        with pytest.raises(WarehouseError, match=r"people belongs to opendata\.hcp"):
+            warehouse.fence((Fence("other", "persons", STATE, 0, "people"),))
+        assert warehouse.fences("other") == {}
+
+    def test_publishing_raises_the_fence(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        warehouse.publish(publication(load((write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")]),)), token=7))
+        assert warehouse.fences(PIPELINE)["hcp"].token == 7
+
+    def test_an_owner_with_an_older_token_is_fenced_off(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        stale = write_valid(tmp_path / "b.parquet", PERSON, [("2", "y")])
+        warehouse.publish(publication(load((first,)), token=7))
+        with pytest.raises(Fenced, match="token 7"):
+            warehouse.publish(publication(load((stale,)), batch="b2", token=6))
+        assert self.rows(warehouse) == [("1", "x")]
+        assert warehouse.fences(PIPELINE)["hcp"].token == 7
+
+    def test_another_state_is_fenced_off(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        with pytest.raises(Fenced, match="another state"):
+            warehouse.publish(replace(publication(load((file,))), state_id="other"))
+        assert self.rows(warehouse) == []
+
+    def test_a_model_without_fence_row_is_fenced_off(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        warehouse.evolve("hco", PERSON, LINEAGE)
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        with pytest.raises(Fenced, match="no fence row"):
+            warehouse.publish(publication(load((file,)), load((file,), model="hco")))
+        assert warehouse.fences(PIPELINE)["hcp"].token == 0
+        assert self.rows(warehouse) == []
+
+    def test_a_table_its_fence_row_does_not_name_is_not_published_into(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready(warehouse, "hcp", "hco")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        with pytest.raises(WarehouseError, match="names hcp"):
+            warehouse.publish(publication(replace(load((file,)), table="hco")))
+        assert self.rows(warehouse, "hco") == []
+
+    def test_the_receipt_says_what_was_published(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        began = datetime.now(UTC)
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        stand = warehouse.publish(publication(load((file,)), token=3))
+        counts = Counts(staged=2, loaded=2, deleted=0, target=2)
+        assert stand["hcp"].at >= began
+        expected = Receipt(
+            PIPELINE, "hcp", "b1", 1, "d1", "s1", LoadMode.REPLACE, f"{PIPELINE}.b1.1", 3, counts, stand["hcp"].at
+        )
+        assert stand == {"hcp": expected}
+        assert warehouse.receipts(PIPELINE) == (expected,)
+        assert warehouse.receipts("other") == ()
+
+    def test_the_same_intent_again_writes_nothing(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        stood = warehouse.publish(publication(load((file,)), token=3))
+        other = write_valid(tmp_path / "b.parquet", PERSON, [("9", "z")])
+        judge = Judge()
+        again = replace(publication(load((other,)), token=4, judge=judge), run_id="another")
+        assert warehouse.publish(again) == stood
+        assert self.rows(warehouse) == [("1", "x")]
+        assert judge.seen == {}
+        assert warehouse.fences(PIPELINE)["hcp"].token == 4
+
+    @pytest.mark.parametrize("generation", [1, 2])
+    def test_a_generation_not_below_the_intended_one_is_planned_again(
+        self, warehouse: Warehouse, tmp_path: Path, generation: int
+    ) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        other = write_valid(tmp_path / "b.parquet", PERSON, [("9", "z")])
+        stood = warehouse.publish(publication(load((file,), generation=2)))
+        with pytest.raises(PlanAgain, match="generation 2"):
+            warehouse.publish(publication(load((other,), generation=generation, digest="d2"), token=5))
+        assert self.rows(warehouse) == [("1", "x")]
+        assert warehouse.receipts(PIPELINE) == (stood["hcp"],)
+        assert warehouse.fences(PIPELINE)["hcp"].token == 1
+
+    def test_each_batch_has_exactly_one_receipt(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        for generation in (1, 2, 3):
+            warehouse.publish(publication(load((file,), generation=generation)))
+        warehouse.publish(publication(load((file,)), batch="b2"))
+        found = [(one.batch, one.generation) for one in warehouse.receipts(PIPELINE)]
+        assert found == [("b1", 3), ("b2", 1)]
+
+    def test_replace_puts_the_rows_in_place_of_all(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        old = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y"), ("3", "z")])
+        new = write_valid(tmp_path / "b.parquet", PERSON, [("2", "Y"), ("4", None)])
+        warehouse.publish(publication(load((old,))))
+        judge = Judge()
+        stand = warehouse.publish(publication(load((new,)), batch="b2", judge=judge))
+        assert stand["hcp"].counts == Counts(staged=2, loaded=2, deleted=3, target=2)
+        assert judge.seen["hcp"][1] == {"key_nulls": 0, "key_duplicates": 0, "expected_target": 2}
+        assert warehouse.query(f"SELECT id, city FROM {self.qualified('hcp')} ORDER BY id") == [("2", "Y"), ("4", None)]
+
+    def test_append_adds_and_takes_back_only_its_own_batch(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        second = write_valid(tmp_path / "b.parquet", PERSON, [("1", "x")])
+        mended = write_valid(tmp_path / "c.parquet", PERSON, [("5", "q"), ("6", "r"), ("7", "s")])
+        warehouse.publish(publication(load((first,), LoadMode.APPEND)))
+        warehouse.publish(publication(load((second,), LoadMode.APPEND), batch="b2"))
+        assert self.rows(warehouse) == [("1", "x"), ("1", "x"), ("2", "y")]
+        judge = Judge()
+        stand = warehouse.publish(publication(load((mended,), LoadMode.APPEND, generation=2), judge=judge))
+        assert self.rows(warehouse) == [("1", "x"), ("5", "q"), ("6", "r"), ("7", "s")]
+        assert stand["hcp"].counts == Counts(staged=3, loaded=3, deleted=2, target=4)
+        assert judge.seen["hcp"][1]["expected_target"] == 4
+
+    def test_merge_updates_known_keys_and_adds_new_ones(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        second = write_valid(tmp_path / "b.parquet", PERSON, [("2", "Y"), ("3", "z")])
+        warehouse.publish(publication(load((first,), LoadMode.MERGE)))
+        judge = Judge()
+        stand = warehouse.publish(publication(load((second,), LoadMode.MERGE), batch="b2", judge=judge))
+        assert self.rows(warehouse, columns="id, city, _batch, _record_no") == [
+            ("1", "x", "b1", 1),
+            ("2", "Y", "b2", 1),
+            ("3", "z", "b2", 2),
+        ]
+        assert stand["hcp"].counts == Counts(staged=2, loaded=2, deleted=0, superseded=0, left_behind=0, target=3)
+        assert judge.seen["hcp"][1]["expected_target"] == 3
+
+    def test_an_old_merge_leaves_what_a_newer_batch_said(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        second = write_valid(tmp_path / "b.parquet", PERSON, [("2", "Y"), ("3", "z")])
+        mended = write_valid(tmp_path / "c.parquet", PERSON, [("1", "X"), ("2", "no"), ("3", "no"), ("4", "new")])
+        warehouse.publish(publication(load((first,), LoadMode.MERGE)))
+        warehouse.publish(publication(load((second,), LoadMode.MERGE), batch="b2"))
+        late = load((mended,), LoadMode.MERGE, generation=2, newer=(second.path,), previous=(first.path,))
+        stand = warehouse.publish(publication(late))
+        assert self.rows(warehouse) == [("1", "X"), ("2", "Y"), ("3", "z"), ("4", "new")]
+        assert stand["hcp"].counts == Counts(staged=4, loaded=2, deleted=0, superseded=2, left_behind=0, target=4)
+
+    def test_keys_that_only_the_earlier_generation_had_stay_and_are_counted(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y"), ("3", "z")])
+        newer = write_valid(tmp_path / "b.parquet", PERSON, [("3", "Z")])
+        mended = write_valid(tmp_path / "c.parquet", PERSON, [("1", "X")])
+        warehouse.publish(publication(load((first,), LoadMode.MERGE)))
+        warehouse.publish(publication(load((newer,), LoadMode.MERGE), batch="b2"))
+        redone = load((mended,), LoadMode.MERGE, generation=2, newer=(newer.path,), previous=(first.path,))
+        stand = warehouse.publish(publication(redone))
+        assert self.rows(warehouse) == [("1", "X"), ("2", "y"), ("3", "Z")]
+        assert (stand["hcp"].counts.left_behind, stand["hcp"].counts.superseded) == (1, 0)
+
+    @pytest.mark.parametrize("mode", list(LoadMode))
+    def test_publishing_a_batch_once_more_changes_no_row(
+        self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
+    ) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        second = write_valid(tmp_path / "b.parquet", PERSON, [("3", "z")])
+        warehouse.publish(publication(load((first,), mode)))
+        warehouse.publish(publication(load((second,), mode), batch="b2"))
+        everything = "id, city, _batch, _run_id, _source_file, _record_no"
+        stood = self.rows(warehouse, columns=everything)
+        warehouse.publish(publication(load((second,), mode, generation=2), batch="b2", token=2))
+        assert self.rows(warehouse, columns=everything) == stood
+
+    @pytest.mark.parametrize(("mode", "left"), [(LoadMode.REPLACE, 0), (LoadMode.APPEND, 1), (LoadMode.MERGE, 1)])
+    def test_a_load_without_rows_is_a_load(
+        self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode, left: int
+    ) -> None:
+        ready(warehouse, "hcp")
+        warehouse.publish(publication(load((write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")]),), mode)))
+        warehouse.publish(publication(load((write_valid(tmp_path / "b.parquet", PERSON, []),), mode), batch="b2"))
+        stand = warehouse.publish(publication(load((), mode), batch="b3"))
+        assert (stand["hcp"].counts.staged, stand["hcp"].counts.target) == (0, left)
+
+    def test_records_left_out_by_number_are_not_published(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        one = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")], file_id="f1")
+        two = write_valid(tmp_path / "b.parquet", PERSON, [("2", "late"), ("3", "z")], file_id="f2")
+        losers = write_losers(tmp_path / "losers.parquet", [("f2", 1)])
+        warehouse.publish(publication(load((one, two), losers=losers)))
+        assert self.rows(warehouse, columns="id, city, _source_file, _record_no") == [
+            ("1", "x", "drop/a.csv", 1),
+            ("2", "y", "drop/a.csv", 2),
+            ("3", "z", "drop/b.csv", 2),
+        ]
+
+    def test_lineage_that_is_not_wanted_is_not_written(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        warehouse.check()
+        warehouse.fence((fence("hcp"),))
+        warehouse.evolve("hcp", PERSON, ("_batch",))
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        warehouse.publish(publication(replace(load((file,)), lineage=("_batch",))))
+        assert self.rows(warehouse, columns="*") == [("1", "x", "b1")]
+
+    def test_columns_the_contract_no_longer_has_are_kept_and_left_empty(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        warehouse.check()
+        warehouse.fence((fence("hcp"),))
+        warehouse.evolve("hcp", (*PERSON, TargetColumn("gone", "string")), LINEAGE)
+        warehouse.publish(publication(load((write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")]),))))
+        assert self.rows(warehouse, columns="id, city, gone") == [("1", "x", None)]
+
+    def test_repeated_and_missing_keys_are_told_to_the_judge(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        rows = [("1", "x"), ("1", "y"), ("1", "z"), (None, "q"), (None, "r"), ("2", "s")]
+        judge = Judge("hcp")
+        with pytest.raises(GateClosed):
+            warehouse.publish(
+                publication(load((write_valid(tmp_path / "a.parquet", PERSON, rows),), LoadMode.MERGE), judge=judge)
+            )
+        facts = judge.seen["hcp"][1]
+        assert (facts["key_nulls"], facts["key_duplicates"]) == (2, 2)
+        assert self.rows(warehouse) == []
+
+    def test_a_refusal_takes_everything_back(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hco", "hcp")
+        old = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        new = write_valid(tmp_path / "b.parquet", PERSON, [("2", "y")])
+        stood = warehouse.publish(publication(load((old,)), load((old,), model="hco")))
+        with pytest.raises(GateClosed):
+            warehouse.publish(
+                publication(load((new,)), load((new,), model="hco"), batch="b2", token=5, judge=Judge("hcp"))
+            )
+        assert self.rows(warehouse) == self.rows(warehouse, "hco") == [("1", "x")]
+        assert warehouse.receipts(PIPELINE) == (stood["hco"], stood["hcp"])
+        assert {one.token for one in warehouse.fences(PIPELINE).values()} == {1}
+
+    def test_a_failure_in_the_second_model_takes_back_the_first(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hco", "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        gone = ValidFile(tmp_path / "gone.parquet", "drop/gone.csv", "f9", 1)
+        with pytest.raises(WarehouseError):
+            warehouse.publish(publication(load((file,), model="hco"), load((gone,))))
+        assert self.rows(warehouse, "hco") == []
+        assert warehouse.receipts(PIPELINE) == ()
+        assert {one.token for one in warehouse.fences(PIPELINE).values()} == {0}
+
+    def test_models_are_fenced_and_published_in_name_order(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hco", "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        judge = Judge()
+        warehouse.publish(publication(load((file,)), load((file,), model="hco"), judge=judge))
+        assert list(judge.seen) == ["hco", "hcp"]
+
+    @pytest.mark.parametrize("step", ["load.begun", "load.rows_written", "load.before_commit"])
+    def test_an_end_before_commit_leaves_nothing(
+        self, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+
+        def end(reached: str) -> None:
+            if reached == step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(steps, "reached", end)
+            with pytest.raises(KeyboardInterrupt):
+                warehouse.publish(publication(load((file,))))
+        assert self.rows(warehouse) == []
+        assert warehouse.receipts(PIPELINE) == ()
+        warehouse.publish(publication(load((file,))))
+        assert self.rows(warehouse) == [("1", "x")]
+
+    def test_an_end_after_commit_leaves_the_receipt(
+        self, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+
+        def end(reached: str) -> None:
+            if reached == "load.committed":
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(steps, "reached", end)
+            with pytest.raises(KeyboardInterrupt):
+                warehouse.publish(publication(load((file,), LoadMode.APPEND)))
+        stand = warehouse.publish(publication(load((file,), LoadMode.APPEND), token=2))
+        assert stand["hcp"].token == 1
+        assert self.rows(warehouse) == [("1", "x")]
+
+    def test_a_second_owner_waits_for_the_first_and_then_finds_its_receipt(
+        self, warehouse: Warehouse, second: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready(warehouse, "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        written, go_on = threading.Event(), threading.Event()
+        outcome: dict[str, Mapping[str, Receipt]] = {}
+
+        def pause(reached: str) -> None:
+            if reached == "load.rows_written" and threading.current_thread().name == "first":
+                written.set()
+                assert go_on.wait(60)
+
+        def publish(by: Warehouse, token: int) -> None:
+            outcome[threading.current_thread().name] = by.publish(
+                publication(load((file,), LoadMode.APPEND), token=token)
+            )
+
+        monkeypatch.setattr(steps, "reached", pause)
+        first_thread = threading.Thread(target=publish, args=(warehouse, 1), name="first")
+        second_thread = threading.Thread(target=publish, args=(second, 2), name="second")
+        first_thread.start()
+        assert written.wait(60)
+        second_thread.start()
+        self.wait_until_blocked()
+        assert second_thread.is_alive()
+        go_on.set()
+        first_thread.join(60)
+        second_thread.join(60)
+        assert outcome["first"] == outcome["second"]
+        assert outcome["second"]["hcp"].token == 1
+        assert self.rows(warehouse) == [("1", "x"), ("2", "y")]
+        late = publication(load((file,), LoadMode.APPEND), batch="b2", token=1)
+        with pytest.raises(Fenced):
+            warehouse.publish(late)
+        assert self.rows(warehouse) == [("1", "x"), ("2", "y")]
+
+    def test_two_models_are_published_side_by_side(
+        self, warehouse: Warehouse, second: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready(warehouse, "hco", "hcp")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        both = threading.Barrier(2, timeout=60)
+        failures: list[BaseException] = []
+
+        def meet(reached: str) -> None:
+            if reached == "load.rows_written":
+                both.wait()
+
+        def publish(by: Warehouse, model: str, token: int) -> None:
+            try:
+                by.publish(publication(load((file,), model=model), token=token))
+            except (WarehouseError, threading.BrokenBarrierError) as error:
+                failures.append(error)
+
+        monkeypatch.setattr(steps, "reached", meet)
+        threads = [
+            threading.Thread(target=publish, args=(warehouse, "hco", 1)),
+            threading.Thread(target=publish, args=(second, "hcp", 2)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert failures == []
+        assert self.rows(warehouse) == self.rows(warehouse, "hco") == [("1", "x")]
+        assert {model: one.token for model, one in warehouse.fences(PIPELINE).items()} == {"hco": 1, "hcp": 2}
+
+    def test_a_table_is_made_once(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        assert warehouse.evolve("hcp", PERSON, LINEAGE) != ()
+        assert warehouse.evolve("hcp", PERSON, LINEAGE) == ()
+        assert self.rows(warehouse, columns=f"id, city, {', '.join(LINEAGE)}") == []
+
+    def test_a_new_column_is_added_and_is_empty_in_old_rows(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        old = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        warehouse.publish(publication(load((old,), LoadMode.APPEND)))
+        wider = (*PERSON, TargetColumn("age", "integer"))
+        assert len(warehouse.evolve("hcp", wider, LINEAGE)) == 1
+        new = write_valid(tmp_path / "b.parquet", wider, [("2", "y", 40)])
+        warehouse.publish(publication(replace(load((new,), LoadMode.APPEND), columns=wider), batch="b2"))
+        query = f"SELECT id, age FROM {self.qualified('hcp')} ORDER BY id"
+        assert warehouse.query(query) == [("1", None), ("2", 40)]
+
+    @pytest.mark.parametrize(
+        ("narrow", "wide", "value"),
+        [
+            ("decimal(10,2)", "decimal(12,2)", Decimal("12345678.90")),
+            ("integer", "decimal(21,2)", 9223372036854775807),
+        ],
+    )
+    def test_a_column_is_widened_and_its_values_stay(
+        self, warehouse: Warehouse, tmp_path: Path, narrow: str, wide: str, value: Any
+    ) -> None:
+        columns = (TargetColumn("id", "string"), TargetColumn("amount", narrow))
+        warehouse.check()
+        warehouse.fence((fence("hcp"),))
+        warehouse.evolve("hcp", columns, LINEAGE)
+        file = write_valid(tmp_path / "a.parquet", columns, [("1", value)])
+        warehouse.publish(publication(replace(load((file,)), columns=columns)))
+        wider = (columns[0], TargetColumn("amount", wide))
+        assert len(warehouse.evolve("hcp", wider, LINEAGE)) == 1
+        assert warehouse.evolve("hcp", wider, LINEAGE) == ()
+        assert self.rows(warehouse, columns="amount") == [(Decimal(value),)]
+
+    @pytest.mark.parametrize(
+        ("has", "wanted"),
+        [
+            ("decimal(12,2)", "decimal(10,2)"),
+            ("decimal(12,2)", "decimal(12,4)"),
+            ("string", "integer"),
+            ("integer", "string"),
+            ("integer", "float"),
+            ("integer", "decimal(10,2)"),
+            ("timestamp", "local_timestamp"),
+        ],
+    )
+    def test_a_change_that_could_lose_values_is_refused(self, warehouse: Warehouse, has: str, wanted: str) -> None:
+        warehouse.check()
+        warehouse.evolve("hcp", (TargetColumn("id", "string"), TargetColumn("what", has)), LINEAGE)
+        with pytest.raises(WarehouseError, match=r"hcp\.what") as refused:
+            warehouse.evolve("hcp", (TargetColumn("id", "string"), TargetColumn("what", wanted)), LINEAGE)
+        assert refused.value.hint
+        assert self.rows(warehouse, columns="what") == []
+
+    @pytest.mark.parametrize("mode", list(LoadMode))
+    def test_values_come_out_as_they_went_in(self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode) -> None:
+        columns = (
+            TargetColumn("id", "string"),
+            TargetColumn("text", "string"),
+            TargetColumn("whole", "integer"),
+            TargetColumn("part", "float"),
+            TargetColumn("exact", "decimal(38,10)"),
+            TargetColumn("yes", "boolean"),
+            TargetColumn("day", "date"),
+            TargetColumn("instant", "timestamp"),
+            TargetColumn("wall", "local_timestamp"),
+        )
+        first = (
+            "000123456789012345",
+            "é\n\"'\\ 表 %s",
+            -9223372036854775808,
+            0.1,
+            Decimal("1234567890123456789012345678.0123456789"),
+            True,
+            date(1, 1, 1),
+            datetime(2026, 11, 1, 5, 59, 59, 999999, tzinfo=UTC),
+            datetime.fromisoformat("1969-12-31T23:59:59.000001"),
+        )
+        nothing = ("2", "", None, None, None, None, None, None, None)
+        warehouse.check()
+        warehouse.fence((fence("hcp"),))
+        warehouse.evolve("hcp", columns, LINEAGE)
+        file = write_valid(tmp_path / "a.parquet", columns, [first, nothing])
+        warehouse.publish(publication(replace(load((file,), mode), columns=columns)))
+        shown = ", ".join(quoted(column.name) for column in columns)
+        found = warehouse.query(f"SELECT {shown} FROM {self.qualified('hcp')} ORDER BY id")
+        assert found == [first, nothing]
+
+    def test_names_are_taken_as_they_are(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        columns = (
+            TargetColumn("340B_eligible__v", "string"),
+            TargetColumn("select", "string"),
+            TargetColumn('say "hi"', "string"),
+            TargetColumn("a.b c", "string"),
+            TargetColumn("filename", "string"),
+            TargetColumn("target", "string"),
+            TargetColumn("n", "string"),
+        )
+        key = ("340B_eligible__v", 'say "hi"')
+        table = 'order "by" 1'
+        warehouse.check()
+        warehouse.fence((fence("hcp", table=table),))
+        warehouse.evolve(table, columns, LINEAGE)
+        row = ("1", "2", "3", "4", "5", "6", "7")
+        for number, mode in enumerate(LoadMode, start=1):
+            folder = tmp_path / "it's [a] b=c * d?"
+            file = write_valid(folder / f"x'{number}[1].parquet", columns, [row])
+            work = replace(load((file,), mode, generation=number), columns=columns, table=table, key=key)
+            if mode is LoadMode.MERGE:
+                work = replace(work, newer=(write_valid(folder / "n.parquet", columns, []).path,))
+            warehouse.publish(publication(work, batch="it's"))
+        shown = ", ".join(quoted(column.name) for column in columns)
+        assert set(self.rows(warehouse, table, shown)) == {row}
+        assert {one for (one,) in self.rows(warehouse, table, "_batch")} == {"it's"}
