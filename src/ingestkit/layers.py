@@ -150,9 +150,8 @@ def read_file(path: Path, shown: str, layer: str) -> Node:
 
 
 def read_text(text: str, shown: str, layer: str) -> Node:
-    loader = _Loader(text)
     try:
-        found = loader.get_single_node()
+        found = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -160,8 +159,6 @@ def read_text(text: str, shown: str, layer: str) -> Node:
         raise ConfigError(f"{shown}{line}: not valid YAML: {said}", hint=PUT_RIGHT) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{shown}: not valid YAML: {' '.join(str(error).split())}", hint=PUT_RIGHT) from error
-    finally:
-        loader.dispose()
     whole = Origin(layer, f"{shown}:1")
     if found is None:
         return mapping(whole)

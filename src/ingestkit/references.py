@@ -51,9 +51,11 @@ class Secrets:
         try:
             return path.read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
-            raise ConfigError(f"{key} needs the file {path}, which cannot be read: {error.strerror}") from error
+            raise ConfigError(
+                f"{key} needs the file {path}, which cannot be read: {error.strerror}", hint=f"ls -l {path}"
+            ) from error
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{key} needs the file {path}, which is not UTF-8") from error
+            raise ConfigError(f"{key} needs the file {path}, which is not UTF-8", hint=f"file {path}") from error
 
 
 def problem(text: str, key: str, *, resolved: bool) -> str | None:

@@ -97,6 +97,13 @@ def _line(model: type[BaseModel], node: Node, at: Keys, found: ErrorDetails) -> 
             return f"{where}: {found['msg'].removeprefix('Input ')}{_close(found.get('input'), allowed)}"
         case "union_tag_not_found":
             return f"{where}.type: is needed here"
+        case "union_tag_invalid":
+            kinds = [word.strip("'") for word in found["ctx"]["expected_tags"].split(", ")]
+            return f"{where}.type: there is no type {found['ctx']['tag']!r}{nearest(str(found['ctx']['tag']), kinds)}"
+        case "model_attributes_type" | "model_type" | "dict_type":
+            return f"{where}: should be a mapping"
+        case "tuple_type" | "list_type":
+            return f"{where}: should be a list, such as [a, b]"
         case _:
             said = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return f"{where}: {said}{_trap(found)}"

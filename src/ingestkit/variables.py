@@ -45,7 +45,9 @@ def from_file(path: Path, shown: str) -> tuple[Variable, ...]:
     for binding in parse_stream(io.StringIO(text)):
         line = binding.original.line + _blank_lines(binding.original.string)
         if binding.error or (binding.key is not None and binding.value is None):
-            raise ConfigError(f"{shown}:{line}: not NAME=value")
+            raise ConfigError(
+                f"{shown}:{line}: not NAME=value", hint="put it right, or leave the file out with --no-env-file"
+            )
         if binding.key is not None and binding.value is not None:
             origin = Origin("env file", f"{shown}:{line} {binding.key}")
             found.append(Variable(binding.key, binding.value, origin))
