@@ -110,6 +110,22 @@ def test_profile_and_environment_reach_into_a_pipeline(tmp_path: Path) -> None:
     assert flagged.source.settle.quiet.total_seconds() == 9
 
 
+def test_a_variable_means_the_longest_name_it_fits(tmp_path: Path) -> None:
+    root = write(tmp_path, pipeline=PIPELINE + "      vid: {type: string}\n      VID__V__old: {type: string}\n")
+    (root / "config" / "pipelines" / "demo__two.yaml").write_text(PIPELINE.replace("demo", "demo__two"))
+    columns = "INGESTKIT__PIPELINES__DEMO__MODELS__HCP__COLUMNS"
+    asked = {
+        f"{columns}__VID__V__TYPE": "integer",
+        f"{columns}__VID__V__OLD__TYPE": "date",
+        "INGESTKIT__PIPELINES__DEMO__TWO__PUBLISH": "model",
+    }
+    loaded = load(root, asked)
+    settings = loaded.pipeline("demo").settings
+    types = {name: column.type for name, column in settings.models["hcp"].columns.items()}
+    assert types == {"vid__v": "integer", "vid": "string", "VID__V__old": "date"}
+    assert (settings.publish, loaded.pipeline("demo__two").settings.publish) == ("batch", "model")
+
+
 def test_the_profile_is_chosen_by_flag_then_environment_then_file(tmp_path: Path) -> None:
     root = write(tmp_path)
     assert load(root).profile == "local"
@@ -227,7 +243,10 @@ def test_one_setting_named_by_two_variables_is_refused(tmp_path: Path) -> None:
 def test_a_pipelines_problems_are_told_in_its_file(tmp_path: Path) -> None:
     root = write(tmp_path, pipeline=PIPELINE.replace("drop", "drp") + "    lod: merge\n    load: mrege\n")
     assert problems(lambda: load(root).pipeline("demo")) == [
-        "config/pipelines/demo.yaml:12: models.hcp.load: should be 'replace', 'append' or 'merge'; did you mean 'merge'?",
+        (
+            "config/pipelines/demo.yaml:12: models.hcp.load: should be 'replace', 'append' or 'merge';"
+            " did you mean 'merge'?"
+        ),
         "config/pipelines/demo.yaml:11: models.hcp.lod: unknown key; did you mean 'load'?",
     ]
     write(root, pipeline=PIPELINE.replace("drop", "drp").replace("demo", "demos") + "lake: warehouse\n")
@@ -313,8 +332,8 @@ def test_a_reference_nobody_would_resolve_is_refused(tmp_path: Path) -> None:
     root = write(tmp_path, SETTINGS + "scratch: '${env:X}/y'\nstate: {url: '${vault:x}'}\n")
     assert problems(lambda: load(root)) == [
         (
-            "config/settings.yaml:16: scratch: a reference is resolved in connections, state.url and a pipeline's source,"
-            " not here"
+            "config/settings.yaml:16: scratch: a reference is resolved in connections, state.url"
+            " and a pipeline's source, not here"
         ),
         "config/settings.yaml:17: state.url: there are no references of kind 'vault'; known are env, file",
     ]
