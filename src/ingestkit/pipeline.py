@@ -107,9 +107,10 @@ class SystemClock:
 class Stop:
     """A request to end at the next safe point; a signal, a time-out or a lost lease makes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, end_process: Callable[[int], None] | None = None) -> None:
         self._requested = threading.Event()
         self._reason: Callable[[], Exception] | None = None
+        self._end_process = end_process
 
     def request(self, reason: Callable[[], Exception]) -> None:
         """Ask to stop; the first reason stands."""
@@ -125,6 +126,11 @@ class Stop:
         """A safe point: raise when asked to stop."""
         if self._requested.is_set():
             raise self._reason() if self._reason else Interrupted("stopped", exit_code=130)
+
+    def abort(self, exit_code: int) -> None:
+        """End the process, for one that did not come to a safe point when it was asked to."""
+        if self._end_process is not None:
+            self._end_process(exit_code)
 
     def wait(self, seconds: float) -> None:
         """Sleep, unless asked to stop; then raise."""

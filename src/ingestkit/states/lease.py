@@ -93,10 +93,12 @@ class _Holder:
     command: str | None
     since: datetime
     expires: datetime
+    wanted: bool
 
     @classmethod
     def of(cls, row: sql.Row[tuple[object, ...]]) -> Self:
-        return cls(row.model, row.token, Owner.from_json(row.owner), row.command, row.since, row.expires)
+        owner, wanted = Owner.from_json(row.owner), row.wanted_at is not None
+        return cls(row.model, row.token, owner, row.command, row.since, row.expires, wanted)
 
     def __str__(self) -> str:
         return f"{self.owner.shown()} ({self.command or 'unknown command'}, since {self.since:%Y-%m-%d %H:%M:%S} UTC)"
@@ -118,12 +120,17 @@ def acquire(
     and leave in between, and the one taken with would be behind the fence.
     """
     wanted = tuple(sorted(set(models)))
+    with db.read() as conn:
+        held = _alive(_standing_against(conn, pipeline, wanted), clock.now())
+    # Who waits only looks: a write at each try would keep the holder from the database.
+    if held and all(holder.wanted for holder in held):
+        raise _refusal(pipeline, held[0])
     with db.write() as conn:
         # Raising the counter first also makes other takers of this pipeline wait here, whatever the database.
         token, state_id = _draw(conn, pipeline)
         now = clock.now()
         there = _standing_against(conn, pipeline, wanted)
-        held = [holder for holder in there if holder.expires > now and not holder.owner.is_dead()]
+        held = _alive(there, now)
         if held:
             names = [holder.model for holder in held]
             conn.execute(_rows_of(pipeline, names).where(table.c.wanted_at.is_(None)).values(wanted_at=now))
@@ -142,6 +149,14 @@ def acquire(
         raise _refusal(pipeline, held[0])
     steps.reached("lease.taken")
     return Lease(db, pipeline, wanted, token, state_id, owner, ttl, clock)
+
+
+def raise_counter(db: StateDatabase, pipeline: str, at_least: int) -> None:
+    """Never draw a token of the pipeline up to this one again: others have given them out."""
+    with db.write() as conn:
+        _draw(conn, pipeline)
+        here = (pipeline_table.c.pipeline == pipeline, pipeline_table.c.token_counter < at_least)
+        conn.execute(sql.update(pipeline_table).where(*here).values(token_counter=at_least))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +267,10 @@ def _standing_against(conn: sql.Connection, pipeline: str, models: Sequence[str]
     if ALL not in models:
         query = query.where(table.c.model.in_((*models, ALL)))
     return [_Holder.of(row) for row in conn.execute(query)]
+
+
+def _alive(holders: Sequence[_Holder], now: datetime) -> list[_Holder]:
+    return [holder for holder in holders if holder.expires > now and not holder.owner.is_dead()]
 
 
 def _rows_of(pipeline: str, models: Sequence[str]) -> sql.Update:

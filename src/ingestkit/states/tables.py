@@ -1,6 +1,7 @@
 """The tables of the state database. What is asked of them lives beside; how they change lives in `migrations`."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
@@ -16,10 +17,10 @@ class Instant(TypeDecorator[datetime]):
     impl = sql.String(32)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(sql.DateTime(timezone=True))
-        return dialect.type_descriptor(sql.String(32))
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        shared: TypeEngine[Any] = sql.DateTime(timezone=True)
+        embedded: TypeEngine[Any] = sql.String(32)
+        return dialect.type_descriptor(shared if dialect.name == "postgresql" else embedded)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> object:
         if value is None:

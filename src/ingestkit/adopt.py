@@ -1,0 +1,172 @@
+"""Taking over a target with a state that did not write it: another owner named, the state rebuilt from the lake."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from uuid import uuid4
+
+import sqlalchemy as sql
+
+from ingestkit import decide
+from ingestkit.errors import UsageError
+from ingestkit.lake import token_of
+from ingestkit.mirroring import show
+from ingestkit.model import Completion, CompletionStatus, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, instant
+from ingestkit.outcome import Outcome
+from ingestkit.recover import copy_decisions, replay, sidecar_place
+from ingestkit.runner import holding
+from ingestkit.session import Session
+from ingestkit.states import decisions, runs
+from ingestkit.states.decisions import Decision
+from ingestkit.states.lease import Lease, raise_counter
+from ingestkit.states.runs import Run
+
+
+def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]) -> Outcome:
+    """Make this state the one that may write the target, and bring it to what lake and receipts say."""
+    name = session.pipeline.name
+    fences = session.warehouse.fences(name)
+    sidecars = list(session.lake.sidecars(name))
+    raise_counter(session.state, name, _highest_token(session, fences.values(), sidecars))
+    with holding(session, session.pipeline.models, "state adopt", "fail") as lease:
+        others = sorted({fence.state_id for fence in fences.values()} - {lease.state_id})
+        owner = f"now owned by state {', '.join(others)}" if others else "owned by this state or by nobody"
+        if not confirm(
+            f"The target of {name} is {owner}. Take it over? Any process that still works with the other state will "
+            "be fenced off."
+        ):
+            raise UsageError("not adopted; nothing was changed")
+        lease = _own(session, lease)
+        replay(session, lease)
+        rebuilt = _rebuild(session, lease, sidecars)
+        with lease.transaction() as conn:
+            subject = {"from": others, "state_id": lease.state_id, "token": lease.token}
+            decisions.record(conn, name, "adopt", subject, reason=reason, by=by, at=session.clock.now())
+        missing = _compared(session)
+        copy_decisions(session, lease)
+        show(session)
+    told = f"{name} is adopted: {rebuilt} sidecar(s) read back from the lake"
+    if missing:
+        told += f"; {len(missing)} thing(s) do not fit, see the warnings"
+    return Outcome("state adopt", name, "done", told, warnings=missing)
+
+
+def _highest_token(session: Session, fences: Iterable[Fence], sidecars: list[Sidecar]) -> int:
+    name = session.pipeline.name
+    tokens = [fence.token for fence in fences]
+    tokens += [one.token for one in sidecars]
+    tokens += [token_of(one) for one in session.lake.store.inflight(f"_inflight/{name}/")]
+    return max(tokens, default=0)
+
+
+def _own(session: Session, lease: Lease) -> Lease:
+    """Give the state a new id and write it, with our token, into the fence: from now on nobody else can publish."""
+    state_id = uuid4().hex
+    with lease.transaction() as conn:
+        runs.update_pipeline(conn, session.pipeline.name, state_id=state_id)
+    session.warehouse.check()
+    session.warehouse.fence(
+        tuple(
+            Fence(session.pipeline.name, model, state_id, lease.token, session.pipeline.table(model))
+            for model in lease.models
+        ),
+        adopt=True,
+    )
+    return replace(lease, state_id=state_id)
+
+
+def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
+    """Write back what sidecars and decisions say, in the order in which they came about, in one transaction."""
+    name = session.pipeline.name
+    taken = list(_decisions(session))
+    events: list[tuple[datetime, Sidecar | Decision]] = [(one.at, one) for one in sidecars]
+    events += [(one.at, one) for one in taken]
+    applied = 0
+    with lease.transaction() as conn:
+        known = {one.number for one in decisions.chain(conn, name)}
+        decisions.restore(conn, taken)
+        made: set[str] = set()
+        for _, event in sorted(events, key=lambda pair: pair[0]):
+            if isinstance(event, Decision):
+                if event.number not in known:
+                    decide.apply(conn, name, event, lease.token)
+                continue
+            if runs.run(conn, event.run_id) is None:
+                _insert_run(conn, session, event)
+                made.add(event.run_id)
+            if runs.apply_sidecar(conn, event, sidecar_place(session, event), event.at):
+                applied += 1
+                _note_intent(conn, event)
+        for run_id in made:
+            rebuilt = runs.run(conn, run_id)
+            if rebuilt is not None and rebuilt.status is RunStatus.OPEN:
+                told = "rebuilt from the lake, which does not say how it ended"
+                runs.close_run(conn, rebuilt, RunStatus.FAILED, session.clock.now(), error=told)
+    return applied
+
+
+def _insert_run(conn: sql.Connection, session: Session, sidecar: Sidecar) -> None:
+    facts = sidecar.run
+    started = instant(facts["started_at"])
+    run = Run(
+        run_id=sidecar.run_id,
+        invocation=facts["invocation"],
+        pipeline=sidecar.pipeline,
+        batch=sidecar.batch,
+        attempt=facts["attempt"],
+        kind=facts["kind"],
+        models=tuple(facts["models"]),
+        status=RunStatus.OPEN,
+        retry=0,
+        started_at=started,
+        touched_at=started,
+        last_command=facts["last_command"],
+        config=facts["config"],
+        config_hash=facts["config_hash"],
+        token=sidecar.token,
+    )
+    runs.insert_run(conn, run, started, "rebuilt from the lake")
+    runs.add_models(conn, run, sidecar.token)
+
+
+def _note_intent(conn: sql.Connection, sidecar: Sidecar) -> None:
+    meant = sidecar.work.details.get("intent")
+    if sidecar.stage is Stage.LOAD and meant:
+        intent = Intent(sidecar.model, meant["generation"], meant["digest"], meant["settings"], LoadMode(meant["mode"]))
+        runs.write_intent(conn, sidecar.run_id, intent, sidecar.token)
+
+
+def _decisions(session: Session) -> Iterator[Decision]:
+    for stored in session.lake.store.list(f"_decisions/{session.pipeline.name}/"):
+        with session.lake.open(stored.name) as file:
+            yield Decision.from_json(json.loads(file.read()))
+
+
+def _compared(session: Session) -> tuple[str, ...]:
+    """What the target holds that the state does not know, and the reverse."""
+    name = session.pipeline.name
+    receipts = {(one.batch, one.model): one for one in session.warehouse.receipts(name)}
+    with session.state.read() as conn:
+        done: dict[tuple[str, str], Completion] = {key: one for key, (one, _) in runs.completions(conn, name).items()}
+    told = []
+    for key, receipt in sorted(receipts.items()):
+        entry = done.get(key)
+        if entry is None or entry.generation < receipt.generation:
+            told.append(
+                f"{receipt.model}: batch {receipt.batch} was published by {receipt.run_id} and never came to its gate; "
+                "the next run finishes it"
+            )
+    newest: dict[str, Completion] = {}
+    for entry in done.values():
+        if entry.status is CompletionStatus.DONE:
+            before = newest.get(entry.model)
+            if before is None or session.pipeline.order(before.batch) < session.pipeline.order(entry.batch):
+                newest[entry.model] = entry
+    for model, entry in sorted(newest.items()):
+        if (entry.batch, model) not in receipts:
+            told.append(
+                f"{model}: batch {entry.batch} was done, but the target has no receipt of it: "
+                f"ingestkit backfill {name} --from-lake"
+            )
+    return tuple(told)

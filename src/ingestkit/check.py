@@ -1,0 +1,134 @@
+"""Before work: every system answers, and target and state speak of the same history."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ingestkit.errors import StateError, WarehouseError
+from ingestkit.model import Completion, CompletionStatus, Fence, Receipt
+from ingestkit.session import Session
+from ingestkit.states import runs
+from ingestkit.states.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the state says of the models at hand."""
+
+    state_id: str
+    counter: int
+    newest: Mapping[str, Completion]
+    """The newest completion of status done, by model."""
+    intended: Mapping[str, int]
+    """The highest generation any run meant to publish of that batch, by model."""
+
+
+def check(session: Session, lease: Lease, *, rebuilding: bool = False) -> None:
+    """Prove that source, lake and warehouse answer, and that the target is the one this state has written.
+
+    `rebuilding` lets missing fences and receipts pass: they are what the command is about to write again.
+    """
+    session.source.check()
+    session.lake.store.check()
+    known = _known(session, lease)
+    if not rebuilding:
+        refuse_missing_file(session, known.newest)
+    fences = session.warehouse.fences(session.pipeline.name)
+    for model in lease.models:
+        _check_fence(session, known, model, fences.get(model), rebuilding=rebuilding)
+    session.warehouse.check()
+    session.warehouse.fence(
+        tuple(
+            Fence(session.pipeline.name, model, known.state_id, lease.token, session.pipeline.table(model))
+            for model in lease.models
+            if model not in fences
+        )
+    )
+    receipts = {(one.model, one.batch): one for one in session.warehouse.receipts(session.pipeline.name)}
+    if not rebuilding:
+        for model, done in known.newest.items():
+            _check_receipt(session, done, receipts.get((model, done.batch)), known.intended[model])
+
+
+def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> None:
+    """An embedded warehouse whose file is gone is seen at once, even when there is nothing to do."""
+    if newest and not session.warehouse.present():
+        raise _deleted(session, ", ".join(sorted(newest)))
+
+
+def newest_done(session: Session, lease: Lease) -> dict[str, Completion]:
+    with session.state.read() as conn:
+        done = runs.completions(conn, session.pipeline.name)
+    newest: dict[str, Completion] = {}
+    for (batch, model), (completion, _) in done.items():
+        if completion.status is not CompletionStatus.DONE or model not in lease.models:
+            continue
+        order = session.pipeline.order
+        if model not in newest or order(newest[model].batch) < order(batch):
+            newest[model] = completion
+    return newest
+
+
+def _known(session: Session, lease: Lease) -> Known:
+    newest = newest_done(session, lease)
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, session.pipeline.name)
+        intended = {
+            model: runs.highest_generation(conn, session.pipeline.name, done.batch, model)
+            for model, done in newest.items()
+        }
+    if row is None:
+        raise StateError(f"the state lost its row of pipeline {session.pipeline.name}")
+    return Known(row["state_id"], row["token_counter"], newest, intended)
+
+
+def _check_fence(session: Session, known: Known, model: str, fence: Fence | None, *, rebuilding: bool) -> None:
+    name = session.pipeline.name
+    if fence is None:
+        if model in known.newest and not rebuilding:
+            raise _deleted(session, model)
+        return
+    if fence.state_id != known.state_id:
+        raise StateError(
+            f"the target of {name}.{model} was last written by another state ({fence.state_id})",
+            hint=f"if this state is to go on with it: ingestkit state adopt {name}",
+        )
+    if fence.token > known.counter:
+        raise StateError(
+            f"the target of {name}.{model} was written under token {fence.token}, and this state has only given out "
+            f"{known.counter}: it is an older copy",
+            hint=f"ingestkit state adopt {name}",
+        )
+
+
+def _check_receipt(session: Session, done: Completion, receipt: Receipt | None, intended: int) -> None:
+    name = session.pipeline.name
+    if receipt is None:
+        raise WarehouseError(
+            f"{name}.{done.model}: batch {done.batch} was published, but the target has no receipt of it; "
+            "the table was put back or emptied",
+            hint=f"ingestkit backfill {name} --from-lake",
+        )
+    if (receipt.generation, receipt.digest) == (done.generation, done.digest):
+        return
+    if done.generation < receipt.generation <= intended:
+        # Published by a run that has not come to its gate: it will be taken up from its receipt.
+        return
+    if receipt.generation > done.generation:
+        raise StateError(
+            f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, and this "
+            f"state knows only {done.generation}",
+            hint=f"ingestkit state adopt {name}",
+        )
+    raise WarehouseError(
+        f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, older than "
+        f"the {done.generation} that was published",
+        hint=f"ingestkit backfill {name} --from-lake",
+    )
+
+
+def _deleted(session: Session, models: str) -> WarehouseError:
+    name = session.pipeline.name
+    return WarehouseError(
+        f"the target of {name} ({models}) is gone, though batches were published into it",
+        hint=f"ingestkit backfill {name} --from-lake builds it again from the lake",
+    )

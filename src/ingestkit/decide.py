@@ -1,0 +1,176 @@
+"""What a person decides about a pipeline: each takes the lease, is recorded with who and why, and is copied to the lake."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sql
+
+from ingestkit.errors import UsageError
+from ingestkit.mirroring import show
+from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion
+from ingestkit.outcome import Outcome
+from ingestkit.recover import copy_decisions, recover
+from ingestkit.runner import holding
+from ingestkit.session import Session
+from ingestkit.states import decisions, ledger, rows, runs
+from ingestkit.states.decisions import Decision
+from ingestkit.states.lease import Lease
+from ingestkit.states.tables import completion
+
+UNLOADED = (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED)
+
+
+def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
+    """Step over a batch: its models count as done without being loaded."""
+    _refuse_key(session, batch)
+    with holding(session, session.pipeline.models, "skip", "fail") as lease:
+        recover(session, lease)
+        with session.state.read() as conn:
+            done = runs.completions(conn, session.pipeline.name)
+        models = [model for model in session.pipeline.models if (batch, model) not in done]
+        if not models:
+            raise UsageError(f"batch {batch} of {session.pipeline.name} is done already: there is nothing to step over")
+        with lease.transaction() as conn:
+            made = _decide(conn, session, "skip", {"batch": batch, "models": models}, reason, by)
+            apply(conn, session.pipeline.name, made, lease.token)
+        _after(session, lease)
+    return Outcome("skip", session.pipeline.name, "done", f"batch {batch} is stepped over for {', '.join(models)}")
+
+
+def pause(session: Session, reason: str, by: str) -> Outcome:
+    """Let no run of the pipeline begin until it is resumed."""
+    _decided(session, "pause", {}, reason, by)
+    return Outcome("pause", session.pipeline.name, "done", f"{session.pipeline.name} is paused")
+
+
+def resume(session: Session, reason: str, by: str) -> Outcome:
+    """Let runs begin again, after a pause or a hold."""
+    _decided(session, "resume", {}, reason, by)
+    return Outcome("resume", session.pipeline.name, "done", f"{session.pipeline.name} goes on")
+
+
+def set_floor(session: Session, batch: str, models: Sequence[str], reason: str, by: str) -> Outcome:
+    """Take everything up to and including a batch as done."""
+    _refuse_key(session, batch)
+    wanted = session.pipeline.check_models(tuple(models))
+    _decided(session, "set", {"batch": batch, "models": list(wanted)}, reason, by)
+    told = f"{', '.join(wanted)} of {session.pipeline.name} begin after batch {batch}"
+    return Outcome("state set", session.pipeline.name, "done", told)
+
+
+def reset(session: Session, reason: str, by: str) -> Outcome:
+    """Forget what was done, so that every batch the source holds is taken again. Tokens and decisions stay."""
+    _decided(session, "reset", {}, reason, by)
+    told = f"{session.pipeline.name} begins again; what the target holds unchanged is recognised by its receipts"
+    return Outcome("state reset", session.pipeline.name, "done", told)
+
+
+def forget(session: Session, path: str, reason: str, by: str) -> Outcome:
+    """Mark the newest version of a file as forgotten, so that the next run takes the file for new."""
+    with session.state.read() as conn:
+        known = ledger.of_path(conn, session.pipeline.name, path)
+    if not known or known[-1].status is FileStatus.FORGOTTEN:
+        raise UsageError(
+            f"the ledger of {session.pipeline.name} has no file {path!r} to forget",
+            hint=f"ingestkit manifest show --pipeline {session.pipeline.name}",
+        )
+    _decided(session, "forget", {"path": path, "version": known[-1].version}, reason, by)
+    told = f"{path} (version {known[-1].version}) is forgotten; the next run of {session.pipeline.name} takes it again"
+    return Outcome("manifest forget", session.pipeline.name, "done", told)
+
+
+def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
+    """Make the state say what was decided; also how decisions read back from the lake take effect again."""
+    subject: Mapping[str, Any] = made.subject
+    match made.kind:
+        case "skip":
+            _skip(conn, pipeline, made, subject["batch"], subject["models"], token)
+        case "pause":
+            runs.update_pipeline(conn, pipeline, paused_at=made.at, paused_by=made.by, paused_reason=made.reason)
+        case "resume":
+            runs.update_pipeline(
+                conn, pipeline, paused_at=None, paused_by=None, paused_reason=None, held_at=None, held_reason=None
+            )
+        case "set":
+            row = runs.pipeline_row(conn, pipeline)
+            floors = dict(row["floors"]) if row else {}
+            runs.update_pipeline(conn, pipeline, floors=floors | dict.fromkeys(subject["models"], subject["batch"]))
+        case "forget":
+            for file in ledger.of_path(conn, pipeline, subject["path"]):
+                if file.version == subject["version"]:
+                    _mark(conn, file, FileStatus.FORGOTTEN, made, token)
+        case "reset":
+            _reset(conn, pipeline, made, token)
+        case _:
+            pass
+
+
+def _decided(session: Session, kind: decisions.Kind, subject: Mapping[str, Any], reason: str, by: str) -> None:
+    with holding(session, session.pipeline.models, kind, "fail") as lease:
+        recover(session, lease)
+        with lease.transaction() as conn:
+            apply(conn, session.pipeline.name, _decide(conn, session, kind, subject, reason, by), lease.token)
+        _after(session, lease)
+
+
+def _decide(
+    conn: sql.Connection, session: Session, kind: decisions.Kind, subject: Mapping[str, Any], reason: str, by: str
+) -> Decision:
+    at = session.clock.now()
+    return decisions.record(conn, session.pipeline.name, kind, subject, reason=reason, by=by, at=at)
+
+
+def _after(session: Session, lease: Lease) -> None:
+    copy_decisions(session, lease)
+    show(session)
+
+
+def _skip(conn: sql.Connection, pipeline: str, made: Decision, batch: str, models: Sequence[str], token: int) -> None:
+    for run, theirs in runs.open_runs(conn, pipeline):
+        if run.batch == batch and theirs & set(models):
+            runs.take_models(conn, run, theirs & set(models), "skip", made.at)
+    for model in models:
+        done = Completion(
+            pipeline=pipeline,
+            batch=batch,
+            model=model,
+            status=CompletionStatus.SKIPPED,
+            mode=None,
+            generation=0,
+            digest=None,
+            settings=None,
+            run_id=f"decision {made.number}",
+            token=token,
+        )
+        rows.put_completion(conn, done, made.at)
+    for file in ledger.versions(conn, pipeline, [batch]):
+        if file.model in models and file.status in UNLOADED:
+            _mark(conn, file, FileStatus.SKIPPED, made, token)
+    runs.update_pipeline(conn, pipeline, moved_at=made.at)
+
+
+def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
+    for run, theirs in runs.open_runs(conn, pipeline):
+        runs.take_models(conn, run, theirs, "state reset", made.at)
+    done = {batch for batch, _ in runs.completions(conn, pipeline)}
+    for file in ledger.latest(ledger.versions(conn, pipeline, sorted(done))).values():
+        if file.model is not None and file.status is not FileStatus.SEEN:
+            _mark(conn, file, FileStatus.FORGOTTEN, made, token)
+    conn.execute(sql.delete(completion).where(completion.c.pipeline == pipeline))
+    row = runs.pipeline_row(conn, pipeline)
+    floors = dict.fromkeys(row["floors"] if row else {})
+    runs.update_pipeline(conn, pipeline, floors=floors, moved_at=None, held_at=None, held_reason=None)
+
+
+def _mark(conn: sql.Connection, file: FileVersion, status: FileStatus, made: Decision, token: int) -> None:
+    marked = replace(file, status=status, reason=f"decision {made.number}: {made.reason}", token=token)
+    rows.put_file(conn, marked, made.at)
+
+
+def _refuse_key(session: Session, batch: str) -> None:
+    try:
+        session.pipeline.order(batch)
+    except ValueError:
+        kind = session.pipeline.settings.source.batches.kind
+        raise UsageError(f"{batch!r} is no batch key of {session.pipeline.name}: they are of kind {kind}") from None

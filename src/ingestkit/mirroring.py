@@ -1,0 +1,60 @@
+"""What mirrors show of a pipeline, and the one thing they may decide: that an empty state is not a new one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ingestkit.discover import checkpoint
+from ingestkit.errors import IngestkitError, StateError
+from ingestkit.session import Session
+from ingestkit.states import runs
+from ingestkit.states.mirrors import bring_up
+
+
+def shown(session: Session) -> Mapping[str, Any]:
+    """The pipeline as its state has it now: where it stands, its models, its newest run."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, name)
+        done = runs.completions(conn, name)
+        newest = runs.latest_run(conn, name)
+    models: dict[str, dict[str, Any]] = {}
+    for (batch, model), (completion, at) in sorted(done.items(), key=lambda pair: session.pipeline.order(pair[0][0])):
+        models[model] = {
+            "batch": batch,
+            "status": completion.status.value,
+            "generation": completion.generation,
+            "at": at.isoformat(),
+        }
+    return {
+        "pipeline": name,
+        "state_id": row["state_id"] if row else None,
+        "checkpoint": checkpoint(session, done, row["floors"] if row else {}),
+        "models": models,
+        "run": {"run_id": newest.run_id, "status": newest.status.value, "batch": newest.batch} if newest else None,
+    }
+
+
+def show(session: Session) -> None:
+    """Bring the mirror up to the state. It is level-triggered, so one that fails only warns: the next run writes it."""
+    try:
+        bring_up(session.mirror, session.pipeline.name, shown(session))
+    except StateError:
+        raise
+    except IngestkitError as error:
+        session.progress.warned(f"the mirror could not be written: {error.message}")
+
+
+def refuse_empty_state(session: Session) -> None:
+    """A state that knows nothing of a pipeline whose mirror does was lost, and must not begin from nothing."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        if runs.latest_run(conn, name) is not None or runs.completions(conn, name):
+            return
+    mirrored = session.mirror.read(name)
+    if mirrored is None or mirrored.get("run") is None:
+        return
+    raise StateError(
+        f"the state knows nothing of {name}, but its mirror shows run {mirrored['run'].get('run_id')}: the state was "
+        "deleted, or another one is meant",
+        hint=f"ingestkit state adopt {name} rebuilds it from the lake; ingestkit config show --origin says which is meant",
+    )

@@ -1,0 +1,106 @@
+"""What every command does first: finish in the state what a dead process had finished in the world, and tidy its debris."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+
+from ingestkit import steps
+from ingestkit.errors import StateError
+from ingestkit.lake import HashingWriter, Place, sidecar_name
+from ingestkit.model import Sidecar
+from ingestkit.session import Session
+from ingestkit.states import decisions, runs
+from ingestkit.states.lease import Lease
+from ingestkit.states.queue import PendingRecord
+
+
+def recover(session: Session, lease: Lease) -> None:
+    """Replay the queue, adopt sidecars whose rows are missing, mark dead stages, remove in-flight folders."""
+    _give_floors(session, lease)
+    replay(session, lease)
+    steps.reached("recover.replayed")
+    with session.state.read() as conn:
+        waiting = runs.open_runs(conn, session.pipeline.name)
+    for run, models in waiting:
+        held = models & set(lease.models)
+        found = [one for one in session.lake.sidecars(run.pipeline, run.run_id) if _is_ours(one, models, held)]
+        now = session.clock.now()
+        with lease.transaction() as conn:
+            for sidecar in found:
+                runs.apply_sidecar(conn, sidecar, sidecar_place(session, sidecar), now)
+            runs.interrupt_stages(conn, run.run_id, held, lease.token, now)
+    steps.reached("recover.adopted")
+    copy_decisions(session, lease)
+    for model in lease.models:
+        session.lake.remove_inflight(session.pipeline.name, model, lease.token)
+
+
+def replay(session: Session, lease: Lease) -> int:
+    """Write what this pipeline's part of the pending queue holds for the models of the lease; how much there was."""
+
+    def write(record: PendingRecord) -> bool:
+        sidecar = Sidecar.from_json(record.row)
+        with lease.transaction() as conn:
+            if runs.run(conn, sidecar.run_id) is None:
+                raise StateError(
+                    f"the pending queue speaks of run {sidecar.run_id}, which the state does not know",
+                    hint=f"ingestkit state adopt {session.pipeline.name}",
+                )
+            runs.apply_sidecar(conn, sidecar, sidecar_place(session, sidecar), session.clock.now())
+        return True
+
+    return session.queue.replay(session.pipeline.name, [*lease.models, "*"], write)
+
+
+def _give_floors(session: Session, lease: Lease) -> None:
+    """A model first seen now begins where the pipeline stands: what was done before it came is not its work."""
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, session.pipeline.name)
+        done = runs.completions(conn, session.pipeline.name)
+    floors: dict[str, str | None] = dict(row["floors"]) if row else {}
+    missing = [model for model in session.pipeline.models if model not in floors]
+    if not missing:
+        return
+    newest: dict[str, str] = {}
+    for batch, model in done:
+        if model in floors:
+            newest[model] = max(newest.get(model, batch), batch, key=session.pipeline.order)
+    floor = min(newest.values(), key=session.pipeline.order, default=None)
+    with lease.transaction() as conn:
+        runs.update_pipeline(conn, session.pipeline.name, floors=floors | dict.fromkeys(missing, floor))
+        if floor is not None:
+            decisions.record(
+                conn,
+                session.pipeline.name,
+                "set",
+                {"batch": floor, "models": missing},
+                reason="first seen after this batch was done",
+                by="ingestkit",
+                at=session.clock.now(),
+            )
+
+
+def copy_decisions(session: Session, lease: Lease) -> None:
+    """Bring the lake's copies of decisions up to the state's chain."""
+    with session.state.read() as conn:
+        chain = decisions.chain(conn, session.pipeline.name)
+    if not chain:
+        return
+    there = {stored.name for stored in session.lake.store.list(f"_decisions/{session.pipeline.name}/")}
+    place = Place(session.pipeline.name, lease.models[0], "decisions", lease.token)
+    for one in chain:
+        if one.lake_name() not in there:
+            session.lake.publish(place, one.lake_name(), partial(_fill, json.dumps(one.to_json(), indent=1).encode()))
+
+
+def _fill(content: bytes, writer: HashingWriter) -> None:
+    writer.write(content)
+
+
+def sidecar_place(session: Session, sidecar: Sidecar) -> str:
+    return sidecar_name(sidecar)
+
+
+def _is_ours(sidecar: Sidecar, models: Iterable[str], held: frozenset[str]) -> bool:
+    """A sidecar over all models of a run is adopted only by who holds them all."""
+    return set(models) <= held if sidecar.model == "*" else sidecar.model in held

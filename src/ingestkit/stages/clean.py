@@ -1,0 +1,39 @@
+"""Clean: removes what a run left behind and nobody needs. Nothing hangs on it; what it misses, the next one finds."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ingestkit.lake import BATCH_KINDS, file_id_of
+from ingestkit.model import Artifact, ArtifactKind, FileVersion, safe_name
+from ingestkit.pipeline import RunContext
+
+
+def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:
+    """Objects of this batch and model that no row needs: never registered, or made by an attempt that was not published.
+
+    Raw objects stay as long as their file is in the ledger: they are what everything else can be made from.
+    """
+    registered = {one.path: one for one in artifacts}
+    ledgered = {file.id for file in files}
+    found = []
+    for kind in BATCH_KINDS:
+        for stored in ctx.lake.store.list(f"{kind}/{ctx.pipeline.name}/{model}/{safe_name(ctx.batch)}/"):
+            row = registered.get(stored.name)
+            if row is None:
+                if kind == ArtifactKind.RAW and file_id_of(stored.name) in ledgered:
+                    continue
+                found.append(stored.name)
+            elif row.kind is not ArtifactKind.RAW and row.status in ("made", "superseded"):
+                found.append(stored.name)
+    return found
+
+
+def remove(ctx: RunContext, names: Iterable[str]) -> None:
+    for name in names:
+        ctx.stop.check()
+        ctx.lake.store.remove(name)
+
+
+def remove_scratch(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

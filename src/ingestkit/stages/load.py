@@ -1,0 +1,249 @@
+"""Load: what is to be published of a batch, and the one transaction that publishes it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ingestkit.errors import GateClosed, WarehouseError
+from ingestkit.model import (
+    Artifact,
+    ArtifactKind,
+    Counts,
+    FileStatus,
+    FileVersion,
+    Intent,
+    LoadMode,
+    Receipt,
+    Rule,
+    Stage,
+    Work,
+    digest_of,
+)
+from ingestkit.pipeline import Pipeline, RunContext
+from ingestkit.ports import Load, Publication, ValidFile
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the state knows of one model of the batch when its load is planned."""
+
+    model: str
+    files: tuple[FileVersion, ...]
+    """The file set: every file the model is published from."""
+    replaced: tuple[FileVersion, ...]
+    """Older versions of these paths, whose place they take."""
+    made: tuple[Artifact, ...]
+    """What this run's validate left or reused: valid rows, rejects, and the records left out for their keys."""
+    others: tuple[Artifact, ...]
+    """Every other artifact of this batch and model."""
+    kept: Intent | None
+    """What this run, or the one it took over, meant to publish already."""
+    redo: bool
+    highest: int
+    """The highest generation that completion or run_model knows."""
+    newer: Mapping[str, tuple[Artifact, ...]]
+    """Valid artifacts of newer batches, by batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One model's load, or the batch that supersedes it."""
+
+    model: str
+    intent: Intent
+    load: Load | None
+    superseded_by: str | None = None
+
+
+def intended(pipeline: Pipeline, batch: str, given: Given, receipts: Sequence[Receipt]) -> Intent:
+    """Which generation of which content this run means to publish."""
+    mode = pipeline.model(given.model).load
+    digest = digest_of(given.files)
+    settings = pipeline.load_settings(given.model)
+    own = _own(receipts, given.model, batch)
+    if own is not None and not given.redo and (own.digest, own.settings, own.mode) == (digest, settings, mode):
+        return Intent(given.model, own.generation, digest, settings, mode)
+    if given.kept is not None and (given.kept.digest, given.kept.settings) == (digest, settings):
+        return given.kept
+    highest = max(given.highest, own.generation if own else 0)
+    return Intent(given.model, highest + 1, digest, settings, mode)
+
+
+def superseded_by(pipeline: Pipeline, batch: str, intent: Intent, receipts: Sequence[Receipt]) -> str | None:
+    """The newer batch whose receipt leaves nothing for this one to say, by the rule of old work after new."""
+    own = _own(receipts, intent.model, batch)
+    if own is not None and own.answers(intent):
+        return None
+    newer = _newer(pipeline, batch, intent.model, receipts)
+    whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or intent.mode is LoadMode.REPLACE]
+    return max(whole, key=pipeline.order, default=None)
+
+
+def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
+    """The load of one model, as its target stands now."""
+    intent = intended(ctx.pipeline, ctx.batch, given, receipts)
+    by = superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
+    if by is not None:
+        return Planned(given.model, intent, None, by)
+    current = _valid_files(ctx, given)
+    newer: list[Artifact] = []
+    previous: list[Artifact] = []
+    if intent.mode is LoadMode.MERGE:
+        for receipt in _newer(ctx.pipeline, ctx.batch, given.model, receipts):
+            found = given.newer.get(receipt.batch, ())
+            if not found and (receipt.counts.staged or 0) > 0:
+                raise _gone(ctx, given.model, receipt.batch)
+            newer.extend(found)
+        previous = [one for one in given.others if one.kind is ArtifactKind.VALID and one.status == "published"]
+    _hold(ctx, given.model, [*newer, *previous])
+    load = Load(
+        intent=intent,
+        table=ctx.pipeline.table(given.model),
+        columns=ctx.pipeline.columns(given.model),
+        key=ctx.pipeline.model(given.model).key,
+        files=current,
+        losers=_losers(ctx, given),
+        newer=tuple(ctx.lake.store.path(one.path) for one in newer),
+        previous=tuple(ctx.lake.store.path(one.path) for one in previous),
+        lineage=ctx.pipeline.lineage(),
+    )
+    return Planned(given.model, intent, load)
+
+
+def publish(
+    ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, int]
+) -> tuple[Mapping[str, Receipt], Mapping[str, tuple[Rule, ...]]]:
+    """Publish these models in one transaction; `expected` is how many valid rows each must stage.
+
+    Returns the receipts that now stand, and the rules judged before COMMIT of the models published now.
+    """
+    loads = tuple(one.load for one in sorted(planned, key=lambda one: one.model) if one.load is not None)
+    if not loads:
+        return {}, {}
+    for load in loads:
+        ctx.stop.check()
+        for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage):
+            ctx.progress.said(f"changed {load.table}", ddl=statement)
+    rules: dict[str, tuple[Rule, ...]] = {}
+
+    def judge(model: str, counts: Counts, facts: Mapping[str, int]) -> None:
+        rules[model] = judged(model, counts, facts, expected[model])
+        for rule in rules[model]:
+            if rule.passed is False:
+                raise GateClosed(
+                    f"{model}: {rule.name} is {rule.figure:g} where {rule.limit:g} is the limit; nothing was published",
+                    hint=f"ingestkit runs show {ctx.run_id}",
+                )
+
+    publication = Publication(
+        pipeline=ctx.pipeline.name,
+        batch=ctx.batch,
+        run_id=ctx.run_id,
+        state_id=ctx.state_id,
+        token=ctx.token,
+        loads=loads,
+        judge=judge,
+    )
+    return ctx.warehouse.publish(publication), rules
+
+
+def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) -> tuple[Rule, ...]:
+    """The rules no approval reaches: every valid row staged, the target accounted for, keys unique and not null."""
+    staged, target = counts.staged or 0, counts.target or 0
+    figures = {
+        "valid_not_staged": expected - staged,
+        "target_unaccounted": facts["expected_target"] - target,
+        "key_nulls": facts["key_nulls"],
+        "key_duplicates": facts["key_duplicates"],
+    }
+    return tuple(
+        Rule(name, Stage.LOAD, model, float(figure), 0.0, figure == 0, approvable=False)
+        for name, figure in figures.items()
+    )
+
+
+def read_back(
+    ctx: RunContext, given: Given, planned: Planned, receipt: Receipt | None, rules: tuple[Rule, ...]
+) -> Work:
+    """The rows a published, or superseded, model leaves in the state."""
+    known = [*given.made, *given.others]
+    details = {"intent": _shown(planned.intent)}
+    if receipt is None:
+        return Work(
+            files=tuple(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.files),
+            artifacts=tuple(replace(one, status="superseded", token=ctx.token) for one in known),
+            details=details | {"superseded_by": planned.superseded_by},
+            skipped=f"superseded by {planned.superseded_by}",
+        )
+    used = {file.id for file in given.files}
+    current = {one.path for one in given.made}
+    current |= {one.path for one in given.others if one.kind is ArtifactKind.RAW and one.file_id in used}
+    return Work(
+        counts=receipt.counts,
+        files=(
+            *(replace(_now(ctx, file, FileStatus.LOADED), loaded=file.valid) for file in given.files),
+            *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced),
+        ),
+        artifacts=tuple(
+            replace(one, status="published" if one.path in current else "superseded", token=ctx.token) for one in known
+        ),
+        rules=rules,
+        details=details | {"receipt_run": receipt.run_id},
+        skipped=None if rules else f"published already by {receipt.run_id}",
+    )
+
+
+def _valid_files(ctx: RunContext, given: Given) -> tuple[ValidFile, ...]:
+    """The valid rows of each file of the set, in path order."""
+    made = {one.file_id: one for one in given.made if one.kind is ArtifactKind.VALID}
+    files = []
+    for file in given.files:
+        artifact = made.get(file.id)
+        if artifact is None or not ctx.lake.holds(artifact.path, artifact.bytes):
+            raise WarehouseError(
+                f"the valid rows of {file.path} are not in the lake",
+                hint=f"ingestkit validate {ctx.pipeline.name} --run-id {ctx.run_id} --force",
+            )
+        files.append(ValidFile(ctx.lake.store.path(artifact.path), file.path, file.id, artifact.rows or 0))
+    return tuple(files)
+
+
+def _losers(ctx: RunContext, given: Given) -> Path | None:
+    keys = [one for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None]
+    _hold(ctx, given.model, keys)
+    return ctx.lake.store.path(keys[0].path) if keys else None
+
+
+def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:
+    for one in artifacts:
+        if not ctx.lake.holds(one.path, one.bytes):
+            raise _gone(ctx, model, one.batch)
+
+
+def _gone(ctx: RunContext, model: str, batch: str) -> WarehouseError:
+    return WarehouseError(
+        f"{model}: batch {ctx.batch} cannot be merged after {batch}, whose valid rows are no longer in the lake",
+        hint=f"ingestkit backfill {ctx.pipeline.name} --from-lake rebuilds the table from its newest full batch",
+    )
+
+
+def _own(receipts: Sequence[Receipt], model: str, batch: str) -> Receipt | None:
+    return next((one for one in receipts if one.model == model and one.batch == batch), None)
+
+
+def _newer(pipeline: Pipeline, batch: str, model: str, receipts: Sequence[Receipt]) -> list[Receipt]:
+    order = pipeline.order
+    return [one for one in receipts if one.model == model and order(one.batch) > order(batch)]
+
+
+def _now(ctx: RunContext, file: FileVersion, status: FileStatus) -> FileVersion:
+    return replace(file, status=status, run_id=ctx.run_id, token=ctx.token)
+
+
+def _shown(intent: Intent) -> dict[str, object]:
+    return {
+        "generation": intent.generation,
+        "digest": intent.digest,
+        "settings": intent.settings,
+        "mode": intent.mode.value,
+    }

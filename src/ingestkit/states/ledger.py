@@ -1,0 +1,120 @@
+"""The ledger of files and artifacts: what is asked of `file_manifest` and `artifact`."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sql
+
+from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion
+from ingestkit.states.tables import artifact, file_manifest
+
+IN_SET = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.LOADED)
+"""The statuses of versions that stand for their path in the batch's file set."""
+
+STANDING = (*IN_SET, FileStatus.SUPERSEDED)
+"""Superseded content is still what its path holds: of its own newer version, or beside a newer batch."""
+
+CHUNK = 500
+
+
+def versions(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> list[FileVersion]:
+    """All versions of all files of these batches, by path and version."""
+    found: list[FileVersion] = []
+    for start in range(0, len(batches), CHUNK):
+        query = (
+            sql.select(file_manifest)
+            .where(file_manifest.c.pipeline == pipeline, file_manifest.c.batch.in_(batches[start : start + CHUNK]))
+            .order_by(file_manifest.c.path, file_manifest.c.version)
+        )
+        found.extend(_file(row) for row in conn.execute(query))
+    return found
+
+
+def of_path(conn: sql.Connection, pipeline: str, path: str) -> list[FileVersion]:
+    query = (
+        sql.select(file_manifest)
+        .where(file_manifest.c.pipeline == pipeline, file_manifest.c.path == path)
+        .order_by(file_manifest.c.version)
+    )
+    return [_file(row) for row in conn.execute(query)]
+
+
+def latest(files: Iterable[FileVersion]) -> dict[str, FileVersion]:
+    """The newest version of each path."""
+    newest: dict[str, FileVersion] = {}
+    for file in files:
+        if file.path not in newest or newest[file.path].version < file.version:
+            newest[file.path] = file
+    return newest
+
+
+def candidates(files: Iterable[FileVersion], model: str) -> tuple[FileVersion, ...]:
+    """The files a model is validated from: the newest version of each path that landed, in path order.
+
+    A version skipped on purpose leaves the one before it standing; a forgotten one takes its path away. One quarantined
+    whole is looked at again: only validate says whether it still is.
+    """
+    standing: dict[str, FileVersion] = {}
+    for file in sorted(files, key=lambda one: one.version):
+        if file.model != model:
+            continue
+        if file.status in STANDING or (file.status is FileStatus.QUARANTINED and file.raw is not None):
+            standing[file.path] = file
+        elif file.status is FileStatus.FORGOTTEN:
+            standing.pop(file.path, None)
+    return tuple(standing[path] for path in sorted(standing))
+
+
+def file_set(files: Iterable[FileVersion], model: str) -> tuple[FileVersion, ...]:
+    """The files a model is published from: its candidates without those quarantined whole."""
+    return tuple(file for file in candidates(files, model) if file.status in IN_SET)
+
+
+def resight(conn: sql.Connection, before: FileVersion, now: FileVersion, at: datetime) -> bool:
+    """Note that a file not yet landed has changed; only where nobody has moved its row since."""
+    where = (
+        file_manifest.c.pipeline == before.pipeline,
+        file_manifest.c.path == before.path,
+        file_manifest.c.version == before.version,
+        file_manifest.c.id == before.id,
+        file_manifest.c.status == FileStatus.SEEN.value,
+    )
+    values = {"id": now.id, "size": now.size, "mtime": now.mtime, "sighted_at": now.sighted_at, "at": at}
+    return conn.execute(sql.update(file_manifest).where(*where).values(**values)).rowcount == 1
+
+
+def artifacts(
+    conn: sql.Connection, pipeline: str, batches: Sequence[str], model: str, kinds: Iterable[ArtifactKind] | None = None
+) -> list[Artifact]:
+    """The artifacts of a model in these batches that are not removed."""
+    found: list[Artifact] = []
+    for start in range(0, len(batches), CHUNK):
+        query = sql.select(artifact).where(
+            artifact.c.pipeline == pipeline,
+            artifact.c.batch.in_(batches[start : start + CHUNK]),
+            artifact.c.model == model,
+            artifact.c.status != "removed",
+        )
+        if kinds is not None:
+            query = query.where(artifact.c.kind.in_([kind.value for kind in kinds]))
+        found.extend(_artifact(row) for row in conn.execute(query.order_by(artifact.c.path)))
+    return found
+
+
+def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
+    for start in range(0, len(paths), CHUNK):
+        some = paths[start : start + CHUNK]
+        conn.execute(sql.update(artifact).where(artifact.c.path.in_(some)).values(status="removed", at=at))
+
+
+def _file(row: sql.Row[Any]) -> FileVersion:
+    fields = dict(row._mapping)
+    del fields["at"]
+    return FileVersion(**(fields | {"status": FileStatus(fields["status"])}))
+
+
+def _artifact(row: sql.Row[Any]) -> Artifact:
+    fields = dict(row._mapping)
+    del fields["at"]
+    return Artifact(**(fields | {"kind": ArtifactKind(fields["kind"])}))

@@ -1,0 +1,63 @@
+"""Writing whole rows: a row replaces a stored one only where that is not newer, so nothing ever moves back."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ingestkit.model import Artifact, Completion, Drift, FileVersion, Quarantined
+from ingestkit.states import tables
+
+
+def insert(conn: sql.Connection, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ON CONFLICT, in the database's own dialect."""
+    return postgresql.insert(table) if conn.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def put(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
+    """Write a whole row; False when the stored one carries a higher token and stays."""
+    keys = [column.name for column in table.primary_key.columns]
+    statement = insert(conn, table).values(**row)
+    changes = {name: statement.excluded[name] for name in row if name not in keys}
+    statement = statement.on_conflict_do_update(
+        index_elements=keys, set_=changes, where=table.c.token <= statement.excluded.token
+    )
+    return conn.execute(statement).rowcount == 1
+
+
+def put_absent(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
+    """Write a row only where none is stored."""
+    return conn.execute(insert(conn, table).values(**row).on_conflict_do_nothing()).rowcount == 1
+
+
+def put_file(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
+    return put(conn, tables.file_manifest, _file_row(file, at))
+
+
+def put_file_absent(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
+    return put_absent(conn, tables.file_manifest, _file_row(file, at))
+
+
+def put_artifact(conn: sql.Connection, artifact: Artifact, at: datetime) -> bool:
+    return put(conn, tables.artifact, artifact.to_json() | {"at": at})
+
+
+def put_quarantined(conn: sql.Connection, row: Quarantined, at: datetime) -> bool:
+    return put(conn, tables.quarantine, row.to_json() | {"at": at})
+
+
+def put_completion(conn: sql.Connection, row: Completion, at: datetime) -> bool:
+    return put(conn, tables.completion, row.to_json() | {"at": at})
+
+
+def put_drift(conn: sql.Connection, row: Drift, run: tuple[str, str, str], token: int, at: datetime) -> bool:
+    """`run` is (run_id, pipeline, batch)."""
+    run_id, pipeline, batch = run
+    facts = {"run_id": run_id, "pipeline": pipeline, "batch": batch, "token": token, "at": at}
+    return put(conn, tables.schema_drift, row.to_json() | facts)
+
+
+def _file_row(file: FileVersion, at: datetime) -> dict[str, Any]:
+    return file.to_json() | {"mtime": file.mtime, "sighted_at": file.sighted_at, "at": at}

@@ -1,0 +1,130 @@
+"""What people ask of the state: rows as plain mappings, newest first, for commands to render."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sql
+
+from ingestkit.states.tables import (
+    completion,
+    decision,
+    file_manifest,
+    lease,
+    pipeline,
+    pipeline_run,
+    pipeline_stage,
+    quarantine,
+    run_model,
+    schema_drift,
+)
+
+UNSHOWN = {"config", "config_hash", "owner"}
+
+
+def manifest(
+    conn: sql.Connection,
+    pipeline: str | None = None,
+    model: str | None = None,
+    status: str | None = None,
+    run_id: str | None = None,
+    path: str | None = None,
+    batch: str | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Ledger rows, newest batch first. `path` may hold `*` for any text."""
+    columns = file_manifest.c
+    wanted = {
+        columns.pipeline: pipeline,
+        columns.model: model,
+        columns.status: status,
+        columns.run_id: run_id,
+        columns.batch: batch,
+    }
+    query = sql.select(file_manifest).order_by(columns.batch.desc(), columns.path, columns.version.desc())
+    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+    if path is not None:
+        query = query.where(columns.path.like(_like(path), escape="\\"))
+    return _mappings(conn, query.limit(limit))
+
+
+def runs(
+    conn: sql.Connection,
+    pipeline: str | None = None,
+    status: str | None = None,
+    batch: str | None = None,
+    limit: int | None = 20,
+) -> list[dict[str, Any]]:
+    """Run rows, newest first, without the configuration they keep."""
+    columns = [column for column in pipeline_run.c if column.name not in UNSHOWN]
+    query = sql.select(*columns).order_by(pipeline_run.c.started_at.desc(), pipeline_run.c.run_id.desc())
+    wanted = {pipeline_run.c.pipeline: pipeline, pipeline_run.c.status: status, pipeline_run.c.batch: batch}
+    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+    return _mappings(conn, query.limit(limit))
+
+
+def run_details(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
+    """One run with its stages, models, files, rejects, drift and judged rules."""
+    rows = _mappings(conn, sql.select(pipeline_run).where(pipeline_run.c.run_id == run_id))
+    if not rows:
+        return None
+    stages = _mappings(
+        conn,
+        sql.select(pipeline_stage)
+        .where(pipeline_stage.c.run_id == run_id)
+        .order_by(pipeline_stage.c.started_at, pipeline_stage.c.stage, pipeline_stage.c.model),
+    )
+    rules = [rule for stage in stages for rule in (stage["sidecar"] or {}).get("rules", [])]
+    for stage in stages:
+        stage["counts"] = (stage.pop("sidecar") or {}).get("counts")
+    return {
+        "run": rows[0],
+        "stages": stages,
+        "models": _of_run(conn, run_model, run_id, ["model"]),
+        "files": _of_run(conn, file_manifest, run_id, ["path", "version"]),
+        "quarantine": _of_run(conn, quarantine, run_id, ["model", "path", "column", "code"]),
+        "drift": _of_run(conn, schema_drift, run_id, ["model", "column"]),
+        "rules": rules,
+    }
+
+
+def state(conn: sql.Connection, name: str) -> dict[str, Any]:
+    """Everything the state holds about where a pipeline stands."""
+    rows = _mappings(conn, sql.select(pipeline).where(pipeline.c.pipeline == name))
+    newest = (
+        sql.select(
+            completion.c.model,
+            sql.func.count().label("batches"),
+            sql.func.max(completion.c.at).label("last_at"),
+        )
+        .where(completion.c.pipeline == name)
+        .group_by(completion.c.model)
+        .order_by(completion.c.model)
+    )
+    open_models = (
+        sql.select(run_model.c.run_id, run_model.c.model, run_model.c.batch)
+        .where(run_model.c.pipeline == name, run_model.c.open_key.is_not(None))
+        .order_by(run_model.c.run_id, run_model.c.model)
+    )
+    held = sql.select(lease).where(lease.c.pipeline == name, lease.c.expires.is_not(None)).order_by(lease.c.model)
+    decisions = sql.select(decision).where(decision.c.pipeline == name).order_by(decision.c.number.desc()).limit(20)
+    return {
+        "pipeline": rows[0] if rows else None,
+        "models": _mappings(conn, newest),
+        "open": _mappings(conn, open_models),
+        "leases": _mappings(conn, held),
+        "decisions": _mappings(conn, decisions),
+    }
+
+
+def _of_run(conn: sql.Connection, table: sql.Table, run_id: str, order: Sequence[str]) -> list[dict[str, Any]]:
+    query = sql.select(table).where(table.c.run_id == run_id).order_by(*(table.c[name] for name in order))
+    return _mappings(conn, query)
+
+
+def _mappings(conn: sql.Connection, query: sql.Select[Any]) -> list[dict[str, Any]]:
+    return [dict(row._mapping) for row in conn.execute(query)]
+
+
+def _like(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%")
