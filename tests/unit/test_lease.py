@@ -1,4 +1,4 @@
-"""The lease: one owner at a time, the dead replaced at once, the stopped after expiry, the old one kept from writing."""
+"""The lease: one owner at a time, the dead replaced at once, the stopped after expiry, the old kept from writing."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,6 +156,15 @@ def test_a_refusal_names_process_host_command_and_since_when(db: StateDatabase, 
     )
     assert caught.value.hint is not None
     assert caught.value.exit_code == 8
+
+
+def test_who_waits_writes_its_wish_once_and_then_only_looks(db: StateDatabase, clock: HandClock) -> None:
+    take(db, clock, "a")
+    for _ in range(5):
+        with pytest.raises(LeaseHeld):
+            take(db, clock, "a")
+    with db.read() as conn:
+        assert conn.execute(sql.select(tables.pipeline.c.token_counter)).scalar_one() == 2
 
 
 def test_who_was_turned_away_is_known_to_the_holder_until_it_takes_again(db: StateDatabase, clock: HandClock) -> None:
@@ -355,11 +365,9 @@ def test_threads_that_take_and_let_go_never_hold_together_nor_share_a_token(db: 
             lease.release()
             taken += 1
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work) for _ in range(4)]:
+            done.result()
     assert together == []
     assert len(tokens) == 16
     assert tokens == sorted(set(tokens))
