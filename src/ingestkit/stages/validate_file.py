@@ -92,11 +92,17 @@ class Engine:
 
     @contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        db = self._idle.pop() if self._idle else self._db.cursor()
+        db = self._idle.pop() if self._idle else self._new()
         try:
             yield db
         finally:
             self._idle.append(db)
+
+    def _new(self) -> duckdb.DuckDBPyConnection:
+        db = self._db.cursor()
+        # Left alone, it draws a bar of its own on stdout; the setting belongs to each connection.
+        db.execute("SET enable_progress_bar = false")
+        return db
 
     def check(self) -> None:
         """Prove that the contract's SQL is one the engine takes."""
