@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from ingestkit.cli.progress import LogProgress, TerminalProgress, shown
+from ingestkit.cli.bars import TerminalProgress
+from ingestkit.cli.progress import LogProgress, shown
 from ingestkit.observe import logging
 from ingestkit.pipeline import Progress as Port
 
@@ -46,7 +47,7 @@ def test_what_was_bound_is_gone_behind_the_block(log: pytest.CaptureFixture[str]
 
 
 def test_moving_is_said_now_and_then_only(log: pytest.CaptureFixture[str]) -> None:
-    seconds = iter([0.0, *(n * 0.01 for n in range(1, 100)), 11.0])
+    seconds = iter([0.0, *(n * 0.01 for n in range(1, 100)), 11.0, 12.0])
     progress = LogProgress(now=lambda: next(seconds))
     progress.began("extract", "hcp", None)
     for _ in range(100):
@@ -72,13 +73,18 @@ def test_a_level_hides_what_is_below(log: pytest.CaptureFixture[str]) -> None:
     assert [line["event"] for line in lines(log)] == ["late"]
 
 
-def test_a_readable_line_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_readable_line_says_where_before_what(capsys: pytest.CaptureFixture[str]) -> None:
     logging.configure("info", as_json=False, colours=False)
-    LogProgress().said("waiting", batch="b1")
-    shown = capsys.readouterr().err
-    assert "waiting" in shown
-    assert "batch=b1" in shown
-    assert "\x1b" not in shown
+    with logging.bound(run_id="r1"):
+        LogProgress().began("load", "hcp", 10)
+        LogProgress().ended("gate", "*", "SUCCESS")
+        LogProgress().warned("late", batch="b\x1b1")
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "load hcp: began  total=10 run_id=r1",
+        "gate: ended  status=SUCCESS run_id=r1",
+        "warning: late  batch=b\\x1b1 run_id=r1",
+    ]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import typer
 
 from ingestkit.cli.options import Globals
 from ingestkit.errors import IngestkitError, Interrupted, TargetError
+from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
     # Its module reads settings, which --help has no use for.
@@ -54,7 +55,8 @@ def report(
         facts = {"level": kind, "event": message, "hint": hint, "exit_code": exit_code}
         lines = [json.dumps({name: fact for name, fact in facts.items() if fact is not None}, ensure_ascii=False)]
     else:
-        lines = [f"{_coloured(kind)}: {message}", *([f"hint: {hint}"] if hint else [])]
+        lines = [f"{_coloured(kind)}: {printable(message, lines=True)}"]
+        lines += [f"hint: {printable(hint, lines=True)}"] if hint else []
     try:
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

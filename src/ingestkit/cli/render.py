@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ingestkit.cli import handler
 from ingestkit.cli.options import Output
 from ingestkit.errors import TargetError
+from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
     from ingestkit.outcome import Outcome
@@ -20,7 +21,7 @@ SIZES = frozenset({"bytes", "size"})
 GOOD = frozenset({"done", "success", "passed", "loaded", "nothing new", "ok"})
 BAD = frozenset({"failed", "interrupted", "quarantined", "fail", "bug"})
 SHOWN = ("model", "batch", "stage", "status", "rows", "rejected", "bytes", "seconds", "detail")
-HEADINGS = {"seconds": "time"}
+HEADINGS = {"seconds": "time", "expected_seconds": "expected"}
 
 
 def emit(
@@ -135,11 +136,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def printable(text: str) -> str:
-    """The text with what could steer a terminal written out, since names come from strangers."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
 def write(text: str) -> None:
     """Write to standard output; a reader that left misses it, and the command's exit code stays its own."""
     try:
@@ -165,7 +161,7 @@ def _thing(shown: Row) -> str:
     for name, value in shown.items():
         if _nests(value):
             inside = _thing(value) if isinstance(value, Mapping) else table(value, _columns(value))
-            blocks.append(f"{name}\n" + "".join(f"  {line}\n" for line in inside.splitlines()))
+            blocks.append(f"{name}\n" + "".join(f"  {line}".rstrip() + "\n" for line in inside.splitlines()))
     return "\n".join(block for block in blocks if block)
 
 

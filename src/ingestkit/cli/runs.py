@@ -1,6 +1,7 @@
 """`runs`: what was run, and how it went."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +10,16 @@ from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
 COLUMNS = ("run_id", "pipeline", "batch", "kind", "status", "verdict", "started_at", "duration", "error")
+# What people look for in a run; JSON holds everything.
+TABLES = {
+    "models": ("model", "status", "redo", "generation", "mode"),
+    "stages": ("stage", "model", "status", "retry", "expected_seconds", "seconds", "error"),
+    "files": ("path", "version", "model", "status", "size", "read", "valid", "rejected", "loaded", "reason"),
+    "quarantine": ("model", "path", "column", "code", "count", "samples", "status"),
+    "rules": ("name", "stage", "model", "figure", "limit", "judged"),
+    "drift": ("model", "kind", "column", "expected", "found", "action"),
+}
+JUDGED = {True: "passed", False: "failed", None: "not judged"}
 
 Status = Annotated[
     str | None, typer.Option("--status", metavar="STATUS", help="OPEN, SUCCESS, FAILED, ...", show_envvar=False)
@@ -56,4 +67,15 @@ def show(
         found = views.run_details(conn, run_id)
     if found is None:
         raise UsageError(f"no run {run_id!r} in the state", hint="ingestkit runs list")
-    render.emit(found, output)
+    render.emit(_for_people(found) if output is Output.TEXT else found, output)
+
+
+def _for_people(found: Mapping[str, Any]) -> dict[str, Any]:
+    run = {name: value for name, value in found["run"].items() if name != "config"}
+    found = {**found, "rules": [{**rule, "judged": JUDGED[rule["passed"]]} for rule in found["rules"]]}
+    tables = {
+        name: [{column: row[column] for column in columns if column in row} for row in found[name]]
+        for name, columns in TABLES.items()
+        if found.get(name)
+    }
+    return {"run": run, **tables}

@@ -3,10 +3,13 @@
 import logging
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from ingestkit.observe.text import printable
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -28,9 +31,7 @@ class StandardError:
 def configure(level: str, *, as_json: bool, colours: bool) -> None:
     """Set up what `logger` gives. Called once, by the command, before anything is logged."""
     drawn: Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=44)
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=str) if as_json else partial(readable, colours)
     )
     stamp = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
     structlog.configure(
@@ -39,6 +40,18 @@ def configure(level: str, *, as_json: bool, colours: bool) -> None:
         logger_factory=_standard_error,
         cache_logger_on_first_use=False,
     )
+
+
+def readable(colours: bool, _logger: WrappedLogger, _method: str, line: EventDict) -> str:
+    """A line for people: when, which stage of which model, what, and the facts behind it."""
+    level, stamp, event = line.pop("level"), line.pop("timestamp"), line.pop("event")
+    where = " ".join(str(part) for name in ("stage", "model") if (part := line.pop(name, None)) not in {None, "*"})
+    facts = " ".join(f"{name}={printable(str(value))}" for name, value in line.items() if value is not None)
+    marks = {"warning": "\x1b[33m", "error": "\x1b[31m"} if colours else {}
+    dim, plain = ("\x1b[2m", "\x1b[0m") if colours else ("", "")
+    mark = "" if level == "info" else f"{marks.get(level, '')}{level}{plain if level in marks else ''}: "
+    said = printable(f"{where}: {event}" if where else str(event), lines=True)
+    return f"{dim}{stamp}{plain} {mark}{said}" + (f"  {dim}{facts}{plain}" if facts else "")
 
 
 def logger(**facts: Any) -> FilteringBoundLogger:
