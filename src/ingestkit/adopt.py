@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import sqlalchemy as sql
 
-from ingestkit import decide
+from ingestkit import decide, steps
 from ingestkit.errors import UsageError
 from ingestkit.lake import token_of
 from ingestkit.mirroring import show
@@ -65,6 +65,7 @@ def _own(session: Session, lease: Lease) -> Lease:
     state_id = uuid4().hex
     with lease.transaction() as conn:
         runs.update_pipeline(conn, session.pipeline.name, state_id=state_id)
+    steps.reached("adopt.owned")
     session.warehouse.check()
     session.warehouse.fence(
         tuple(
@@ -73,6 +74,7 @@ def _own(session: Session, lease: Lease) -> Lease:
         ),
         adopt=True,
     )
+    steps.reached("adopt.fenced")
     return replace(lease, state_id=state_id)
 
 

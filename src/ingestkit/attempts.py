@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import sqlalchemy as sql
 
+from ingestkit import steps
 from ingestkit.errors import Busy, UsageError
 from ingestkit.model import RunStatus
 from ingestkit.session import Session
@@ -51,6 +52,7 @@ def open_new(
                 runs.take_models(conn, other, theirs & set(models), run_id, now)
         runs.insert_run(conn, new, now, lease.owner.shown())
         runs.open_models(conn, new, models, lease.token, redo=kind in ("backfill", "restore"))
+    steps.reached("run.opened")
     return new
 
 

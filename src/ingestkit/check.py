@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ingestkit import steps
 from ingestkit.errors import StateError, WarehouseError
 from ingestkit.model import Completion, CompletionStatus, Fence, Receipt
 from ingestkit.session import Session
@@ -47,6 +48,7 @@ def check(session: Session, lease: Lease, *, rebuilding: bool = False) -> None:
     if not rebuilding:
         for model, done in known.newest.items():
             _check_receipt(session, done, receipts.get((model, done.batch)), known.intended[model])
+    steps.reached("check.done")
 
 
 def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from ingestkit import steps
 from ingestkit.errors import ContractError, SourceError, UsageError
 from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion, Item
 from ingestkit.ports import Source
@@ -317,6 +318,7 @@ def _note(
             stored: dict[str, FileVersion] = {}
             for file in fresh:
                 stored |= ledger.latest(ledger.of_path(conn, session.pipeline.name, file.path))
+        steps.reached("discover.noted")
         return {**latest, **sighted, **stored}
     return {**latest, **sighted}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sql
 
@@ -27,7 +26,7 @@ def versions(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> lis
             .where(file_manifest.c.pipeline == pipeline, file_manifest.c.batch.in_(batches[start : start + CHUNK]))
             .order_by(file_manifest.c.path, file_manifest.c.version)
         )
-        found.extend(_file(row) for row in conn.execute(query))
+        found.extend(_file(row) for row in conn.execute(query).mappings())
     return found
 
 
@@ -37,7 +36,7 @@ def of_path(conn: sql.Connection, pipeline: str, path: str) -> list[FileVersion]
         .where(file_manifest.c.pipeline == pipeline, file_manifest.c.path == path)
         .order_by(file_manifest.c.version)
     )
-    return [_file(row) for row in conn.execute(query)]
+    return [_file(row) for row in conn.execute(query).mappings()]
 
 
 def latest(files: Iterable[FileVersion]) -> dict[str, FileVersion]:
@@ -98,7 +97,7 @@ def artifacts(
         )
         if kinds is not None:
             query = query.where(artifact.c.kind.in_([kind.value for kind in kinds]))
-        found.extend(_artifact(row) for row in conn.execute(query.order_by(artifact.c.path)))
+        found.extend(_artifact(row) for row in conn.execute(query.order_by(artifact.c.path)).mappings())
     return found
 
 
@@ -108,13 +107,13 @@ def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> No
         conn.execute(sql.update(artifact).where(artifact.c.path.in_(some)).values(status="removed", at=at))
 
 
-def _file(row: sql.Row[Any]) -> FileVersion:
-    fields = dict(row._mapping)
+def _file(row: sql.RowMapping) -> FileVersion:
+    fields = dict(row)
     del fields["at"]
     return FileVersion(**(fields | {"status": FileStatus(fields["status"])}))
 
 
-def _artifact(row: sql.Row[Any]) -> Artifact:
-    fields = dict(row._mapping)
+def _artifact(row: sql.RowMapping) -> Artifact:
+    fields = dict(row)
     del fields["at"]
     return Artifact(**(fields | {"kind": ArtifactKind(fields["kind"])}))

@@ -99,8 +99,9 @@ def open_key(pipeline: str, model: str) -> str:
 
 
 def pipeline_row(conn: sql.Connection, pipeline: str) -> Mapping[str, Any] | None:
-    row = conn.execute(sql.select(pipeline_table).where(pipeline_table.c.pipeline == pipeline)).one_or_none()
-    return dict(row._mapping) if row else None
+    query = sql.select(pipeline_table).where(pipeline_table.c.pipeline == pipeline)
+    row = conn.execute(query).mappings().one_or_none()
+    return dict(row) if row else None
 
 
 def update_pipeline(conn: sql.Connection, pipeline: str, **values: Any) -> None:
@@ -113,8 +114,8 @@ def update_pipeline(conn: sql.Connection, pipeline: str, **values: Any) -> None:
 def completions(conn: sql.Connection, pipeline: str) -> dict[tuple[str, str], tuple[Completion, datetime]]:
     """All completions by (batch, model), with when each was written."""
     found = {}
-    for row in conn.execute(sql.select(completion).where(completion.c.pipeline == pipeline)):
-        fields = dict(row._mapping)
+    for row in conn.execute(sql.select(completion).where(completion.c.pipeline == pipeline)).mappings():
+        fields = dict(row)
         at = fields.pop("at")
         mode = fields["mode"]
         fields["mode"] = LoadMode(mode) if mode else None

@@ -122,7 +122,7 @@ def _of_run(conn: sql.Connection, table: sql.Table, run_id: str, order: Sequence
 
 
 def _mappings(conn: sql.Connection, query: sql.Select[Any]) -> list[dict[str, Any]]:
-    return [dict(row._mapping) for row in conn.execute(query)]
+    return [dict(row) for row in conn.execute(query).mappings()]
 
 
 def _like(text: str) -> str:

@@ -224,6 +224,9 @@ class DuckdbWarehouse:
                 # A commit that failed has been rolled back already.
                 with suppress(duckdb.TransactionException):
                     connection.rollback()
+                # A disk that is full at COMMIT is told as a TransactionException too.
+                if "conflict" not in str(error).lower():
+                    raise
                 if attempt >= CONFLICTS and self.clock.now() >= until:
                     raise WarehouseError(
                         f"{self.path}: still in conflict with another transaction after {attempt} tries", transient=True
