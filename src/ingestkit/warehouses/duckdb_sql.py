@@ -108,8 +108,8 @@ def stage(load: Load, batch: str, run_id: str) -> str:
     if load.losers is None:
         return query
     return (
-        f"{query} WHERE NOT EXISTS (SELECT 1 FROM read_parquet({one_file(load.losers)}, hive_partitioning=false) "
-        f"AS loser WHERE loser.file_id = file.file_id AND loser.record_no = record._record_no)"
+        f"{query} ANTI JOIN read_parquet({one_file(load.losers)}, hive_partitioning=false) AS loser "
+        "ON loser.file_id = file.file_id AND loser.record_no = record._record_no"
     )
 
 
@@ -122,7 +122,8 @@ def keys_of(paths: Iterable[Path], key: Iterable[str]) -> str:
 def without(rows: str, others: str, key: Iterable[str]) -> str:
     """The rows whose key the others do not have."""
     same = " AND ".join(f"one.{name(column)} = other.{name(column)}" for column in key)
-    return f"SELECT * FROM ({rows}) AS one WHERE NOT EXISTS (SELECT 1 FROM ({others}) AS other WHERE {same})"
+    # Several times as fast as NOT EXISTS, and keeps rows whose key has a null as that does.
+    return f"SELECT * FROM ({rows}) AS one ANTI JOIN ({others}) AS other ON {same}"
 
 
 def count(rows: str) -> str:
