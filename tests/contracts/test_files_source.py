@@ -162,6 +162,30 @@ class TestFilesSource(SourceContract):
         drop.put("a/hcp_3.csv")
         assert len(list(later.items("3"))) == 1
 
+    def test_a_change_within_one_step_of_the_file_systems_clock_is_seen(self, drop: FolderDrop) -> None:
+        drop.put("hcp_1.csv")
+        stamp = drop.root.stat()
+        soon = FilesSource(
+            drop.root,
+            settings(Batches(files=r"\w+_(?P<batch>\d)\.csv")),
+            models(hcp=None, hco=None),
+            now=lambda: stamp.st_mtime + 1,
+        )
+        assert len(list(soon.items("1"))) == 1
+        drop.put("hco_1.csv")
+        os.utime(drop.root, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert len(list(soon.items("1"))) == 2
+
+    def test_a_file_replaced_while_it_was_read_is_not_taken(self, drop: FolderDrop, source: FilesSource) -> None:
+        drop.put(f"{FIRST}/hcp.csv", b"12345")
+        drop.put("beside.csv", b"1234567")
+
+        def replaced() -> None:
+            (drop.root / "beside.csv").rename(drop.root / FIRST / "hcp.csv")
+
+        with pytest.raises(SourceError, match="changed while it was read"):
+            self.read(source, replaced)
+
     def test_ten_thousand_files_are_listed_at_once(self, drop: FolderDrop) -> None:
         names = ("hcp.csv", "hco.csv", "address.csv", "license.csv", "notes.txt")
         for number in range(2000):

@@ -221,7 +221,7 @@ def test_content_that_comes_back_after_another_version_lands_again(tmp_path: Pat
     landed: list[FileVersion] = []
     for version, content in ((1, b"one"), (2, b"other"), (3, b"one")):
         drop(tmp_path, hcp_1=content)
-        landed.extend(extract(ctx, "hcp", seen(ctx.source, version), landed).files)
+        landed = [*extract(ctx, "hcp", seen(ctx.source, version), landed).files, *landed]
     assert [file.status for file in landed] == [FileStatus.LANDED] * 3
 
 
