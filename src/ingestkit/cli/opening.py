@@ -13,6 +13,7 @@ import typer
 from ingestkit.cli import handler, render
 from ingestkit.cli.options import Globals, Output
 from ingestkit.errors import TargetError, UsageError
+from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -100,7 +101,10 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     require_answer(yes=yes)
-    return typer.confirm(question, err=True)
+    # Typer's own question writes part of itself to standard output, which is the result's.
+    sys.stderr.write(f"{printable(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def require_answer(*, yes: bool) -> None:

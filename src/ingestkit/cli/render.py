@@ -72,6 +72,15 @@ def outcome(ended: "Outcome", output: Output) -> None:
             write((table(results, _worth_showing(results)) + "\n" if results else "") + f"{printable(ended.message)}\n")
 
 
+def picked(found: Row, tables: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The same with only these columns of its tables: what people look for, where JSON holds everything."""
+    rows = {
+        name: [{one: row[one] for one in columns if one in row} for row in found[name]]
+        for name, columns in tables.items()
+    }
+    return {**found, **rows}
+
+
 def json_text(value: Any, output: Output) -> str:
     """JSON for people to read on a terminal; else one line, since that is what schedulers and pipes take."""
     import json

@@ -72,10 +72,5 @@ def show(
 
 def _for_people(found: Mapping[str, Any]) -> dict[str, Any]:
     run = {name: value for name, value in found["run"].items() if name != "config"}
-    found = {**found, "rules": [{**rule, "judged": JUDGED[rule["passed"]]} for rule in found["rules"]]}
-    tables = {
-        name: [{column: row[column] for column in columns if column in row} for row in found[name]]
-        for name, columns in TABLES.items()
-        if found.get(name)
-    }
-    return {"run": run, **tables}
+    rules = [{**rule, "judged": JUDGED[rule["passed"]]} for rule in found["rules"]]
+    return render.picked({**found, "run": run, "rules": rules}, TABLES)

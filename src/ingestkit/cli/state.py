@@ -5,6 +5,8 @@ import typer
 from ingestkit.cli import opening, options, render
 from ingestkit.cli.options import Output
 
+TABLES = {"decisions": ("number", "kind", "subject", "reason", "by", "at")}
+
 
 def commands() -> typer.Typer:
     app = typer.Typer(help="Show what the state knows, and correct it.")
@@ -23,7 +25,8 @@ def show(ctx: typer.Context, pipeline: options.PipelineName = None, output: opti
     loaded = opening.project_of(ctx)
     name = opening.pipeline_name(loaded, pipeline)
     with opening.reading(loaded) as conn:
-        render.emit(views.state(conn, name), output)
+        found = views.state(conn, name)
+    render.emit(render.picked(found, TABLES) if output is Output.TEXT else found, output)
 
 
 def set_floor(
