@@ -1,4 +1,4 @@
-"""What there is to do: the source's batches and files beside the state's completions and ledger. Asks the source only."""
+"""What there is to do: the source's batches and files beside the state's completions and ledger."""
 
 import hashlib
 import secrets
@@ -35,6 +35,7 @@ class Found:
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Batches that cannot be taken yet, and why; nothing behind the first of them is looked at."""
     unmapped: tuple[str, ...] = ()
+    """Files of no model, seen now for the first time."""
     checkpoint: str | None = None
 
 
@@ -181,7 +182,7 @@ def _only(session: Session, units: list[Unit], waiting: Mapping[str, str], only:
         name = session.pipeline.name
         raise UsageError(
             f"batch {min(older, key=order)} waits before {only}, and batches are done in order",
-            hint=f"ingestkit run {name}, or step over it: ingestkit skip {name} --batch {older[0]} --reason ... --by ...",
+            hint=f"ingestkit run {name}, or step over it: ingestkit skip {name} --batch {older[0]} --reason ...",
         )
     return chosen
 
@@ -205,10 +206,11 @@ def _look(
     latest = ledger.latest(known)
     now = session.clock.now()
     sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}
+    before = latest
     latest = _note(session, latest, sighted, now)
     if not redo:
-        latest = _note_gone(session, lease, latest, {item.path for item in items}, now)
-    unmapped = tuple(item.path for item in items if not item.models)
+        latest = _note_gone(lease, latest, {item.path for item in items}, now)
+    unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
         changed = {file.model for file in latest.values() if file.status in _TO_DO and file.model}
@@ -323,9 +325,7 @@ def _note(
     return {**latest, **sighted}
 
 
-def _note_gone(
-    session: Session, lease: Lease, latest: dict[str, FileVersion], here: set[str], now: datetime
-) -> dict[str, FileVersion]:
+def _note_gone(lease: Lease, latest: dict[str, FileVersion], here: set[str], now: datetime) -> dict[str, FileVersion]:
     """A file that was seen and went before it was fetched is skipped, with that reason."""
     gone = [
         replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched", token=lease.token)

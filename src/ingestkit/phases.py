@@ -44,6 +44,7 @@ from ingestkit.model import (
     safe_name,
     sha256_of,
 )
+from ingestkit.observe import logging
 from ingestkit.pipeline import RunContext
 from ingestkit.session import Session
 from ingestkit.settings import Retry
@@ -146,7 +147,7 @@ def _extract(active: Active, model: str) -> None:
         landed = ledger.candidates(active.known_files(), model)
         return extract.extract(active.context(), model, wanted, landed)
 
-    _perform(active, Stage.EXTRACT, model, settings, job)
+    _perform(active, Stage.EXTRACT, model, settings, job, total=sum(item.size for _, item in wanted))
 
 
 def _validate(active: Active, model: str) -> None:
@@ -161,7 +162,7 @@ def _validate(active: Active, model: str) -> None:
             return Work(skipped="the batch has no file of it")
         return validate.validate(active.context(), model, candidates, active.artifacts(model), again=again)
 
-    _perform(active, Stage.VALIDATE, model, settings, job)
+    _perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))
 
 
 def _stands(
@@ -225,9 +226,10 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
     def job() -> dict[str, Work]:
         return _publish(active, there)
 
-    works = _attempt(active, Stage.LOAD, there, job)
-    for model in there:
-        _record(active, Stage.LOAD, model, pipeline.load_settings(model), works[model])
+    with logging.bound(run_id=active.run.run_id, stage=Stage.LOAD.value):
+        works = _attempt(active, Stage.LOAD, there, job)
+        for model in there:
+            _record(active, Stage.LOAD, model, pipeline.load_settings(model), works[model])
 
 
 def _publish(active: Active, models: Sequence[str]) -> dict[str, Work]:
@@ -237,7 +239,6 @@ def _publish(active: Active, models: Sequence[str]) -> dict[str, Work]:
         receipts = ctx.warehouse.receipts(active.pipeline_name)
         given = {model: _given(active, model, receipts) for model in models}
         planned = {model: load.plan(ctx, given[model], receipts) for model in models}
-        _refuse_superseded(active, planned)
         with active.lease.transaction() as conn:
             for plan in planned.values():
                 if plan.load is not None:
@@ -290,17 +291,6 @@ def _expected(given: load.Given) -> int:
     """How many rows must be staged: the valid ones, without those left out for their keys."""
     valid = sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.VALID)
     return valid - sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None)
-
-
-def _refuse_superseded(active: Active, planned: dict[str, load.Planned]) -> None:
-    """A person who asks for old content is told that newer content stands; `run` only notes it."""
-    if active.run.kind != "backfill":
-        return
-    for plan in planned.values():
-        if plan.superseded_by is not None:
-            raise UsageError(
-                f"{plan.model}: batch {active.batch} is superseded by {plan.superseded_by}, whose content stands"
-            )
 
 
 # --- gate, clean -----------------------------------------------------------------------------------------------------
@@ -387,16 +377,26 @@ def _clean(active: Active) -> None:
 # --- doing and recording ---------------------------------------------------------------------------------------------
 
 
-def _perform(active: Active, stage: Stage, model: str, settings: str, job: Callable[[], Work]) -> None:
-    works = _attempt(active, stage, (model,), lambda: {model: job()})
-    _record(active, stage, model, settings, works[model])
+def _perform(
+    active: Active, stage: Stage, model: str, settings: str, job: Callable[[], Work], *, total: int | None = None
+) -> None:
+    with logging.bound(run_id=active.run.run_id, stage=stage.value, model=model):
+        works = _attempt(active, stage, (model,), lambda: {model: job()}, total=total)
+        _record(active, stage, model, settings, works[model])
 
 
 def _attempt(
-    active: Active, stage: Stage, models: Sequence[str], job: Callable[[], dict[str, Work]]
+    active: Active,
+    stage: Stage,
+    models: Sequence[str],
+    job: Callable[[], dict[str, Work]],
+    *,
+    total: int | None = None,
 ) -> dict[str, Work]:
     """Begin the stage, do it with retries within its time, and say in its rows how it went when it did not."""
     _begin(active, stage, models)
+    for model in models:
+        active.session.progress.began(stage.value, model, total)
     steps.reached(f"{stage.value}.begun")
     try:
         with _time_limit(active, stage, models):

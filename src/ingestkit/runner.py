@@ -1,4 +1,4 @@
-"""The runner: batches × stages. Leases, continuation, order; only it and `phases` write runs, stages and completions."""
+"""The runner: batches × stages. Leases, order, continuation; only it and `phases` write runs and completions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.phases import WORK, Active, do_stage
 from ingestkit.recover import recover, replay
 from ingestkit.session import Session
+from ingestkit.stages.load import newer_content
 from ingestkit.states import ledger, runs
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
@@ -76,6 +77,7 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         batch = options.batch or _batch_of(session, options.run_id)
         models = _done_models(session, lease, batch, options)
         kind = "restore" if options.from_lake else "backfill"
+        _refuse_superseded(session, batch, models)
         unit = _redo_unit(session, lease, batch, models, kind)
         fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
         results.extend(work(Active(session, lease, fresh, models, unit), ALL_STAGES))
@@ -352,8 +354,9 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
 def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOptions) -> Outcome:
     known = _run_of(session, lease, options.run_id)
     if known is None:
+        what = "run" if options.run_id is None else f"run {options.run_id!r}"
         raise UsageError(
-            f"pipeline {session.pipeline.name} has no run to {wanted} yet",
+            f"pipeline {session.pipeline.name} has no {what} to {wanted}: extract opens one",
             hint=f"ingestkit extract {session.pipeline.name}",
         )
     if known.status is RunStatus.SKIPPED:
@@ -516,6 +519,26 @@ def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions
             hint=f"ingestkit run {session.pipeline.name}",
         )
     return tuple(wanted)
+
+
+def _refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
+    """A person who asks for old content is told that newer content stands; `run` only notes it."""
+    receipts = session.warehouse.receipts(session.pipeline.name)
+    stands = {
+        model: by
+        for model in models
+        if (by := newer_content(session.pipeline, batch, model, session.pipeline.model(model).load, receipts))
+    }
+    if not stands:
+        return
+    left = [model for model in models if model not in stands]
+    name = session.pipeline.name
+    raise UsageError(
+        f"batch {batch} is superseded by "
+        + ", ".join(f"{by} ({model})" for model, by in sorted(stands.items()))
+        + ": what the newer batch said stands",
+        hint=f"ingestkit backfill {name} --batch {batch} --model {' --model '.join(left)}" if left else None,
+    )
 
 
 def _redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:

@@ -10,7 +10,7 @@ from ingestkit.pipeline import RunContext
 
 
 def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:
-    """Objects of this batch and model that no row needs: never registered, or made by an attempt that was not published.
+    """Objects of this batch and model that no row needs: never registered, or of an attempt that was not published.
 
     Raw objects stay as long as their file is in the ledger: they are what everything else can be made from.
     """

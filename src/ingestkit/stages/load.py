@@ -70,12 +70,19 @@ def intended(pipeline: Pipeline, batch: str, given: Given, receipts: Sequence[Re
 
 
 def superseded_by(pipeline: Pipeline, batch: str, intent: Intent, receipts: Sequence[Receipt]) -> str | None:
-    """The newer batch whose receipt leaves nothing for this one to say, by the rule of old work after new."""
+    """The newer batch whose content leaves nothing for this one to say; the batch's own receipt is compared first."""
     own = _own(receipts, intent.model, batch)
     if own is not None and own.answers(intent):
         return None
-    newer = _newer(pipeline, batch, intent.model, receipts)
-    whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or intent.mode is LoadMode.REPLACE]
+    return newer_content(pipeline, batch, intent.model, intent.mode, receipts)
+
+
+def newer_content(
+    pipeline: Pipeline, batch: str, model: str, mode: LoadMode, receipts: Sequence[Receipt]
+) -> str | None:
+    """The newest batch that stands over this one whole: a newer replace does, and over a replace anything newer."""
+    newer = _newer(pipeline, batch, model, receipts)
+    whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or mode is LoadMode.REPLACE]
     return max(whole, key=pipeline.order, default=None)
 
 
@@ -170,7 +177,7 @@ def read_back(
     details = {"intent": _shown(planned.intent)}
     if receipt is None:
         return Work(
-            files=tuple(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.files),
+            files=tuple(_now(ctx, file, FileStatus.SUPERSEDED) for file in (*given.files, *given.replaced)),
             artifacts=tuple(replace(one, status="superseded", token=ctx.token) for one in known),
             details=details | {"superseded_by": planned.superseded_by},
             skipped=f"superseded by {planned.superseded_by}",

@@ -47,8 +47,6 @@ def validate(
 ) -> Work:
     """Validate the whole file set of a model, making only what `known` lacks, or everything `again`."""
     ordered = sorted(files, key=lambda file: file.path)
-    ctx.progress.began("validate", model, sum(file.size for file in ordered))
-    status = "FAILED"
     engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model)))
     try:
         engine.check()
@@ -58,10 +56,8 @@ def validate(
         keys, keys_made = keys_artifact(ctx, model, candidates, () if again else known, engine)
         steps.reached("validate.keys_compared")
         work = _work(ctx, engine, kept, over, keys)
-        status = "SUCCESS"
     finally:
         engine.close()
-        ctx.progress.ended("validate", model, status)
     if keys_made or not parts or any(part.made for part in parts):
         return work
     runs = sorted({part.rejects.run_id for part in parts})

@@ -256,13 +256,22 @@ def close_run(conn: sql.Connection, run: Run, status: RunStatus, now: datetime, 
 
 
 def open_models(conn: sql.Connection, run: Run, models: Iterable[str], token: int, *, redo: bool) -> None:
-    """Open a run's models; the unique key makes a second open run of one impossible."""
+    """Open a run's models; the unique key makes a second open run of one impossible.
+
+    A redo forgets which generation was meant before: it means the next one.
+    """
     for model in models:
-        facts = {"pipeline": run.pipeline, "batch": run.batch, "token": token}
-        key = {"open_key": open_key(run.pipeline, model), "status": RunStatus.OPEN.value, "redo": redo}
-        values = {"run_id": run.run_id, "model": model} | facts | key
-        statement = rows.insert(conn, run_model).values(**values)
-        conn.execute(statement.on_conflict_do_update(index_elements=["run_id", "model"], set_=facts | key))
+        key = {"run_id": run.run_id, "model": model}
+        values = {
+            "pipeline": run.pipeline,
+            "batch": run.batch,
+            "token": token,
+            "open_key": open_key(run.pipeline, model),
+            "status": RunStatus.OPEN.value,
+            "redo": redo,
+        } | ({"generation": None} if redo else {})
+        statement = rows.insert(conn, run_model).values(**key, **values)
+        conn.execute(statement.on_conflict_do_update(index_elements=["run_id", "model"], set_=values))
 
 
 def add_models(conn: sql.Connection, run: Run, token: int) -> None:
