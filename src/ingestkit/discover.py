@@ -213,7 +213,7 @@ def _look(
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
-        changed = {file.model for file in latest.values() if file.status in _TO_DO and file.model}
+        changed = {file.model for file in latest.values() if file.model and _is_unloaded(file)}
         models = tuple(model for model in models if model in changed)
         if not models:
             return _Look(unmapped=unmapped)
@@ -236,7 +236,9 @@ def _look(
     return _Look(Unit(batch, models, "changed" if redo else "new", wanted), unmapped=unmapped)
 
 
-_TO_DO = (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED)
+def _is_unloaded(file: FileVersion) -> bool:
+    """A version no publish has taken yet; one that was loaded and is only validated again is no work of `run`."""
+    return file.status in (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED) and file.loaded is None
 
 
 def _is_wanted(file: FileVersion, item: Item, model: str) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 import tenacity
 
 from ingestkit import attempts, files, steps
-from ingestkit.discover import Unit, is_absent
+from ingestkit.discover import Unit, is_absent, one_batch
 from ingestkit.errors import (
     Busy,
     Fenced,
@@ -35,6 +35,7 @@ from ingestkit.model import (
     CompletionStatus,
     Counts,
     FileVersion,
+    Item,
     Receipt,
     Rule,
     Sidecar,
@@ -138,16 +139,25 @@ def do_stage(active: Active, stage: Stage) -> None:
 def _extract(active: Active, model: str) -> None:
     settings = active.session.pipeline.extract_settings()
     wanted = active.unit.wanted.get(model, ())
+    tries = itertools.count()
     if not wanted and _stands(active, Stage.EXTRACT, model, settings):
         return
 
     def job() -> Work:
         if is_absent(active.session, active.unit, model, active.known_files()):
             return Work(skipped="the batch has no file of it")
-        landed = ledger.candidates(active.known_files(), model)
-        return extract.extract(active.context(), model, wanted, landed)
+        left = wanted if next(tries) == 0 else _sighted_again(active, model)
+        return extract.extract(active.context(), model, left, ledger.candidates(active.known_files(), model))
 
     _perform(active, Stage.EXTRACT, model, settings, job, total=sum(item.size for _, item in wanted))
+
+
+def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item], ...]:
+    """What is still to be fetched, as the source shows it now: a file that changed under the first try is another."""
+    unit, blocked = one_batch(active.session, active.lease, active.batch, [model])
+    if unit is None:
+        raise SourceError(f"batch {active.batch}: {blocked}", hint=f"ingestkit run {active.pipeline_name}, later")
+    return unit.wanted.get(model, ())
 
 
 def _validate(active: Active, model: str) -> None:

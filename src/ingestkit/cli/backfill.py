@@ -25,9 +25,12 @@ def backfill(
     jobs: options.Jobs = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
-    """Do a batch again; what a newer batch has said stands."""
-    if (run_id is None) == (batch is None):
-        raise UsageError("a backfill needs either --batch or --run-id", hint="ingestkit runs list")
+    """Do a batch again; what a newer batch has said stands. With --from-lake alone: publish what the target lacks."""
+    if (run_id is not None and batch is not None) or (run_id is None and batch is None and not from_lake):
+        raise UsageError(
+            "a backfill needs either --batch or --run-id; with --from-lake alone it builds the target again",
+            hint="ingestkit runs list",
+        )
     from ingestkit import runner
 
     wanted = runner.RunOptions(

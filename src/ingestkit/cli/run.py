@@ -20,7 +20,6 @@ def run(
     model: options.Models = None,
     batch: options.Batch = None,
     limit: Limit = None,
-    force: options.Force = False,
     take_over: options.TakeOver = False,
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
@@ -35,7 +34,6 @@ def run(
         batch=batch,
         run_id=run_id,
         limit=limit,
-        force=force,
         take_over=take_over,
         if_locked=if_locked,
     )

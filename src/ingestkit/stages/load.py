@@ -177,7 +177,10 @@ def read_back(
     details = {"intent": _shown(planned.intent)}
     if receipt is None:
         return Work(
-            files=tuple(_now(ctx, file, FileStatus.SUPERSEDED) for file in (*given.files, *given.replaced)),
+            files=(
+                *(replace(_now(ctx, file, FileStatus.SUPERSEDED), loaded=0) for file in given.files),
+                *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced),
+            ),
             artifacts=tuple(replace(one, status="superseded", token=ctx.token) for one in known),
             details=details | {"superseded_by": planned.superseded_by},
             skipped=f"superseded by {planned.superseded_by}",
