@@ -222,3 +222,31 @@ def test_a_line_is_json_a_person_can_read(queue: PendingQueue) -> None:
     queue.append(record(1))
     line = json.loads(queue.path.read_text(encoding="utf-8"))
     assert (line["v"], line["body"]["pipeline"], line["body"]["row"]) == (1, "p", {"n": 1, "ü": [1, None]})
+
+
+def test_a_torn_tail_is_no_garbled_line_and_a_replay_does_not_keep_it(queue: PendingQueue) -> None:
+    queue.append(record(1))
+    queue.append(record(2, model="b"))
+    queue.path.write_bytes(queue.path.read_bytes() + framed(record(3))[:-9])
+    assert queue.replay("p", ["a"], lambda _: True) == 1
+    assert queue.damaged() == 0
+    assert queue.path.read_bytes() == framed(record(2, model="b"))
+
+
+@pytest.mark.parametrize("rewritten", [True, False])
+def test_a_record_is_not_appended_to_a_file_that_a_replay_has_just_replaced(
+    queue: PendingQueue, monkeypatch: pytest.MonkeyPatch, rewritten: bool
+) -> None:
+    queue.append(record(1))
+    queue.append(record(2, model="b"))
+    lock = queue_module._lock
+
+    def replayed_meanwhile(handle: int, kind: int) -> bool:
+        monkeypatch.setattr(queue_module, "_lock", lock)
+        for model in ["a"] if rewritten else ["a", "b"]:
+            queue.replay("p", [model], lambda _: True)
+        return lock(handle, kind)
+
+    monkeypatch.setattr(queue_module, "_lock", replayed_meanwhile)
+    queue.append(record(3))
+    assert sequences(queue) == ([2, 3] if rewritten else [3])
