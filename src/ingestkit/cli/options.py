@@ -41,7 +41,7 @@ def _lock_policy(value: str) -> str:
 
 
 PipelineName: TypeAlias = Annotated[
-    str | None, typer.Argument(metavar="[PIPELINE]", help="May be left out when the project has exactly one.")
+    str | None, typer.Argument(metavar="PIPELINE", help="May be left out when the project has exactly one.")
 ]
 NamedPipeline: TypeAlias = Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")]
 OutputFormat: TypeAlias = Annotated[
