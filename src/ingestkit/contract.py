@@ -155,9 +155,6 @@ class Contract:
         inner = f"SELECT {', '.join(('*', *values))} FROM {table}"
         return f"SELECT list_filter([{', '.join(each)}], lambda one: one IS NOT NULL) AS errors FROM ({inner})"
 
-    def patterns(self, model: Model) -> dict[str, str]:
-        return {name: column.pattern for name, column in model.columns.items() if column.pattern is not None}
-
 
 def compile_contract(name: str, model: Model) -> Contract:
     columns = tuple(

@@ -254,9 +254,7 @@ def test_rejects_at_the_limit_pass_and_above_it_do_not(tmp_path: Path) -> None:
         assert (found.figure, found.passed) == (25, passed)
 
 
-@pytest.mark.parametrize(
-    ("model", "passed"), [({}, False), ({"allow_empty": True}, True), ({"load": "append"}, True)]
-)
+@pytest.mark.parametrize(("model", "passed"), [({}, False), ({"allow_empty": True}, True), ({"load": "append"}, True)])
 def test_no_rows_empty_a_replace_target_only_where_the_model_allows_it(
     tmp_path: Path, model: dict[str, Any], passed: bool
 ) -> None:

@@ -13,7 +13,8 @@ from ingestkit.errors import ContractError
 from ingestkit.files import shown
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Quarantined, Work
 from ingestkit.pipeline import RunContext
-from ingestkit.stages.validate_file import Engine, Facts, make_artifacts
+from ingestkit.stages.validate_engine import Engine
+from ingestkit.stages.validate_file import Facts, make_artifacts
 from ingestkit.stages.validate_keys import Candidate, keys_artifact, parquet
 from ingestkit.stages.validate_rules import judged, percent
 

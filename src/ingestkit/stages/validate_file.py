@@ -4,25 +4,23 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
 from ingestkit import steps
-from ingestkit.contract import ERRORS, RECORD_NUMBER, Contract, compare_header
+from ingestkit.contract import ERRORS, RECORD_NUMBER, compare_header
 from ingestkit.csvfile import Block, Flaw, TextFile, blocks, broken, open_text, raw_records, texts, unpacked
 from ingestkit.csvrecords import Positions
-from ingestkit.errors import ConfigError
 from ingestkit.lake import HashingWriter, Landed, made_name
 from ingestkit.model import Artifact, ArtifactKind, Drift, FileVersion
 from ingestkit.pipeline import RunContext
+from ingestkit.stages.validate_engine import Engine
 
 FACTS = b"ingestkit"
 ROW_GROUP = 122_880
@@ -69,80 +67,6 @@ class Converted:
     rejects: pa.Table
     records: int
     valid_lines: int
-
-
-class Engine:
-    """The DuckDB that types and compares, in memory; one for a model, with a connection for each thread."""
-
-    def __init__(self, ctx: RunContext, contract: Contract) -> None:
-        ctx.scratch.mkdir(parents=True, exist_ok=True)
-        self.contract = contract
-        self.threads = max(1, ctx.threads)
-        self._db = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": ctx.memory_limit,
-                "threads": self.threads,
-                "temp_directory": str(ctx.scratch),
-                "autoinstall_known_extensions": "false",
-                "TimeZone": "UTC",
-            },
-        )
-        self._idle: deque[duckdb.DuckDBPyConnection] = deque()
-
-    @contextmanager
-    def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        db = self._idle.pop() if self._idle else self._new()
-        try:
-            yield db
-        finally:
-            self._idle.append(db)
-
-    def _new(self) -> duckdb.DuckDBPyConnection:
-        db = self._db.cursor()
-        # Left alone, it draws a bar of its own on stdout; the setting belongs to each connection.
-        db.execute("SET enable_progress_bar = false")
-        return db
-
-    def check(self) -> None:
-        """Prove that the contract's SQL is one the engine takes."""
-        empty = pa.table({column.name: pa.array([], pa.string()) for column in self.contract.columns})
-        try:
-            self.typed(empty)
-            self.errors(empty)
-        except duckdb.Error as error:
-            told = str(error).splitlines()[0]
-            raise ConfigError(f"model {self.contract.model}: the contract cannot be compiled: {told}") from error
-
-    def typed(self, text: pa.Table) -> tuple[pa.Table, pa.ChunkedArray | None]:
-        """Values by column, and which rows are valid; None for all of them."""
-        statement = self.contract.typing_sql("text")
-        found = self._ask(statement, text) if statement is not None else None
-        valid = found.column("_valid") if found is not None else None
-        at = 0
-        columns = []
-        for column in self.contract.columns:
-            if column.typed and found is not None:
-                columns.append(found.column(at))
-                at += 1
-            else:
-                columns.append(text.column(column.name))
-        typed = pa.table(columns, names=[column.name for column in self.contract.columns])
-        return typed, None if valid is None or pyarrow.compute.all(valid).as_py() is not False else valid
-
-    def errors(self, text: pa.Table) -> pa.ChunkedArray:
-        return self._ask(self.contract.errors_sql("text"), text).column("errors").cast(ERRORS)
-
-    def _ask(self, statement: str, text: pa.Table) -> pa.Table:
-        with self.connection() as db:
-            db.register("text", text)
-            try:
-                return db.sql(statement).to_arrow_table()
-            finally:
-                db.unregister("text")
-
-    def close(self) -> None:
-        self._db.close()
 
 
 def make_artifacts(ctx: RunContext, model: str, file: FileVersion, engine: Engine) -> tuple[Artifact, Artifact]:

@@ -14,7 +14,8 @@ from ingestkit.csvrecords import Positions
 from ingestkit.lake import HashingWriter, made_name
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, sha256_of
 from ingestkit.pipeline import RunContext
-from ingestkit.stages.validate_file import Engine, Facts, artifact_of, parquet_into
+from ingestkit.stages.validate_engine import Engine
+from ingestkit.stages.validate_file import Facts, artifact_of, parquet_into
 
 COMPARED = b"ingestkit.compared"
 LOSERS = pa.schema(

@@ -1,0 +1,88 @@
+"""The DuckDB in memory that types and compares for validate; the warehouse is another one."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute
+
+from ingestkit.contract import ERRORS, Contract
+from ingestkit.errors import ConfigError
+from ingestkit.pipeline import RunContext
+
+
+class Engine:
+    """One for a model, with a connection for each thread."""
+
+    def __init__(self, ctx: RunContext, contract: Contract) -> None:
+        ctx.scratch.mkdir(parents=True, exist_ok=True)
+        self.contract = contract
+        self.threads = max(1, ctx.threads)
+        self._db = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": ctx.memory_limit,
+                "threads": self.threads,
+                "temp_directory": str(ctx.scratch),
+                "autoinstall_known_extensions": "false",
+                "TimeZone": "UTC",
+            },
+        )
+        self._idle: deque[duckdb.DuckDBPyConnection] = deque()
+
+    @contextmanager
+    def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        db = self._idle.pop() if self._idle else self._new()
+        try:
+            yield db
+        finally:
+            self._idle.append(db)
+
+    def _new(self) -> duckdb.DuckDBPyConnection:
+        db = self._db.cursor()
+        # Left alone, it draws a bar of its own on stdout; the setting belongs to each connection.
+        db.execute("SET enable_progress_bar = false")
+        return db
+
+    def check(self) -> None:
+        """Prove that the contract's SQL is one the engine takes."""
+        # A time, since zones are looked up only when one is converted.
+        probe = pa.table({column.name: ["2024-01-01T00:00:00"] for column in self.contract.columns})
+        try:
+            self.typed(probe)
+            self.errors(probe)
+        except duckdb.Error as error:
+            told = str(error).splitlines()[0]
+            raise ConfigError(f"model {self.contract.model}: the contract cannot be compiled: {told}") from error
+
+    def typed(self, text: pa.Table) -> tuple[pa.Table, pa.ChunkedArray | None]:
+        """Values by column, and which rows are valid; None for all of them."""
+        statement = self.contract.typing_sql("text")
+        found = self._ask(statement, text) if statement is not None else None
+        valid = found.column("_valid") if found is not None else None
+        at = 0
+        columns = []
+        for column in self.contract.columns:
+            if column.typed and found is not None:
+                columns.append(found.column(at))
+                at += 1
+            else:
+                columns.append(text.column(column.name))
+        typed = pa.table(columns, names=[column.name for column in self.contract.columns])
+        return typed, None if valid is None or pyarrow.compute.all(valid).as_py() is not False else valid
+
+    def errors(self, text: pa.Table) -> pa.ChunkedArray:
+        return self._ask(self.contract.errors_sql("text"), text).column("errors").cast(ERRORS)
+
+    def _ask(self, statement: str, text: pa.Table) -> pa.Table:
+        with self.connection() as db:
+            db.register("text", text)
+            try:
+                return db.sql(statement).to_arrow_table()
+            finally:
+                db.unregister("text")
+
+    def close(self) -> None:
+        self._db.close()
