@@ -28,7 +28,8 @@ class Instant(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
-    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:
+    # The signature is SQLAlchemy's.
+    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         if value is None or isinstance(value, datetime):
             return value
         return datetime.fromisoformat(str(value)).astimezone(UTC)
