@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -161,38 +161,51 @@ def test_a_folder_without_a_project_is_exit_code_3(tmp_path: Path, capsys: pytes
     assert "--project" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
-    script = (
-        "import os, sys; from ingestkit.cli import handler, render\n"
-        "from ingestkit.cli.options import Globals, Output\n"
-        "read, write = os.pipe(); os.dup2(write, 1); os.close(read)\n"
-        "rows = [{'path': 'x' * 100}] * 10_000\n"
-        "sys.exit(handler.handle(lambda: render.emit(rows, Output.TEXT) or 6, Globals()))"
+# Python writes at once with PYTHONUNBUFFERED, else when its buffer is full or at its end: three places to fail.
+BUFFERING = [pytest.param("", 10_000, id="much"), pytest.param("", 1, id="little"), pytest.param("1", 1, id="at once")]
+DRAWING = (
+    "import sys; from ingestkit.cli import handler, render\n"
+    "from ingestkit.cli.options import Globals, Output\n"
+    "rows = [{'path': 'x' * 100}] * int(sys.argv[1])\n"
+    "sys.exit(handler.handle(lambda: render.emit(rows, Output.TEXT) or int(sys.argv[2]), Globals()))"
+)
+HELP = "import sys; from ingestkit.cli.main import call; sys.exit(call(['--help']))"
+
+
+def drawn_into(stdout: int, unbuffered: str, script: str, *arguments: str) -> tuple[int, str]:
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (6, "")
+    return ended.returncode, ended.stderr
 
 
-def test_help_into_a_closed_pipe_is_quiet() -> None:
-    script = (
-        "import os, sys; from ingestkit.cli.main import call\n"
-        "read, write = os.pipe(); os.dup2(write, 1); os.close(read)\n"
-        "sys.exit(call(['--help']))"
-    )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The writing end of a pipe whose reader has left."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110 - before fixtures
-def test_a_full_disk_under_standard_output_is_said() -> None:
-    script = (
-        "import sys; from ingestkit.cli import handler, render\n"
-        "from ingestkit.cli.options import Globals, Output\n"
-        "sys.exit(handler.handle(lambda: render.emit({'a': 1}, Output.TEXT), Globals()))"
-    )
+@pytest.mark.parametrize(("unbuffered", "rows"), BUFFERING)
+def test_a_reader_that_leaves_is_no_error(unbuffered: str, rows: int, unread: int) -> None:
+    assert drawn_into(unread, unbuffered, DRAWING, str(rows), "6") == (6, "")
+
+
+def test_help_that_nobody_reads_is_quiet(unread: int) -> None:
+    assert drawn_into(unread, "", HELP) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("unbuffered", "rows"), BUFFERING)
+def test_a_full_disk_under_standard_output_is_said(unbuffered: str, rows: int) -> None:
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(
-            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-        )
-    assert ended.returncode == 7
-    assert ended.stderr == "error: standard output cannot be written: No space left on device\n"
+        code, shown = drawn_into(full.fileno(), unbuffered, DRAWING, str(rows), "0")
+    assert (code, shown) == (7, "error: standard output cannot be written: No space left on device\n")
