@@ -1,10 +1,10 @@
 """Before work: every system answers, and target and state speak of the same history."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingestkit import steps
-from ingestkit.errors import StateError, WarehouseError
+from ingestkit.errors import IngestkitError, LakeError, StateError, WarehouseError
 from ingestkit.model import Completion, CompletionStatus, Fence, Receipt
 from ingestkit.session import Session
 from ingestkit.states import runs
@@ -23,14 +23,19 @@ class Known:
     """The highest generation any run meant to publish of that batch, by model."""
 
 
-def check(session: Session, lease: Lease, *, rebuilding: bool = False) -> None:
+ROOM = 2
+"""How many times the bytes to be fetched must be free in the lake: for raw files, and for what is made of them."""
+
+
+def check(session: Session, lease: Lease, *, fetching: int = 0, rebuilding: bool = False) -> None:
     """Prove that source, lake and warehouse answer, and that the target is the one this state has written.
 
     `rebuilding` lets missing fences and receipts pass: they are what the command is about to write again.
     """
     session.source.check()
     session.lake.store.check()
-    known = _known(session, lease)
+    _check_room(session, fetching)
+    known = _known(session, lease.models)
     if not rebuilding:
         refuse_missing_file(session, known.newest)
     fences = session.warehouse.fences(session.pipeline.name)
@@ -44,11 +49,49 @@ def check(session: Session, lease: Lease, *, rebuilding: bool = False) -> None:
             if model not in fences
         )
     )
-    receipts = {(one.model, one.batch): one for one in session.warehouse.receipts(session.pipeline.name)}
     if not rebuilding:
-        for model, done in known.newest.items():
-            _check_receipt(session, done, receipts.get((model, done.batch)), known.intended[model])
+        _check_receipts(session, known)
     steps.reached("check.done")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, and what is wrong with it."""
+
+    what: str
+    trouble: IngestkitError | None = None
+
+
+def examine(session: Session) -> Iterator[Finding]:
+    """Look at everything a pipeline needs, one thing after another, changing nothing but a probe in the lake."""
+    name = session.pipeline.name
+    looks: tuple[tuple[str, Callable[[], object]], ...] = (
+        (f"{name}: source", session.source.check),
+        (f"{name}: lake", session.lake.store.check),
+        (f"{name}: warehouse", lambda: session.warehouse.receipts(name)),
+        (f"{name}: state", lambda: _agrees(session)),
+    )
+    for what, look in looks:
+        try:
+            look()
+        except IngestkitError as error:
+            yield Finding(what, error)
+        else:
+            yield Finding(what)
+
+
+def _agrees(session: Session) -> None:
+    """The target is the one this state has written."""
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, session.pipeline.name)
+    if row is None:
+        return
+    known = _known(session, session.pipeline.models)
+    refuse_missing_file(session, known.newest)
+    fences = session.warehouse.fences(session.pipeline.name)
+    for model in session.pipeline.models:
+        _check_fence(session, known, model, fences.get(model), rebuilding=False)
+    _check_receipts(session, known)
 
 
 def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> None:
@@ -57,12 +100,12 @@ def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> N
         raise _deleted(session, ", ".join(sorted(newest)))
 
 
-def newest_done(session: Session, lease: Lease) -> dict[str, Completion]:
+def newest_done(session: Session, models: Sequence[str]) -> dict[str, Completion]:
     with session.state.read() as conn:
         done = runs.completions(conn, session.pipeline.name)
     newest: dict[str, Completion] = {}
     for (batch, model), (completion, _) in done.items():
-        if completion.status is not CompletionStatus.DONE or model not in lease.models:
+        if completion.status is not CompletionStatus.DONE or model not in models:
             continue
         order = session.pipeline.order
         if model not in newest or order(newest[model].batch) < order(batch):
@@ -70,8 +113,17 @@ def newest_done(session: Session, lease: Lease) -> dict[str, Completion]:
     return newest
 
 
-def _known(session: Session, lease: Lease) -> Known:
-    newest = newest_done(session, lease)
+def _check_room(session: Session, fetching: int) -> None:
+    free = session.lake.store.free()
+    if free is not None and free < ROOM * fetching:
+        raise LakeError(
+            f"the lake has {free:,} bytes left, and fetching {fetching:,} takes about {ROOM} times as many",
+            hint=f"free space there, then: ingestkit run {session.pipeline.name}",
+        )
+
+
+def _known(session: Session, models: Sequence[str]) -> Known:
+    newest = newest_done(session, models)
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
         intended = {
@@ -100,6 +152,12 @@ def _check_fence(session: Session, known: Known, model: str, fence: Fence | None
             f"{known.counter}: it is an older copy",
             hint=f"ingestkit state adopt {name}",
         )
+
+
+def _check_receipts(session: Session, known: Known) -> None:
+    receipts = {(one.model, one.batch): one for one in session.warehouse.receipts(session.pipeline.name)}
+    for model, done in known.newest.items():
+        _check_receipt(session, done, receipts.get((model, done.batch)), known.intended[model])
 
 
 def _check_receipt(session: Session, done: Completion, receipt: Receipt | None, intended: int) -> None:

@@ -369,6 +369,7 @@ def _clean(active: Active) -> None:
         details = {}
         for model in active.models:
             found = clean.debris(active.context(), model, active.known_files(), active.artifacts(model))
+            found += _expired(active, model)
             clean.remove(active.context(), found)
             with active.lease.transaction() as conn:
                 ledger.mark_removed(conn, found, active.session.clock.now())
@@ -382,6 +383,21 @@ def _clean(active: Active) -> None:
         raise
     except IngestkitError as error:
         active.session.progress.warned(f"clean failed and is left to the next run: {error.message}")
+
+
+def _expired(active: Active, model: str) -> list[str]:
+    """Objects of batches that retention no longer keeps, but for those with rejects that wait for a person."""
+    session = active.session
+    with session.state.read() as conn:
+        done = {
+            batch: entry
+            for (batch, name), entry in runs.completions(conn, active.pipeline_name).items()
+            if name == model
+        }
+        old = clean.expired(session.pipeline, done, session.clock.now())
+        waiting = runs.batches_with_open_rejects(conn, active.pipeline_name, model)
+        kept = [batch for batch in old if batch not in waiting]
+        return [one.path for one in ledger.artifacts(conn, active.pipeline_name, kept, model)]
 
 
 # --- doing and recording ---------------------------------------------------------------------------------------------

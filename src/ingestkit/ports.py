@@ -56,6 +56,10 @@ class Store(Protocol):
         """Prove that the store answers and may be written to. LakeError says what is missing."""
         ...
 
+    def free(self) -> int | None:
+        """How many bytes can still be written; None where nobody counts them."""
+        ...
+
     def write(self, inflight: str) -> AbstractContextManager[BinaryIO]:
         """Open an in-flight object for writing. No listing of published names ever shows it.
 

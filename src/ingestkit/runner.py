@@ -103,7 +103,7 @@ def _run(session: Session, options: RunOptions) -> Outcome:
         found = _waiting(session, lease, options)
         if not found.units:
             return _nothing(session, lease, "run", found, results)
-        check(session, lease)
+        check(session, lease, fetching=max(_bytes(unit) for unit in found.units))
         for unit in found.units:
             active = _attempt(session, lease, unit, options)
             results.extend(work(active, ALL_STAGES))
@@ -284,9 +284,14 @@ def _waiting(session: Session, lease: Lease, options: RunOptions) -> Found:
     return found
 
 
+def _bytes(unit: Unit) -> int:
+    """How much is to be fetched for a unit."""
+    return sum(item.size for pairs in unit.wanted.values() for _, item in pairs)
+
+
 def _nothing(session: Session, lease: Lease, command: str, found: Found, results: list[ModelResult]) -> Outcome:
     """Nothing is waiting: done without asking the warehouse more than whether its file is there."""
-    refuse_missing_file(session, newest_done(session, lease))
+    refuse_missing_file(session, newest_done(session, lease.models))
     show(session)
     if results:
         return _outcome(session, command, found, results)
@@ -329,8 +334,8 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
         if not found.units:
             idle = attempts.open_skipped(session, lease, options.run_id)
             return replace(_nothing(session, lease, "extract", found, []), run_ids=(idle.run_id,))
-        check(session, lease)
         unit = found.units[0]
+        check(session, lease, fetching=_bytes(unit))
         if known is not None and options.run_id is not None:
             known = attempts.fill_skipped(session, lease, known, unit.batch, unit.models)
         else:

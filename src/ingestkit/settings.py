@@ -204,8 +204,11 @@ class Lineage(Section):
 
 
 class Retention(Section):
-    keep: Duration = timedelta(days=90)
+    """How long artifacts stay that a newer full batch has made dispensable; what a target is rebuilt from stays."""
+
     replay_window: Duration = timedelta(days=90)
+    keep: Duration | None = None
+    """Shorter than `replay_window` where a pipeline may do without replaying; None keeps that."""
 
 
 class Schedule(Section):

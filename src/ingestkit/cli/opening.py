@@ -56,7 +56,7 @@ def working(
     from ingestkit.cli import progress
     from ingestkit.pipeline import Stop
 
-    loaded, stop = project_of(ctx), Stop()
+    loaded, stop = project_of(ctx), Stop(os._exit)
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
         yield from _opened(loaded, pipeline_name(loaded, name, run_id), stop, told, jobs)
 

@@ -1,12 +1,13 @@
 """Clean: removes what a run left behind and nobody needs. Nothing hangs on it; what it misses, the next one finds."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from ingestkit.lake import BATCH_KINDS, file_id_of
-from ingestkit.model import Artifact, ArtifactKind, FileVersion, safe_name
-from ingestkit.pipeline import RunContext
+from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus, FileVersion, safe_name
+from ingestkit.pipeline import Pipeline, RunContext
 
 
 def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:
@@ -27,6 +28,21 @@ def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts:
             elif row.kind is not ArtifactKind.RAW and row.status in ("made", "superseded"):
                 found.append(stored.name)
     return found
+
+
+def expired(pipeline: Pipeline, done: Mapping[str, tuple[Completion, datetime]], now: datetime) -> list[str]:
+    """The batches whose artifacts of one model retention no longer keeps.
+
+    What the target can be rebuilt from stays whatever its age: everything from the newest full (replace) batch on.
+    """
+    settings = pipeline.settings.retention
+    since = now - (settings.replay_window if settings.keep is None else settings.keep)
+    order = pipeline.order
+    full = [batch for batch, (one, _) in done.items() if one.status is CompletionStatus.DONE and one.mode == "replace"]
+    if not full:
+        return []
+    newest = order(max(full, key=order))
+    return [batch for batch, (_, at) in done.items() if order(batch) < newest and at < since]
 
 
 def remove(ctx: RunContext, names: Iterable[str]) -> None:

@@ -555,6 +555,15 @@ def _complete(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     update_pipeline(conn, sidecar.pipeline, moved_at=now)
 
 
+def batches_with_open_rejects(conn: sql.Connection, pipeline: str, model: str) -> set[str]:
+    query = (
+        sql.select(quarantine.c.batch)
+        .distinct()
+        .where(quarantine.c.pipeline == pipeline, quarantine.c.model == model, quarantine.c.status == "open")
+    )
+    return {batch for (batch,) in conn.execute(query)}
+
+
 def note_phases(conn: sql.Connection, run_id: str) -> None:
     """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
     known = stages(conn, run_id)

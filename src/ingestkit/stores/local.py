@@ -6,6 +6,7 @@ import io
 import os
 import secrets
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ class LocalStore:
             finally:
                 probe.with_suffix(".linked").unlink(missing_ok=True)
                 probe.unlink(missing_ok=True)
+
+    def free(self) -> int | None:
+        with self._translated("asking for its space"):
+            return shutil.disk_usage(self.root).free
 
     @contextmanager
     def write(self, inflight: str) -> Iterator[BinaryIO]:
