@@ -63,5 +63,5 @@ def test_the_version_is_said() -> None:
 
 
 @pytest.mark.parametrize("name", [*LISTED, *GROUPS])
-def test_what_the_list_says_of_a_command_is_what_its_own_help_says(name: str) -> None:
-    assert command(name).help == {**LISTED, **GROUPS}[name][1]
+def test_what_the_list_says_of_a_command_is_how_its_own_help_begins(name: str) -> None:
+    assert command(name).help.startswith({**LISTED, **GROUPS}[name][1])

@@ -26,7 +26,10 @@ COMMANDS = {
     "gate": ("stages:gate", "Judge the run, complete its models and close it."),
     "clean": ("stages:clean", "Remove from the lake what retention no longer keeps."),
     "backfill": ("backfill:backfill", "Do a batch again; what a newer batch has said stands."),
-    "check": ("check:check", "Look at everything a pipeline needs: one line each, with the fix."),
+    "check": (
+        "check:check",
+        "Look at everything a pipeline needs: configuration, source, lake, warehouse, state; one line each, with the fix.",
+    ),
     "skip": ("decide:skip", "Step over a batch, so that those behind it can go on."),
     "pause": ("decide:pause", "Let no run of the pipeline begin until it is resumed."),
     "resume": ("decide:resume", "Let a paused or held pipeline run again."),
