@@ -3,7 +3,7 @@
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -72,6 +72,8 @@ class Active:
     unit: Unit
     again: frozenset[Stage] = frozenset()
     """Stages to be done again whatever is there."""
+    previous_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows of the newest done batch before this one, by model: what a row delta is judged against."""
     sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -100,7 +102,7 @@ class Active:
             progress=session.progress,
             threads=session.jobs,
             memory_limit=session.settings.memory_limit,
-            facts={"previous_rows": _previous_rows(self)},
+            facts={"previous_rows": self.previous_rows},
         )
 
     def rows(self) -> dict[tuple[Stage, str], StageRow]:
@@ -276,7 +278,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
     with active.session.state.read() as conn:
         kept, redo = runs.intents(conn, active.run.run_id).get(model, (None, False))
         highest = runs.highest_generation(conn, active.pipeline_name, active.batch, model)
-        done = runs.completions(conn, active.pipeline_name).get((active.batch, model))
+        done = runs.completions(conn, active.pipeline_name, active.batch).get((active.batch, model))
         found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID])
     known = [file for file in active.known_files() if file.model == model]
     standing = ledger.file_set(known, model)
@@ -546,16 +548,18 @@ def _retrying(active: Active, stage: Stage, models: Sequence[str]) -> tenacity.R
     )
 
 
-def waits(settings: Retry) -> tenacity.wait.wait_base:
+def waits(settings: Retry) -> Callable[[tenacity.RetryCallState], float]:
     """How long to wait before each further attempt, with jitter so that many do not come back at once."""
     first, cap = settings.first_wait.total_seconds(), settings.cap.total_seconds()
+    growing: tenacity.wait.wait_base
     match settings.backoff:
         case "exponential":
-            return tenacity.wait_exponential_jitter(initial=first, max=cap, jitter=first)
+            growing = tenacity.wait_exponential(multiplier=first, max=cap) + tenacity.wait_random(0, first)
         case "linear":
-            return tenacity.wait_incrementing(first, first, cap) + tenacity.wait_random(0, first / 2)
+            growing = tenacity.wait_incrementing(first, first, cap) + tenacity.wait_random(0, first / 2)
         case _:
-            return tenacity.wait_fixed(min(first, cap)) + tenacity.wait_random(0, first / 2)
+            growing = tenacity.wait_fixed(first) + tenacity.wait_random(0, first / 2)
+    return lambda state: min(growing(state), cap)
 
 
 @contextmanager
@@ -590,14 +594,14 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
         last.cancel()
 
 
-def _previous_rows(active: Active) -> dict[str, int]:
-    """Rows of the newest done batch before this one, by model: what a row delta is judged against."""
-    order = active.session.pipeline.order
-    with active.session.state.read() as conn:
-        done = runs.completions(conn, active.pipeline_name)
+def previous_rows(session: Session, before: str) -> dict[str, int]:
+    """Rows of the newest done batch before this one, by model."""
+    order = session.pipeline.order
+    with session.state.read() as conn:
+        done = runs.completions(conn, session.pipeline.name)
     newest: dict[str, Completion] = {}
     for (batch, model), (completion, _) in done.items():
-        if completion.status is not CompletionStatus.DONE or order(batch) >= order(active.batch):
+        if completion.status is not CompletionStatus.DONE or order(batch) >= order(before):
             continue
         if model not in newest or order(newest[model].batch) < order(batch):
             newest[model] = completion
