@@ -84,6 +84,12 @@ NASTY = [
         [("2", "3")] * 30 + [("4", "5")],
         [(1, 2, "quote"), (32, 33, "quote")],
     ),
+    (
+        "closed by a quote that cannot close",
+        b'a,b\n1,"x\n2,5" nail\n3,4\n',
+        [("3", "4")],
+        [(1, 2, "quote"), (2, 3, "quote")],
+    ),
     ("never closed", b'a,b\n1,2\n3,"x\n4,5\n', [("1", "2"), ("4", "5")], [(2, 3, "quote")]),
     ("a quote at the end", b'a,b\n1,2\n"', [("1", "2")], [(2, 3, "quote")]),
     ("never closed, many lines", b'a,b\n3,"x\n' + b"4,5\n" * 40, [("4", "5")] * 40, [(1, 2, "too_long")]),

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from ingestkit import steps
-from ingestkit.errors import ContractError, Interrupted
+from ingestkit import csvfile, steps
+from ingestkit.errors import ContractError, Interrupted, TargetError
 from ingestkit.lake import Lake, raw_name
 from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion, Work
 from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
@@ -150,6 +150,20 @@ def test_raw_bytes_of_a_reject_are_found_in_the_file_at_the_place_it_names(tmp_p
     for one in table(ctx, of_kind(work, ArtifactKind.REJECTS)[0]).to_pylist():
         assert content[one["byte_start"] : one["byte_start"] + one["byte_length"]] == one["raw"]
         assert content[: one["byte_start"]].count(b"\n") + 1 == one["line"]
+
+
+def test_records_are_numbered_and_placed_alike_however_the_file_is_cut_into_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = text(*(row(number, born="x") if number % 7 == 0 else row(number) for number in range(50)), "short")
+    found = []
+    for size in (64, 1 << 20):
+        monkeypatch.setattr(csvfile, "BLOCK", size)
+        ctx = context(tmp_path / str(size))
+        work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", content)], [])
+        found.append([table(ctx, one).to_pylist() for one in work.artifacts])
+    assert found[0] == found[1]
+    assert [one["record"] for one in found[0][1]] == [*range(1, 51, 7), 51]
 
 
 def test_a_rejects_artifact_is_made_even_when_nothing_is_rejected(tmp_path: Path) -> None:
@@ -326,6 +340,19 @@ def test_the_same_run_over_the_same_bytes_makes_the_same_objects_and_adopts_them
     ctx = context(tmp_path)
     files = [land(ctx, "b/hcp.csv", text(row(1), row(1), "x"))]
     assert validate(ctx, "hcp", files, []) == validate(ctx, "hcp", files, [])
+
+
+def test_nothing_is_left_in_the_scratch_folder(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(row(1), "x"))], [])
+    assert list(ctx.scratch.iterdir()) == []
+
+
+def test_a_scratch_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    ctx.scratch.write_bytes(b"a file")
+    with pytest.raises(TargetError, match=r"hcp cannot be validated in .*scratch"):
+        validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(row(1)))], [])
 
 
 class Killed(BaseException):

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import duckdb
 import pyarrow.parquet
 
 from ingestkit import steps
 from ingestkit.contract import compile_contract
 from ingestkit.csvfile import broken, line_ends_within
-from ingestkit.errors import ContractError
+from ingestkit.errors import ContractError, TargetError
 from ingestkit.files import shown
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Quarantined, Work
 from ingestkit.pipeline import RunContext
@@ -51,10 +52,10 @@ def validate(
     engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model)))
     try:
         engine.check()
-        parts = [_part(ctx, model, file, () if again else known, engine) for file in ordered]
+        parts = [_part(ctx, model, file, known, engine) for file in ordered]
         kept, over = _judged_files(ctx, engine, parts)
         candidates = [part.candidate for part in kept]
-        keys, keys_made = keys_artifact(ctx, model, candidates, () if again else known, engine)
+        keys, keys_made = keys_artifact(ctx, model, candidates, known, engine)
         steps.reached("validate.keys_compared")
         work = _work(ctx, engine, kept, over, keys)
     finally:

@@ -1,8 +1,11 @@
 """The DuckDB in memory that types and compares for validate; the warehouse is another one."""
 
+import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -18,6 +21,8 @@ class Engine:
 
     def __init__(self, ctx: RunContext, contract: Contract) -> None:
         ctx.scratch.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: two engines spilling into one would write the same files.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{contract.model}.{ctx.token}.", dir=ctx.scratch))
         self.contract = contract
         self.threads = max(1, ctx.threads)
         self._db = duckdb.connect(
@@ -25,7 +30,7 @@ class Engine:
             config={
                 "memory_limit": ctx.memory_limit,
                 "threads": self.threads,
-                "temp_directory": str(ctx.scratch),
+                "temp_directory": str(self.folder / "spill"),
                 "autoinstall_known_extensions": "false",
                 "TimeZone": "UTC",
             },
@@ -86,3 +91,4 @@ class Engine:
 
     def close(self) -> None:
         self._db.close()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -74,7 +74,7 @@ def make_artifacts(ctx: RunContext, model: str, file: FileVersion, engine: Engin
     place, name = ctx.place(model), f"{file.id}.parquet"
     valid_name = made_name("valid", place, ctx.batch, name)
     rejects_name = made_name("rejects", place, ctx.batch, name)
-    aside = ctx.scratch / f"{model}.{file.id}.{ctx.token}.rejects"
+    aside = engine.folder / f"{file.id}.rejects"
     try:
         valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, into, aside))
         steps.reached("validate.valid_published")
