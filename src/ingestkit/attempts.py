@@ -6,7 +6,7 @@ import sqlalchemy as sql
 
 from ingestkit import steps
 from ingestkit.errors import Busy, UsageError
-from ingestkit.model import RunStatus
+from ingestkit.model import Intent, RunStatus
 from ingestkit.session import Session
 from ingestkit.states import runs
 from ingestkit.states.lease import Lease
@@ -47,11 +47,17 @@ def open_new(
             config_hash=session.config_hash,
             token=lease.token,
         )
+        meant: list[Intent] = []
         for other, theirs in runs.open_runs(conn, session.pipeline.name):
-            if theirs & set(models):
-                runs.take_models(conn, other, theirs & set(models), run_id, now)
+            taken = theirs & set(models)
+            if taken:
+                meant += [one for name, (one, _) in runs.intents(conn, other.run_id).items() if one and name in taken]
+                runs.take_models(conn, other, taken, run_id, now)
         runs.insert_run(conn, new, now, lease.owner.shown())
         runs.open_models(conn, new, models, lease.token, redo=kind in ("backfill", "restore"))
+        for intent in meant:
+            # What the other attempt meant may be published already: the same content keeps its generation.
+            runs.write_intent(conn, run_id, intent, lease.token)
     steps.reached("run.opened")
     return new
 

@@ -49,7 +49,10 @@ def replay(session: Session, lease: Lease) -> int:
             runs.apply_sidecar(conn, sidecar, sidecar_place(session, sidecar), session.clock.now())
         return True
 
-    return session.queue.replay(session.pipeline.name, [*lease.models, "*"], write)
+    written = session.queue.replay(session.pipeline.name, [*lease.models, "*"], write)
+    if damaged := session.queue.damaged():
+        session.progress.warned(f"{damaged} line(s) of the pending queue could not be read; see {session.queue.bad}")
+    return written
 
 
 def _give_floors(session: Session, lease: Lease) -> None:

@@ -22,7 +22,7 @@ from ingestkit.errors import (
 from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import CompletionStatus, FileStatus, RunStatus, Stage, StageStatus
 from ingestkit.outcome import ModelResult, Outcome
-from ingestkit.phases import WORK, Active, do_stage
+from ingestkit.phases import WORK, Active, do_stage, previous_rows
 from ingestkit.recover import recover, replay
 from ingestkit.session import Session
 from ingestkit.stages.load import newer_content
@@ -80,7 +80,7 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         _refuse_superseded(session, batch, models)
         unit = _redo_unit(session, lease, batch, models, kind)
         fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
-        results.extend(work(Active(session, lease, fresh, models, unit), ALL_STAGES))
+        results.extend(work(_active(session, lease, fresh, unit), ALL_STAGES))
         return _outcome(session, "backfill", Found(), results)
 
 
@@ -99,6 +99,7 @@ def _run(session: Session, options: RunOptions) -> Outcome:
             return stopped
         refuse_empty_state(session)
         recover(session, lease)
+        _finish_cleaning(session, lease)
         results = _finish_open(session, lease, options)
         found = _waiting(session, lease, options)
         if not found.units:
@@ -148,16 +149,16 @@ def holding(session: Session, models: Sequence[str], command: str, if_locked: st
         stop=session.stop,
         waiting=lambda held: session.progress.said(f"waiting: {held.message}"),
     )
-    with heartbeat(lease, settings.beat, session.stop):
-        try:
+    try:
+        with heartbeat(lease, settings.beat, session.stop):
             yield lease
-        except (LeaseLost, StateError):
-            # What is not ours any more, or cannot be written, is let go by expiry.
-            raise
-        except BaseException:
-            lease.release()
-            raise
+    except (LeaseLost, StateError):
+        # What is not ours any more, or cannot be written, is let go by expiry.
+        raise
+    except BaseException:
         lease.release()
+        raise
+    lease.release()
 
 
 def _paused(session: Session, command: str) -> Outcome | None:
@@ -226,7 +227,7 @@ def _finish_open(session: Session, lease: Lease, options: RunOptions) -> list[Mo
             again = attempts.open_new(at_hand, lease, run_.batch, held, kind=run_.kind, command="run")
         else:
             again = attempts.go_on(at_hand, lease, run_, "run")
-        results.extend(work(Active(at_hand, lease, again, held, unit), ALL_STAGES))
+        results.extend(work(_active(at_hand, lease, again, unit), ALL_STAGES))
     return results
 
 
@@ -259,12 +260,30 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
         with session.state.read() as conn:
             mine = runs.of_invocation(conn, session.pipeline.name, options.run_id)
         failed = [one for one in mine if one.batch == unit.batch and one.status is RunStatus.FAILED]
+        idle = [one for one in mine if one.status is RunStatus.SKIPPED]
+        if idle:
+            return _active(
+                session, lease, attempts.fill_skipped(session, lease, idle[0], unit.batch, unit.models), unit
+            )
         if failed and set(failed[-1].models) == set(unit.models):
-            return Active(session, lease, attempts.reopen(session, lease, failed[-1], "run"), unit.models, unit)
+            return _active(session, lease, attempts.reopen(session, lease, failed[-1], "run"), unit)
     fresh = attempts.open_new(
         session, lease, unit.batch, unit.models, kind="run", command="run", invocation=options.run_id
     )
-    return Active(session, lease, fresh, unit.models, unit)
+    return _active(session, lease, fresh, unit)
+
+
+def _active(session: Session, lease: Lease, run_: Run, unit: Unit, *, again: frozenset[Stage] = frozenset()) -> Active:
+    before = previous_rows(session, unit.batch)
+    return Active(session, lease, run_, unit.models, unit, again=again, previous_rows=before)
+
+
+def _finish_cleaning(session: Session, lease: Lease) -> None:
+    """Tidy behind runs that died between gate and clean."""
+    with session.state.read() as conn:
+        left = [one for one in runs.uncleaned(conn, session.pipeline.name) if set(one.models) <= set(lease.models)]
+    for one in left:
+        do_stage(_active(session, lease, one, _unit_of(session, one, one.models)), Stage.CLEAN)
 
 
 # --- discover --------------------------------------------------------------------------------------------------------
@@ -342,7 +361,7 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
             known = attempts.open_new(
                 session, lease, unit.batch, unit.models, kind="stage", command="extract", invocation=options.run_id
             )
-        return _one_stage(Active(session, lease, known, unit.models, unit), Stage.EXTRACT)
+        return _one_stage(_active(session, lease, known, unit), Stage.EXTRACT)
     if options.force:
         return _again(session, lease, known, Stage.EXTRACT)
     check(session, lease)
@@ -353,7 +372,7 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
         return Outcome(
             "extract", session.pipeline.name, "waiting", f"batch {known.batch} waits", run_ids=(known.run_id,)
         )
-    return _one_stage(Active(session, lease, known, models, unit_), Stage.EXTRACT)
+    return _one_stage(_active(session, lease, known, unit_), Stage.EXTRACT)
 
 
 def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOptions) -> Outcome:
@@ -378,7 +397,7 @@ def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOpti
     if wanted is not Stage.CLEAN:
         known = _opened(session, lease, known, wanted.value, options)
     models = known.models if closed else _models_of(session, known, lease)
-    return _one_stage(Active(session, lease, known, models, _unit_of(session, known, models)), wanted)
+    return _one_stage(_active(session, lease, known, _unit_of(session, known, models)), wanted)
 
 
 def _one_stage(active: Active, wanted: Stage) -> Outcome:
@@ -412,7 +431,7 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
     unit = _unit_of(session, known, models)
     if wanted is Stage.EXTRACT:
         unit = sight_anew(session, lease, known.batch, models)
-    results = work(Active(session, lease, known, models, unit, again=frozenset(again)), again)
+    results = work(_active(session, lease, known, unit, again=frozenset(again)), again)
     told = f"{', '.join(again)} of batch {known.batch} done again (run {known.run_id})"
     return Outcome(wanted.value, session.pipeline.name, "done", told, tuple(results), run_ids=(known.run_id,))
 
@@ -576,7 +595,7 @@ def _restore(session: Session, lease: Lease) -> list[ModelResult]:
     for batch in sorted(needed, key=order):
         models = tuple(sorted(needed[batch]))
         fresh = attempts.open_new(session, lease, batch, models, kind="restore", command="run")
-        results.extend(work(Active(session, lease, fresh, models, Unit(batch, models, "restore")), ALL_STAGES))
+        results.extend(work(_active(session, lease, fresh, Unit(batch, models, "restore")), ALL_STAGES))
     return results
 
 

@@ -12,7 +12,7 @@ def check(
     pipeline: options.PipelineName = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
-    """Look at everything a pipeline needs: configuration, source, lake, warehouse, state; one line each, with the fix."""
+    """Look at everything a pipeline needs, configuration to state: one line each, with the fix."""
     from ingestkit import check as checks
 
     loaded = opening.project_of(ctx)

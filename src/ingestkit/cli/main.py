@@ -28,7 +28,7 @@ COMMANDS = {
     "backfill": ("backfill:backfill", "Do a batch again; what a newer batch has said stands."),
     "check": (
         "check:check",
-        "Look at everything a pipeline needs: configuration, source, lake, warehouse, state",
+        "Look at everything a pipeline needs, configuration to state: one line each, with the fix.",
     ),
     "skip": ("decide:skip", "Step over a batch, so that those behind it can go on."),
     "pause": ("decide:pause", "Let no run of the pipeline begin until it is resumed."),

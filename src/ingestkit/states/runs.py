@@ -32,6 +32,8 @@ from ingestkit.states.tables import pipeline as pipeline_table
 ALL_STAGES = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD, Stage.GATE, Stage.CLEAN)
 RUN_WIDE = (Stage.GATE, Stage.CLEAN)
 """Stages that have one row per run, of model `*`."""
+UNCLEANED = 20
+"""How many closed runs are looked at for a clean that never ended."""
 UNENDED = {StageStatus.PENDING, StageStatus.RUNNING, StageStatus.INTERRUPTED}
 EXPECTED_FROM = 10
 """Of how many past successes the expected duration is the median."""
@@ -111,10 +113,15 @@ def update_pipeline(conn: sql.Connection, pipeline: str, **values: Any) -> None:
 # --- completions -----------------------------------------------------------------------------------------------------
 
 
-def completions(conn: sql.Connection, pipeline: str) -> dict[tuple[str, str], tuple[Completion, datetime]]:
-    """All completions by (batch, model), with when each was written."""
+def completions(
+    conn: sql.Connection, pipeline: str, batch: str | None = None
+) -> dict[tuple[str, str], tuple[Completion, datetime]]:
+    """The pipeline's completions by (batch, model), with when each was written; all of them, or one batch's."""
+    query = sql.select(completion).where(completion.c.pipeline == pipeline)
+    if batch is not None:
+        query = query.where(completion.c.batch == batch)
     found = {}
-    for row in conn.execute(sql.select(completion).where(completion.c.pipeline == pipeline)).mappings():
+    for row in conn.execute(query).mappings():
         fields = dict(row)
         at = fields.pop("at")
         mode = fields["mode"]
@@ -166,6 +173,20 @@ def open_runs(conn: sql.Connection, pipeline: str) -> list[tuple[Run, frozenset[
         models.setdefault(run_id, set()).add(model)
     found = [(one, frozenset(names)) for run_id, names in models.items() if (one := run(conn, run_id)) is not None]
     return sorted(found, key=lambda pair: pair[0].started_at)
+
+
+def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
+    """The newest closed runs whose clean never came to an end: their process died between gate and clean."""
+    query = (
+        sql.select(pipeline_run)
+        .where(
+            pipeline_run.c.pipeline == pipeline,
+            pipeline_run.c.status.in_([RunStatus.SUCCESS.value, RunStatus.SUCCESS_WITH_REJECTS.value]),
+        )
+        .order_by(pipeline_run.c.ended_at.desc())
+        .limit(UNCLEANED)
+    )
+    return [_run(row) for row in conn.execute(query) if Stage.CLEAN.value in row.phases_pending]
 
 
 def later_attempts(conn: sql.Connection, run: Run) -> list[str]:
