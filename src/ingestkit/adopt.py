@@ -10,11 +10,11 @@ import sqlalchemy as sql
 
 from ingestkit import decide, steps
 from ingestkit.errors import UsageError
-from ingestkit.lake import token_of
+from ingestkit.lake import sidecar_name, token_of
 from ingestkit.mirroring import show
 from ingestkit.model import Completion, CompletionStatus, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, instant
 from ingestkit.outcome import Outcome
-from ingestkit.recover import copy_decisions, replay, sidecar_place
+from ingestkit.recover import copy_decisions, replay
 from ingestkit.runner import holding
 from ingestkit.session import Session
 from ingestkit.states import decisions, runs
@@ -97,7 +97,7 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
             if runs.run(conn, event.run_id) is None:
                 _insert_run(conn, session, event)
                 made.add(event.run_id)
-            if runs.apply_sidecar(conn, event, sidecar_place(session, event), event.at):
+            if runs.apply_sidecar(conn, event, sidecar_name(event), event.at):
                 applied += 1
                 _note_intent(conn, event)
         for run_id in made:

@@ -1,4 +1,4 @@
-"""What every command does first: finish in the state what a dead process had finished in the world, and tidy its debris."""
+"""What every command does first: write into the state what a dead process had finished, and tidy its debris."""
 
 import json
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def recover(session: Session, lease: Lease) -> None:
         now = session.clock.now()
         with lease.transaction() as conn:
             for sidecar in found:
-                runs.apply_sidecar(conn, sidecar, sidecar_place(session, sidecar), now)
+                runs.apply_sidecar(conn, sidecar, sidecar_name(sidecar), now)
             runs.interrupt_stages(conn, run.run_id, held, lease.token, now)
     steps.reached("recover.adopted")
     copy_decisions(session, lease)
@@ -46,7 +46,7 @@ def replay(session: Session, lease: Lease) -> int:
                     f"the pending queue speaks of run {sidecar.run_id}, which the state does not know",
                     hint=f"ingestkit state adopt {session.pipeline.name}",
                 )
-            runs.apply_sidecar(conn, sidecar, sidecar_place(session, sidecar), session.clock.now())
+            runs.apply_sidecar(conn, sidecar, sidecar_name(sidecar), session.clock.now())
         return True
 
     written = session.queue.replay(session.pipeline.name, [*lease.models, "*"], write)
@@ -98,10 +98,6 @@ def copy_decisions(session: Session, lease: Lease) -> None:
 
 def _fill(content: bytes, writer: HashingWriter) -> None:
     writer.write(content)
-
-
-def sidecar_place(session: Session, sidecar: Sidecar) -> str:
-    return sidecar_name(sidecar)
 
 
 def _is_ours(sidecar: Sidecar, models: Iterable[str], held: frozenset[str]) -> bool:

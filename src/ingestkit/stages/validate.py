@@ -48,6 +48,17 @@ def validate(
     ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact], *, again: bool = False
 ) -> Work:
     """Validate the whole file set of a model, making only what `known` lacks, or everything `again`."""
+    try:
+        return _validate(ctx, model, files, () if again else known)
+    except (duckdb.Error, OSError) as error:
+        told = str(error).splitlines()[0]
+        raise TargetError(
+            f"{model} cannot be validated in {shown(ctx.scratch)}: {told}",
+            hint="make room there, or set scratch or memory_limit in config/settings.yaml; then: ingestkit check",
+        ) from error
+
+
+def _validate(ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact]) -> Work:
     ordered = sorted(files, key=lambda file: file.path)
     engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model)))
     try:
