@@ -37,14 +37,14 @@ def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]
             "be fenced off."
         ):
             raise UsageError("not adopted; nothing was changed")
-        lease = _own(session, lease)
-        replay(session, lease)
-        rebuilt = _rebuild(session, lease, sidecars)
-        with lease.transaction() as conn:
-            subject = {"from": others, "state_id": lease.state_id, "token": lease.token}
+        owned = _own(session, lease)
+        replay(session, owned)
+        rebuilt = _rebuild(session, owned, sidecars)
+        with owned.transaction() as conn:
+            subject = {"from": others, "state_id": owned.state_id, "token": owned.token}
             decisions.record(conn, name, "adopt", subject, reason=reason, by=by, at=session.clock.now())
         missing = _compared(session)
-        copy_decisions(session, lease)
+        copy_decisions(session, owned)
         show(session)
     told = f"{name} is adopted: {rebuilt} sidecar(s) read back from the lake"
     if missing:
@@ -95,7 +95,7 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
                     decide.apply(conn, name, event, lease.token)
                 continue
             if runs.run(conn, event.run_id) is None:
-                _insert_run(conn, session, event)
+                _insert_run(conn, event)
                 made.add(event.run_id)
             if runs.apply_sidecar(conn, event, sidecar_name(event), event.at):
                 applied += 1
@@ -108,7 +108,7 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
     return applied
 
 
-def _insert_run(conn: sql.Connection, session: Session, sidecar: Sidecar) -> None:
+def _insert_run(conn: sql.Connection, sidecar: Sidecar) -> None:
     facts = sidecar.run
     started = instant(facts["started_at"])
     run = Run(
