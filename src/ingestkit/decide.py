@@ -1,4 +1,4 @@
-"""What a person decides about a pipeline: each takes the lease, is recorded with who and why, and is copied to the lake."""
+"""What a person decides about a pipeline: taken under the lease, recorded with who and why, copied to the lake."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
