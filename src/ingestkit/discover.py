@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ingestkit import steps
 from ingestkit.errors import ContractError, SourceError, UsageError
-from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion, Item
+from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion, Item, LoadMode
 from ingestkit.ports import Source
 from ingestkit.session import Session
 from ingestkit.states import ledger, rows, runs
@@ -26,6 +26,8 @@ class Unit:
     reason: str
     wanted: Mapping[str, tuple[tuple[FileVersion, Item], ...]] = field(default_factory=dict)
     empty: bool = False
+    newer: Mapping[str, str] = field(default_factory=dict)
+    """Models whose files are only landed, by the waiting batch that takes their place (`catch_up: newest`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
         if limit is not None and len(units) >= limit:
             break
     units = _only(session, units, waiting, only) if only is not None else units
-    return Found(tuple(units), plan.late, waiting, tuple(unmapped), position)
+    return Found(_caught_up(session, units, known), plan.late, waiting, tuple(unmapped), position)
 
 
 def one_batch(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> tuple[Unit | None, str | None]:
@@ -185,6 +187,24 @@ def _only(session: Session, units: list[Unit], waiting: Mapping[str, str], only:
             hint=f"ingestkit run {name}, or step over it: ingestkit skip {name} --batch {older[0]} --reason ...",
         )
     return chosen
+
+
+def _caught_up(session: Session, units: Sequence[Unit], known: Mapping[str, list[FileVersion]]) -> tuple[Unit, ...]:
+    """With `catch_up: newest`, of the snapshots that wait of a model only the newest is loaded."""
+    if session.pipeline.settings.catch_up == "every":
+        return tuple(units)
+    newest: dict[str, str] = {}
+    found: list[Unit] = []
+    for unit in reversed(units):
+        if unit.reason != "new":
+            found.append(unit)
+            continue
+        whole = [model for model in unit.models if session.pipeline.model(model).load is LoadMode.REPLACE]
+        found.append(replace(unit, newer={model: newest[model] for model in whole if model in newest}))
+        for model in whole:
+            if unit.wanted.get(model) or ledger.candidates(known.get(unit.batch, ()), model):
+                newest.setdefault(model, unit.batch)
+    return tuple(reversed(found))
 
 
 # --- one batch -------------------------------------------------------------------------------------------------------

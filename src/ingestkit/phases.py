@@ -34,6 +34,7 @@ from ingestkit.model import (
     Completion,
     CompletionStatus,
     Counts,
+    FileStatus,
     FileVersion,
     Item,
     Receipt,
@@ -172,6 +173,9 @@ def _validate(active: Active, model: str) -> None:
     def job() -> Work:
         if not candidates:
             return Work(skipped="the batch has no file of it")
+        if model in active.unit.newer:
+            counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
+            return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
         return validate.validate(active.context(), model, candidates, active.artifacts(model), again=again)
 
     _perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))
@@ -231,7 +235,10 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
     for model in absent:
         settings = pipeline.load_settings(model)
         _perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
-    there = tuple(model for model in waiting if model not in absent)
+    passed = [model for model in waiting if model not in absent and model in active.unit.newer]
+    for model in passed:
+        _perform(active, Stage.LOAD, model, pipeline.load_settings(model), partial(_passed_over, active, model))
+    there = tuple(model for model in waiting if model not in absent and model not in passed)
     if not there:
         return
 
@@ -242,6 +249,18 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
         works = _attempt(active, Stage.LOAD, there, job)
         for model in there:
             _record(active, Stage.LOAD, model, pipeline.load_settings(model), works[model])
+
+
+def _passed_over(active: Active, model: str) -> Work:
+    """A snapshot that is not loaded, since a newer one waits."""
+    newer = active.unit.newer[model]
+    now = {"status": FileStatus.SUPERSEDED, "loaded": 0, "run_id": active.run.run_id, "token": active.lease.token}
+    return Work(
+        counts=Counts(loaded=0),
+        files=tuple(replace(file, **now) for file in ledger.file_set(active.known_files(), model)),
+        details={"superseded_by": newer},
+        skipped=f"superseded by {newer}, which waits",
+    )
 
 
 def _publish(active: Active, models: Sequence[str]) -> dict[str, Work]:
@@ -339,10 +358,10 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
     loaded = works[Stage.LOAD]
     intent = loaded.details.get("intent")
     mode = active.session.pipeline.model(model).load
-    if intent is None:
-        status = CompletionStatus.EMPTY if active.unit.empty else CompletionStatus.ABSENT
-    elif loaded.details.get("superseded_by"):
+    if loaded.details.get("superseded_by"):
         status = CompletionStatus.SUPERSEDED
+    elif intent is None:
+        status = CompletionStatus.EMPTY if active.unit.empty else CompletionStatus.ABSENT
     else:
         status = CompletionStatus.DONE
     counts = replace(

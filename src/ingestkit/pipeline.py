@@ -95,15 +95,6 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class SystemClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def sleep(self, seconds: float) -> None:
-        threading.Event().wait(seconds)
-
-
 class Stop:
     """A request to end at the next safe point; a signal, a time-out or a lost lease makes it."""
 
@@ -136,6 +127,19 @@ class Stop:
         """Sleep, unless asked to stop; then raise."""
         self._requested.wait(seconds)
         self.check()
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The machine's time. A sleep ends when the process is asked to stop, with that reason."""
+
+    stop: Stop = field(default_factory=Stop)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        self.stop.wait(seconds)
 
 
 class Progress(Protocol):

@@ -89,7 +89,9 @@ def flush(session: Session) -> Outcome:
     with holding(session, session.pipeline.models, "queue flush", "fail") as lease:
         written = replay(session, lease)
         show(session)
-    return Outcome("queue flush", session.pipeline.name, "done", f"{written} pending record(s) written")
+    return Outcome(
+        "queue flush", session.pipeline.name, "done", f"{_many(written, 'pending record', 'pending records')} written"
+    )
 
 
 def _run(session: Session, options: RunOptions) -> Outcome:
@@ -646,8 +648,14 @@ def _outcome(session: Session, command: str, found: Found, results: list[ModelRe
     batches = list(dict.fromkeys(one.batch for one in results if one.batch))
     ids = tuple(dict.fromkeys(one.run_id for one in results if one.run_id))
     warnings = tuple(f"batch {late} came late and is not loaded" for late in found.late)
-    told = f"{len(batches)} batch(es) done: {', '.join(batches)}" if batches else "nothing had to be done"
+    told = (
+        f"{_many(len(batches), 'batch', 'batches')} done: {', '.join(batches)}" if batches else "nothing had to be done"
+    )
     if found.waiting:
         batch, why = next(iter(found.waiting.items()))
         told += f"; batch {batch} waits: {why}"
     return Outcome(command, session.pipeline.name, "done", told, tuple(results), warnings, run_ids=ids)
+
+
+def _many(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"

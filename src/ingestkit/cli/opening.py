@@ -179,7 +179,7 @@ def writing(path: Path) -> Iterator[None]:
 def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None) -> "Iterator[Session]":
     from ingestkit.pipeline import SystemClock
 
-    session = loaded.open(name, clock=SystemClock(), stop=stop, progress=told, jobs=jobs)
+    session = loaded.open(name, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
     try:
         yield session
     except BrokenPipeError as error:
