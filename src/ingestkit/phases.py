@@ -253,11 +253,13 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
 
 def _passed_over(active: Active, model: str) -> Work:
     """A snapshot that is not loaded, since a newer one waits."""
-    newer = active.unit.newer[model]
-    now = {"status": FileStatus.SUPERSEDED, "loaded": 0, "run_id": active.run.run_id, "token": active.lease.token}
+    newer, run_id, token = active.unit.newer[model], active.run.run_id, active.lease.token
+    standing = ledger.file_set(active.known_files(), model)
     return Work(
         counts=Counts(loaded=0),
-        files=tuple(replace(file, **now) for file in ledger.file_set(active.known_files(), model)),
+        files=tuple(
+            replace(file, status=FileStatus.SUPERSEDED, loaded=0, run_id=run_id, token=token) for file in standing
+        ),
         details={"superseded_by": newer},
         skipped=f"superseded by {newer}, which waits",
     )
