@@ -42,13 +42,13 @@ def check(session: Session, lease: Lease, *, fetching: int = 0, rebuilding: bool
     for model in lease.models:
         _check_fence(session, known, model, fences.get(model), rebuilding=rebuilding)
     session.warehouse.check()
-    session.warehouse.fence(
-        tuple(
-            Fence(session.pipeline.name, model, known.state_id, lease.token, session.pipeline.table(model))
-            for model in lease.models
-            if model not in fences
-        )
+    missing = tuple(
+        Fence(session.pipeline.name, model, known.state_id, lease.token, session.pipeline.table(model))
+        for model in lease.models
+        if model not in fences
     )
+    if missing:
+        session.warehouse.fence(missing)
     if not rebuilding:
         _check_receipts(session, known)
     steps.reached("check.done")

@@ -1,0 +1,56 @@
+"""What retention lets go of, and what it never does."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ingestkit.model import Completion, CompletionStatus, LoadMode
+from ingestkit.pipeline import Pipeline
+from ingestkit.settings import PipelineSettings
+from ingestkit.stages.clean import expired
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def pipeline(**retention: str) -> Pipeline:
+    batches = {"folders": r"(?P<batch>\d+)", "kind": "integer"}
+    settings: dict[str, Any] = {
+        "pipeline": "p",
+        "source": {"connection": "drop", "batches": batches},
+        "models": {"a": {"columns": {"id": {}}}},
+        "retention": retention,
+    }
+    return Pipeline(PipelineSettings.model_validate(settings))
+
+
+def done(
+    batch: int, mode: LoadMode, days: int, status: CompletionStatus = CompletionStatus.DONE
+) -> tuple[str, tuple[Completion, datetime]]:
+    key = str(batch)
+    one = Completion("p", key, "a", status, mode, 1, "digest", "settings", f"p.{key}.1")
+    return key, (one, NOW - timedelta(days=days))
+
+
+def test_old_full_batches_behind_a_newer_one_expire_in_the_order_of_their_keys() -> None:
+    history = dict(done(batch, LoadMode.REPLACE, 400 - batch) for batch in (8, 9, 10, 11))
+    assert expired(pipeline(), history, NOW) == ["8", "9", "10"]
+
+
+def test_what_is_younger_than_the_replay_window_stays() -> None:
+    history = dict([done(1, LoadMode.REPLACE, 91), done(2, LoadMode.REPLACE, 89), done(3, LoadMode.REPLACE, 1)])
+    assert expired(pipeline(), history, NOW) == ["1"]
+    assert expired(pipeline(keep="7d"), history, NOW) == ["1", "2"]
+
+
+@pytest.mark.parametrize("mode", [LoadMode.MERGE, LoadMode.APPEND])
+def test_batches_that_add_up_stay_back_to_the_newest_full_one(mode: LoadMode) -> None:
+    history = dict(done(batch, mode, 900 - batch) for batch in (1, 2, 3))
+    assert expired(pipeline(), history, NOW) == []
+    history |= dict([done(2, LoadMode.REPLACE, 800)])
+    assert expired(pipeline(), history, NOW) == ["1"]
+
+
+def test_a_full_batch_that_was_stepped_over_makes_nothing_dispensable() -> None:
+    history = dict([done(1, LoadMode.REPLACE, 900), done(2, LoadMode.REPLACE, 800, CompletionStatus.SUPERSEDED)])
+    assert expired(pipeline(), history, NOW) == []
