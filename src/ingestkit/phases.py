@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,7 @@ class Active:
             stop=session.stop,
             progress=session.progress,
             threads=session.jobs,
-            memory_limit=session.settings.memory_limit,
+            memory_limit=_share(session.settings.memory_limit, min(session.jobs, len(self.models))),
             facts={"previous_rows": self.previous_rows},
         )
 
@@ -627,3 +628,12 @@ def previous_rows(session: Session, before: str) -> dict[str, int]:
         if model not in newest or order(newest[model].batch) < order(batch):
             newest[model] = completion
     return {model: one.counts.valid for model, one in newest.items() if one.counts.valid is not None}
+
+
+def _share(limit: str, among: int) -> str:
+    """An equal part of a memory limit for each of so many models side by side."""
+    match = re.fullmatch(r"([0-9.]+)([A-Za-z]+)", limit)
+    assert match is not None
+    return (
+        f"{float(match[1]) / among:.0f}{match[2]}" if match[2][0] == "M" else f"{float(match[1]) / among:.3f}{match[2]}"
+    )

@@ -25,6 +25,7 @@ from ingestkit.session import Session
 from ingestkit.settings import Connection, DuckdbConnection, LocalConnection, PipelineSettings, Settings
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.shapes import checked
+from ingestkit.states.owner import Owner
 
 if TYPE_CHECKING:
     from ingestkit.states.engine import StateDatabase
@@ -157,8 +158,8 @@ class Project:
     def open(self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None = None) -> Session:
         """A pipeline with everything it names, opened."""
         config = self.config(self.pipeline(name).settings)
-        scratch = self.root / self.settings.scratch
-        for folder in (self.folder, scratch):
+        scratch = self.root / self.settings.scratch / Owner.here().tag()
+        for folder in (self.folder, scratch.parent):
             try:
                 make_folder(folder)
             except OSError as error:

@@ -1,8 +1,10 @@
 """What every command does first: write into the state what a dead process had finished, and tidy its debris."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 from ingestkit import steps
 from ingestkit.errors import StateError
@@ -11,6 +13,7 @@ from ingestkit.model import Sidecar
 from ingestkit.session import Session
 from ingestkit.states import decisions, runs
 from ingestkit.states.lease import Lease
+from ingestkit.states.owner import Owner
 from ingestkit.states.queue import PendingRecord
 
 
@@ -31,6 +34,7 @@ def recover(session: Session, lease: Lease) -> None:
             runs.interrupt_stages(conn, run.run_id, held, lease.token, now)
     steps.reached("recover.adopted")
     copy_decisions(session, lease)
+    remove_scratch(session.scratch, lease.owner)
     for model in lease.models:
         session.lake.remove_inflight(session.pipeline.name, model, lease.token)
 
@@ -81,6 +85,15 @@ def _give_floors(session: Session, lease: Lease) -> None:
                 by="ingestkit",
                 at=session.clock.now(),
             )
+
+
+def remove_scratch(mine: Path, owner: Owner) -> None:
+    """Remove what processes of this machine that are gone left in scratch."""
+    if not mine.parent.is_dir():
+        return
+    for folder in mine.parent.iterdir():
+        if owner.ended(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_decisions(session: Session, lease: Lease) -> None:

@@ -1,13 +1,14 @@
 """Who holds a lease: which process on which machine, and whether it is certain that it is dead."""
 
 import os
+import re
 import secrets
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ingestkit.model import Json
+from ingestkit.model import Json, sha256_of
 
 PROC = Path("/proc")
 
@@ -44,6 +45,18 @@ class Owner:
             pass
         stat = _stat(self.pid)
         return stat is not None and _started(stat) != self.started
+
+    def tag(self) -> str:
+        """The process as a folder's name; `ended` reads it back."""
+        machine = sha256_of([self.host, self.boot, self.pid_namespace])[:12]
+        return f"{machine}-{self.pid}-{self.started}"
+
+    def ended(self, tag: str) -> bool:
+        """Whether a tag is of a process of this machine that is certainly gone."""
+        match = re.fullmatch(r"([0-9a-f]{12})-(\d+)-(\d+)", tag)
+        if match is None or self.tag().split("-")[0] != match[1]:
+            return False
+        return replace(self, pid=int(match[2]), started=int(match[3])).is_dead()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
