@@ -628,7 +628,7 @@ class WarehouseContract:
         warehouse.evolve(table, columns, LINEAGE)
         row = ("1", "2", "3", "4", "5", "6", "7")
         for number, mode in enumerate(LoadMode, start=1):
-            folder = tmp_path / "it's [a] b=c * d?"
+            folder = tmp_path / "it's [a] * d?" / "n=8"
             file = write_valid(folder / f"x'{number}[1].parquet", columns, [row])
             work = replace(load((file,), mode, generation=number), columns=columns, table=table, key=key)
             if mode is LoadMode.MERGE:

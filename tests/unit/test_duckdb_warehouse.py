@@ -384,9 +384,12 @@ def test_a_file_that_may_not_be_written_is_named(warehouse: DuckdbWarehouse) -> 
         warehouse.check()
 
 
-def test_a_file_that_cannot_grow_is_named_and_keeps_what_it_had(warehouse: DuckdbWarehouse, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "limit"), [(400_000, 1_500_000), (10, 100)], ids=["in the rows", "in the log"])
+def test_a_file_that_cannot_grow_is_named_and_keeps_what_it_had(
+    warehouse: DuckdbWarehouse, tmp_path: Path, rows: int, limit: int
+) -> None:
     ready(warehouse, "hcp")
-    file = write_valid(tmp_path / "a.parquet", PERSON, [(str(number), str(number * 7)) for number in range(400_000)])
+    file = write_valid(tmp_path / "a.parquet", PERSON, [(str(number), str(number * 7)) for number in range(rows)])
     script = f"""
         import resource, signal
         from pathlib import Path
@@ -397,7 +400,7 @@ def test_a_file_that_cannot_grow_is_named_and_keeps_what_it_had(warehouse: Duckd
         from tests.contracts.warehouse import load, publication
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         path, scratch = Path({str(warehouse.path)!r}), Path({str(warehouse.scratch)!r})
         warehouse = DuckdbWarehouse(path, "main", 10.0, "300MiB", 2, SystemClock(), None, scratch)
         file = ValidFile(Path({str(file.path)!r}), {file.source_file!r}, {file.file_id!r}, {file.rows})
@@ -419,7 +422,7 @@ def test_a_file_that_cannot_grow_is_named_and_keeps_what_it_had(warehouse: Duckd
     assert warehouse.query("SELECT count(*) FROM hcp") == [(0,)]
     assert warehouse.receipts(PIPELINE) == ()
     warehouse.publish(publication(load((file,))))
-    assert warehouse.query("SELECT count(*) FROM hcp") == [(400_000,)]
+    assert warehouse.query("SELECT count(*) FROM hcp") == [(rows,)]
 
 
 def test_a_conflict_that_does_not_end_is_told(
