@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from ingestkit.errors import ConfigError, Interrupted
 from ingestkit.lake import Lake, Place
 from ingestkit.model import sha256_of
 from ingestkit.ports import Source, TargetColumn, Warehouse
-from ingestkit.settings import Model, PipelineSettings
+from ingestkit.settings import LINEAGE, Model, PipelineSettings
 
 VALIDATE_VERSION = 1
 """Raised when validate would make other artifacts from the same raw bytes and settings."""
@@ -51,12 +52,8 @@ class Pipeline:
 
     def lineage(self) -> tuple[str, ...]:
         wanted = self.settings.lineage
-        return (
-            "_batch",
-            *(("_run_id",) if wanted.run_id else ()),
-            *(("_source_file",) if wanted.source_file else ()),
-            *(("_record_no",) if wanted.record_no else ()),
-        )
+        chosen = (True, wanted.run_id, wanted.source_file, wanted.record_no)
+        return tuple(compress(LINEAGE, chosen))
 
     def columns(self, model: str) -> tuple[TargetColumn, ...]:
         return tuple(TargetColumn(name, column.type) for name, column in self.model(model).columns.items())

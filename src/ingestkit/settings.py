@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestkit.model import LoadMode
 
+LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -120,6 +121,17 @@ class Model(Section):
     allow_empty: bool = False
     csv: Dialect = Dialect()
     columns: dict[str, Column] = Field(min_length=1)
+
+    @field_validator("columns")
+    @classmethod
+    def names_differ(cls, columns: dict[str, Column]) -> dict[str, Column]:
+        """Warehouses take names without regard to case, and lineage columns have theirs."""
+        taken = {name: f"the lineage column {name}" for name in LINEAGE}
+        for name in columns:
+            if (other := taken.get(name.casefold())) is not None:
+                raise ValueError(f"column {name!r} has the name of {other}; case does not tell them apart")
+            taken[name.casefold()] = f"column {name!r}"
+        return columns
 
     @model_validator(mode="after")
     def keys_are_columns(self) -> "Model":
