@@ -1,5 +1,6 @@
 """Before work: every system answers, and target and state speak of the same history."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,8 +97,10 @@ def _agrees(session: Session) -> None:
 
 def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> None:
     """An embedded warehouse whose file is gone is seen at once, even when there is nothing to do."""
-    if newest and not session.warehouse.present():
-        raise _deleted(session, ", ".join(sorted(newest)))
+    file = session.warehouse_file
+    if not newest or file is None or os.access(file, os.F_OK) or session.warehouse.present():
+        return
+    raise _deleted(session, ", ".join(sorted(newest)))
 
 
 def newest_done(session: Session, models: Sequence[str]) -> dict[str, Completion]:

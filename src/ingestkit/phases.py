@@ -51,7 +51,7 @@ from ingestkit.observe import logging
 from ingestkit.pipeline import RunContext
 from ingestkit.session import Session
 from ingestkit.settings import Retry
-from ingestkit.stages import clean, extract, gate, load, validate
+from ingestkit.stages import clean, extract, gate, load
 from ingestkit.states import ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.queue import PendingRecord
@@ -177,7 +177,7 @@ def _validate(active: Active, model: str) -> None:
         if model in active.unit.newer:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
-        return validate.validate(active.context(), model, candidates, active.artifacts(model), again=again)
+        return active.session.validate(active.context(), model, candidates, active.artifacts(model), again=again)
 
     _perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from ingestkit.lake import Lake
 from ingestkit.layers import Origin
 from ingestkit.model import Json, sha256_of
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
-from ingestkit.ports import Source, Store, Warehouse
+from ingestkit.ports import Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import Connection, DuckdbConnection, LocalConnection, PipelineSettings, Settings
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=BaseModel)
 Found = TypeVar("Found")
 
-# What a `type` in the configuration stands for; imported when something of that type is opened.
+# What a `type` in the configuration stands for; imported when something of that type is opened. Those with an engine
+# of their own, and the stage that has one, are imported when they are first used.
 SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
 STORES = {"local": "ingestkit.stores.local:LocalStore"}
 WAREHOUSES = {"duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
+STAGES = {"validate": "ingestkit.stages.validate:validate"}
 
 
 def find(start: Path) -> Path:
@@ -199,7 +201,8 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         config_hash=sha256_of(config),
         source=_source(root, connections[asked.connection], asked, settings),
         lake=Lake(_store(root, connections[settings.lake])),
-        warehouse=_warehouse(root, connections[settings.warehouse], shared),
+        **_warehouse(root, connections[settings.warehouse], shared),
+        validate=partial(_called, STAGES, "validate"),
         reopen=partial(_session, secrets, shared),
     )
 
@@ -222,10 +225,13 @@ def _store(root: Path, connection: Connection) -> Store:
             raise _unfit("lake", connection)
 
 
-def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Warehouse:
+def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) -> dict[str, Any]:
     match connection:
         case DuckdbConnection():
-            made: Warehouse = registered(WAREHOUSES, connection.type)(
+            opened = partial(
+                _called,
+                WAREHOUSES,
+                connection.type,
                 path=root / connection.path,
                 schema=connection.schema_,
                 lock_timeout=connection.lock_timeout.total_seconds(),
@@ -235,7 +241,7 @@ def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) ->
                 progress=shared["progress"],
                 scratch=shared["scratch"],
             )
-            return made
+            return {"open_warehouse": cache(opened), "warehouse_file": root / connection.path}
         case _:
             raise _unfit("warehouse", connection)
 
@@ -248,6 +254,11 @@ def registered(registry: Mapping[str, str], kind: str) -> Any:
     """The class a registry names, imported now and not before."""
     module, name = registry[kind].split(":")
     return getattr(import_module(module), name)
+
+
+def _called(registry: Mapping[str, str], kind: str, *given: Any, **named: Any) -> Any:
+    """What a registry names, called; imported now and not before."""
+    return registered(registry, kind)(*given, **named)
 
 
 def below_root(url: str, root: Path) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ingestkit.lake import Lake
-from ingestkit.model import Json
-from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
+from ingestkit.model import Artifact, FileVersion, Json, Work
+from ingestkit.pipeline import Clock, Pipeline, Progress, RunContext, Stop
 from ingestkit.ports import Mirror, Source, Warehouse
 from ingestkit.settings import Settings
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     # Commands that open nothing do not pay for the state's libraries.
     from ingestkit.states.engine import StateDatabase
     from ingestkit.states.queue import PendingQueue
+
+
+class Validate(Protocol):
+    def __call__(
+        self, ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact], *, again: bool
+    ) -> Work:
+        """Validate the whole file set of a model, making only what `known` lacks, or everything `again`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,12 @@ class Session:
     config_hash: str
     source: Source = field(repr=False)
     lake: Lake = field(repr=False)
-    warehouse: Warehouse = field(repr=False)
+    open_warehouse: Callable[[], Warehouse] = field(repr=False)
+    """Gives the warehouse. Its engine is imported at the first call: a run that finds nothing new does without."""
+    warehouse_file: Path | None
+    """The file of an embedded warehouse, which can be looked at without its engine."""
+    validate: Validate = field(repr=False)
+    """The stage that brings an engine with it, imported at its first call too."""
     state: StateDatabase = field(repr=False)
     queue: PendingQueue = field(repr=False)
     mirror: Mirror = field(repr=False)
@@ -44,3 +57,7 @@ class Session:
     jobs: int
     reopen: Callable[[Json], Session] = field(repr=False)
     """The same session for the configuration a run row kept: its own source, lake and warehouse, all else the same."""
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return self.open_warehouse()
