@@ -413,7 +413,7 @@ class WarehouseContract:
         warehouse.publish(publication(load((file,)), load((file,), model="hco"), judge=judge))
         assert list(judge.seen) == ["hco", "hcp"]
 
-    @pytest.mark.parametrize("step", ["load.begun", "load.rows_written", "load.before_commit"])
+    @pytest.mark.parametrize("step", ["load.fenced", "load.rows_written", "load.before_commit"])
     def test_an_end_before_commit_leaves_nothing(
         self, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:

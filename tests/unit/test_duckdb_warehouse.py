@@ -177,7 +177,7 @@ def test_a_file_made_meanwhile_is_kept(warehouse: DuckdbWarehouse, monkeypatch: 
     assert names_in(warehouse.path.parent) == ["warehouse.duckdb"]
 
 
-@pytest.mark.parametrize("step", ["load.begun", "load.rows_written", "load.before_commit", "load.committed"])
+@pytest.mark.parametrize("step", ["load.fenced", "load.rows_written", "load.before_commit", "load.committed"])
 @pytest.mark.parametrize("mode", list(LoadMode))
 def test_a_kill_leaves_all_of_a_publication_or_nothing(
     warehouse: DuckdbWarehouse, tmp_path: Path, step: str, mode: LoadMode

@@ -49,7 +49,7 @@ def publish(connection: Connection, schema: str, publication: Publication, at: d
     loads = sorted(publication.loads, key=lambda load: load.intent.model)
     for load in loads:
         raise_fence(connection, schema, publication, load)
-    steps.reached("load.begun")
+    steps.reached("load.fenced")
     standing = {load.intent.model: standing_receipt(connection, schema, publication, load) for load in loads}
     stand: dict[str, Receipt] = {}
     for load in loads:
