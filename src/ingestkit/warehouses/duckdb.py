@@ -71,6 +71,7 @@ class DuckdbWarehouse:
 
     def check(self) -> None:
         """Make the file and the fence and receipt tables where they are missing, and prove that it can be written."""
+        self._tidy()
         if not self.present():
             self._create()
         if not (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.R_OK | os.W_OK)):
@@ -212,6 +213,14 @@ class DuckdbWarehouse:
                 beside.unlink(missing_ok=True)
                 beside.with_name(f"{beside.name}.wal").unlink(missing_ok=True)
 
+    def _tidy(self) -> None:
+        """Remove what processes that died while making the file left beside it."""
+        with translated(self.path):
+            for left in self.path.parent.iterdir() if self.path.parent.is_dir() else ():
+                match = re.fullmatch(rf"\.{re.escape(self.path.name)}\.(\d+)\.[0-9a-f]{{8}}\.new(\.wal)?", left.name)
+                if match is not None and not _runs(int(match[1])):
+                    left.unlink(missing_ok=True)
+
     def _transacted(self, connection: Connection, work: Callable[[], Result]) -> Result:
         """Do `work` in one transaction; one in conflict with another of this process begins again."""
         until: datetime = self.clock.now() + timedelta(seconds=self.lock_timeout)
@@ -263,6 +272,16 @@ def holder_of(error: duckdb.IOException) -> str:
     """The process that holds the file's lock, as DuckDB names it."""
     found = re.search(r"\(PID (\d+)\)", str(error))
     return f"process {found[1]}" if found else "another process"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def sync_file(path: Path) -> None:
