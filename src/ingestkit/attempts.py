@@ -67,14 +67,14 @@ def open_skipped(session: Session, lease: Lease, run_id: str | None) -> Run:
     now = session.clock.now()
     with lease.transaction() as conn:
         attempt = runs.next_attempt(conn, session.pipeline.name, None)
-        run_id = run_id or f"{session.pipeline.name}.none.{attempt}"
-        known = runs.run(conn, run_id)
+        known = runs.named(conn, session.pipeline.name, run_id) if run_id is not None else None
         if known is not None:
-            runs.update_run(conn, run_id, retry=known.retry + 1, touched_at=now)
+            runs.update_run(conn, known.run_id, retry=known.retry + 1, touched_at=now)
             return known
+        invocation = run_id or f"{session.pipeline.name}.none.{attempt}"
         new = Run(
-            run_id=run_id,
-            invocation=run_id,
+            run_id=_free_id(conn, invocation),
+            invocation=invocation,
             pipeline=session.pipeline.name,
             batch=None,
             attempt=attempt,
@@ -90,7 +90,7 @@ def open_skipped(session: Session, lease: Lease, run_id: str | None) -> Run:
             token=lease.token,
         )
         runs.insert_run(conn, new, now, lease.owner.shown())
-        runs.close_run(conn, new, RunStatus.SKIPPED, now, phases_pending=[])
+        runs.close_run(conn, new, RunStatus.SKIPPED, now)
     return replace(new, status=RunStatus.SKIPPED)
 
 
@@ -199,8 +199,8 @@ def fail(session: Session, lease: Lease, run: Run, error: str, exit_code: int) -
 
 def find(session: Session, run_id: str) -> Run:
     with session.state.read() as conn:
-        found = runs.run(conn, run_id)
-    if found is None or found.pipeline != session.pipeline.name:
+        found = runs.named(conn, session.pipeline.name, run_id)
+    if found is None:
         raise UsageError(
             f"pipeline {session.pipeline.name} has no run {run_id!r}",
             hint=f"ingestkit runs list {session.pipeline.name}",

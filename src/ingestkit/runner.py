@@ -60,7 +60,7 @@ def run(session: Session, options: RunOptions) -> Outcome:
 def stage(session: Session, wanted: Stage, options: RunOptions) -> Outcome:
     """Do one stage of one run, for a scheduler that calls them one by one."""
     try:
-        return _stage(_for_stored(session, options.run_id), wanted, options)
+        return _stage(session, wanted, options)
     except LeaseHeld as held:
         return _locked(session, wanted.value, options, held)
 
@@ -114,7 +114,7 @@ def _run(session: Session, options: RunOptions) -> Outcome:
 
 
 def _stage(session: Session, wanted: Stage, options: RunOptions) -> Outcome:
-    with holding(session, session.pipeline.check_models(options.models), wanted.value, options.if_locked) as lease:
+    with holding(session, _models_to_hold(session, wanted, options), wanted.value, options.if_locked) as lease:
         stopped = _paused(session, wanted.value)
         if stopped is not None:
             return stopped
@@ -176,13 +176,22 @@ def _paused(session: Session, command: str) -> Outcome | None:
     return None
 
 
-def _for_stored(session: Session, run_id: str | None) -> Session:
+def _models_to_hold(session: Session, wanted: Stage, options: RunOptions) -> tuple[str, ...]:
+    """A stage holds the models of its run, so that the stages of another run may go on beside it."""
+    if options.models:
+        return session.pipeline.check_models(options.models)
+    meant = _run_of(session, session.pipeline.models, options.run_id)
+    if meant is not None and meant.status is RunStatus.OPEN:
+        return tuple(sorted(meant.models))
+    named = meant is not None and options.run_id is not None and meant.status is not RunStatus.SKIPPED
+    if meant is None or (wanted is Stage.EXTRACT and not named):
+        return session.pipeline.check_models(())
+    return tuple(sorted(set(meant.models) & set(session.pipeline.models)))
+
+
+def _as_kept(session: Session, known: Run) -> Session:
     """Stages of an open run use the configuration kept in its row."""
-    if run_id is None:
-        return session
-    with session.state.read() as conn:
-        known = runs.run(conn, run_id)
-    if known is None or known.status is not RunStatus.OPEN or known.config_hash == session.config_hash:
+    if known.status is not RunStatus.OPEN or known.config_hash == session.config_hash:
         return session
     return session.reopen(known.config)
 
@@ -343,12 +352,14 @@ def _stale(session: Session) -> tuple[str, ...]:
 
 
 def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outcome:
-    known = _run_of(session, lease, options.run_id)
+    known = _run_of(session, lease.models, options.run_id)
     if known is not None and known.status in (RunStatus.SUCCESS, RunStatus.SUCCESS_WITH_REJECTS):
         if options.force:
             return _again(session, lease, known, Stage.EXTRACT)
         if options.run_id is not None:
             return _said_done(session, known, Stage.EXTRACT)
+    if known is not None and options.run_id is None and (options.take_over or known.status is not RunStatus.OPEN):
+        # Nobody named it: what is done, has failed or is taken over is followed by another attempt.
         known = None
     if known is None or known.status is RunStatus.SKIPPED:
         found = _waiting(session, lease, replace(options, limit=1))
@@ -356,6 +367,7 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
             idle = attempts.open_skipped(session, lease, options.run_id)
             return replace(_nothing(session, lease, "extract", found, []), run_ids=(idle.run_id,))
         unit = found.units[0]
+        _refuse_open(session, unit, options)
         check(session, lease, fetching=_bytes(unit))
         if known is not None and options.run_id is not None:
             known = attempts.fill_skipped(session, lease, known, unit.batch, unit.models)
@@ -364,6 +376,7 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
                 session, lease, unit.batch, unit.models, kind="stage", command="extract", invocation=options.run_id
             )
         return _one_stage(_active(session, lease, known, unit), Stage.EXTRACT)
+    session = _as_kept(session, known)
     if options.force:
         return _again(session, lease, known, Stage.EXTRACT)
     check(session, lease)
@@ -378,7 +391,7 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
 
 
 def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOptions) -> Outcome:
-    known = _run_of(session, lease, options.run_id)
+    known = _run_of(session, lease.models, options.run_id)
     if known is None:
         what = "run" if options.run_id is None else f"run {options.run_id!r}"
         raise UsageError(
@@ -388,17 +401,19 @@ def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOpti
     if known.status is RunStatus.SKIPPED:
         told = f"run {known.run_id} found nothing waiting: nothing to {wanted}"
         return Outcome(wanted.value, session.pipeline.name, "nothing new", told, run_ids=(known.run_id,))
+    session = _as_kept(session, known)
     closed = known.status in (RunStatus.SUCCESS, RunStatus.SUCCESS_WITH_REJECTS)
     if options.force and wanted is not Stage.CLEAN:
         return _again(session, lease, known, wanted)
     if closed and wanted is not Stage.CLEAN:
         return _said_done(session, known, wanted)
-    _refuse_before_predecessor(session, known, wanted)
+    models = _models_of(session, known, lease)
+    _refuse_before_predecessor(session, known, models, wanted)
     if wanted is Stage.LOAD:
         check(session, lease, rebuilding=known.kind == "restore")
     if wanted is not Stage.CLEAN:
         known = _opened(session, lease, known, wanted.value, options)
-    models = known.models if closed else _models_of(session, known, lease)
+        models = _models_of(session, known, lease)
     return _one_stage(_active(session, lease, known, _unit_of(session, known, models)), wanted)
 
 
@@ -438,12 +453,20 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
     return Outcome(wanted.value, session.pipeline.name, "done", told, tuple(results), run_ids=(known.run_id,))
 
 
-def _run_of(session: Session, lease: Lease, run_id: str | None) -> Run | None:
+def _refuse_open(session: Session, unit: Unit, options: RunOptions) -> None:
+    """A stage command may be about to go on with the models this one would take."""
+    with session.state.read() as conn:
+        others = [one for one, models in runs.open_runs(conn, session.pipeline.name) if models & set(unit.models)]
+    for other in others:
+        refuse_busy(session, other, take_over=options.take_over)
+
+
+def _run_of(session: Session, models: Sequence[str], run_id: str | None) -> Run | None:
     """The run a stage command means: the one named, the one open, or else the newest."""
     with session.state.read() as conn:
         if run_id is not None:
-            return runs.run(conn, run_id)
-        waiting = [run_ for run_, models in runs.open_runs(conn, session.pipeline.name) if models & set(lease.models)]
+            return runs.named(conn, session.pipeline.name, run_id)
+        waiting = [run_ for run_, theirs in runs.open_runs(conn, session.pipeline.name) if theirs & set(models)]
         if len(waiting) > 1:
             names = ", ".join(one.run_id for one in waiting)
             raise UsageError(f"several runs are open: {names}", hint="name one: --run-id")
@@ -480,14 +503,13 @@ def _touched(session: Session, lease: Lease, known: Run, command: str) -> Run:
     return replace(known, touched_at=now, last_command=command, token=lease.token)
 
 
-def _refuse_before_predecessor(session: Session, known: Run, wanted: Stage) -> None:
+def _refuse_before_predecessor(session: Session, known: Run, here: Sequence[str], wanted: Stage) -> None:
     """A stage before its predecessor is a mistake in the schedule, and says so."""
     before = [one for one in ALL_STAGES if ALL_STAGES.index(one) < ALL_STAGES.index(wanted)]
     with session.state.read() as conn:
         rows = runs.stages(conn, known.run_id)
     for one in before:
-        models = known.models if one in WORK else ("*",)
-        for model in models:
+        for model in here if one in WORK else ("*",):
             row = rows.get((one, model))
             if row is None or row.status not in (StageStatus.SUCCESS, StageStatus.SKIPPED):
                 what = f"{one} of {model}" if one in WORK else one.value
@@ -508,7 +530,7 @@ def _models_of(session: Session, known: Run, lease: Lease) -> tuple[str, ...]:
         for run_, models in runs.open_runs(conn, session.pipeline.name):
             if run_.run_id == known.run_id:
                 return tuple(sorted(models & set(lease.models)))
-    return known.models
+        return runs.own_models(conn, known.run_id)
 
 
 def _unit_of(session: Session, known: Run, models: tuple[str, ...]) -> Unit:

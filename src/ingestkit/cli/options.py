@@ -40,6 +40,12 @@ def _lock_policy(value: str) -> str:
     return value
 
 
+def _run_name(value: str | None) -> str | None:
+    if value is not None and (not 0 < len(value) <= 250 or "\0" in value):
+        raise typer.BadParameter("a run's id is any text of 1 to 250 characters")
+    return value
+
+
 PipelineName: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="PIPELINE", help="May be left out when the project has exactly one.")
 ]
@@ -49,7 +55,13 @@ OutputFormat: TypeAlias = Annotated[
 ]
 RunId: TypeAlias = Annotated[
     str | None,
-    typer.Option("--run-id", metavar="RUN", help="The run; the same id again is the same run.", show_envvar=False),
+    typer.Option(
+        "--run-id",
+        metavar="RUN",
+        help="The run; the same id again is the same run.",
+        callback=_run_name,
+        show_envvar=False,
+    ),
 ]
 Models: TypeAlias = Annotated[
     list[str] | None,

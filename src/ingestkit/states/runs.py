@@ -140,6 +140,14 @@ def run(conn: sql.Connection, run_id: str) -> Run | None:
     return _run(row) if row else None
 
 
+def named(conn: sql.Connection, pipeline: str, run_id: str) -> Run | None:
+    """The run a caller's id means for a pipeline; where another pipeline was first to use it, the numbered one."""
+    found = run(conn, run_id)
+    if found is not None and found.pipeline == pipeline:
+        return found
+    return next(reversed(of_invocation(conn, pipeline, run_id)), None)
+
+
 def latest_run(conn: sql.Connection, pipeline: str) -> Run | None:
     query = (
         sql.select(pipeline_run)
@@ -326,6 +334,14 @@ def take_models(conn: sql.Connection, run: Run, models: Iterable[str], by: str, 
         close_run(conn, run, RunStatus.SUPERSEDED, now, error=f"taken over by {by}")
 
 
+def own_models(conn: sql.Connection, run_id: str) -> tuple[str, ...]:
+    """The run's models without those another attempt has taken; all of them where it took them all."""
+    query = sql.select(run_model.c.model, run_model.c.status).where(run_model.c.run_id == run_id)
+    found = conn.execute(query.order_by(run_model.c.model)).all()
+    left = tuple(row.model for row in found if row.status != RunStatus.SUPERSEDED.value)
+    return left or tuple(row.model for row in found)
+
+
 def intents(conn: sql.Connection, run_id: str) -> dict[str, tuple[Intent | None, bool]]:
     """What the run means to publish by model, where it is written, and whether it was asked to redo."""
     found: dict[str, tuple[Intent | None, bool]] = {}
@@ -386,7 +402,7 @@ def begin_stage(
 ) -> int:
     """Mark a stage RUNNING, and return its retry number: one more than when it was last begun."""
     before = stages(conn, run.run_id).get((stage, model))
-    number = 0 if before is None else before.retry + (before.status is not StageStatus.PENDING)
+    number = 0 if before is None else before.retry + 1
     values = {
         "run_id": run.run_id,
         "stage": stage.value,
@@ -588,12 +604,15 @@ def batches_with_open_rejects(conn: sql.Connection, pipeline: str, model: str) -
 def note_phases(conn: sql.Connection, run_id: str) -> None:
     """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
     known = stages(conn, run_id)
-    models = conn.execute(sql.select(pipeline_run.c.models).where(pipeline_run.c.run_id == run_id)).scalar() or []
+    models = own_models(conn, run_id)
     groups: dict[str, list[str]] = {"completed": [], "skipped": [], "failed": [], "pending": []}
     for stage in ALL_STAGES:
         expected = 1 if stage in RUN_WIDE else len(models)
-        statuses = [row.status for (name, _), row in known.items() if name is stage]
-        if StageStatus.FAILED in statuses:
+        statuses = [row.status for (name, model), row in known.items() if name is stage and model in (*models, "*")]
+        if not models:
+            # It found nothing waiting.
+            groups["skipped"].append(stage.value)
+        elif StageStatus.FAILED in statuses:
             groups["failed"].append(stage.value)
         elif len(statuses) < expected or UNENDED & set(statuses):
             groups["pending"].append(stage.value)
