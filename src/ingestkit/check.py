@@ -8,7 +8,7 @@ from ingestkit import steps
 from ingestkit.errors import IngestkitError, LakeError, StateError, WarehouseError
 from ingestkit.model import Completion, CompletionStatus, Fence, Receipt
 from ingestkit.session import Session
-from ingestkit.states import runs
+from ingestkit.states import completions, runs
 from ingestkit.states.lease import Lease
 
 
@@ -105,15 +105,13 @@ def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> N
 
 def newest_done(session: Session, models: Sequence[str]) -> dict[str, Completion]:
     with session.state.read() as conn:
-        done = runs.completions(conn, session.pipeline.name)
-    newest: dict[str, Completion] = {}
-    for (batch, model), (completion, _) in done.items():
-        if completion.status is not CompletionStatus.DONE or model not in models:
-            continue
-        order = session.pipeline.order
-        if model not in newest or order(newest[model].batch) < order(batch):
-            newest[model] = completion
-    return newest
+        done = completions.done(conn, session.pipeline.name)
+        full = (key for key, (status, _) in done.items() if status is CompletionStatus.DONE and key[1] in models)
+        newest = completions.newest(full, session.pipeline.order)
+        return {
+            model: runs.completions(conn, session.pipeline.name, batch)[batch, model][0]
+            for model, batch in newest.items()
+        }
 
 
 def _check_room(session: Session, fetching: int) -> None:

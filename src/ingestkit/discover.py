@@ -8,13 +8,12 @@ from datetime import datetime
 
 from ingestkit import steps
 from ingestkit.errors import ContractError, SourceError, UsageError
-from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion, Item, LoadMode
+from ingestkit.model import CompletionStatus, FileStatus, FileVersion, Item, LoadMode
 from ingestkit.ports import Source
 from ingestkit.session import Session
-from ingestkit.states import ledger, rows, runs
+from ingestkit.states import completions, ledger, rows, runs
+from ingestkit.states.completions import Done
 from ingestkit.states.lease import Lease
-
-Done = Mapping[tuple[str, str], tuple[Completion, datetime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def checkpoint(session: Session, done: Done, floors: Mapping[str, str | None]) -
 def discover(session: Session, lease: Lease, *, only: str | None = None, limit: int | None = None) -> Found:
     """All batches waiting for the models of the lease, oldest first, and done ones whose files have changed."""
     with session.state.read() as conn:
-        done = runs.completions(conn, session.pipeline.name)
+        done = completions.done(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     position = checkpoint(session, done, floors)
@@ -161,9 +160,9 @@ def _sort_out(
     return _Plan(open_batches, scan, tuple(late))
 
 
-def _watched(entry: tuple[Completion, datetime] | None, since: datetime) -> bool:
+def _watched(entry: tuple[CompletionStatus, datetime] | None, since: datetime) -> bool:
     """A batch stepped over on purpose is not looked at again; a done one is for as long as `late_scan`."""
-    return entry is not None and entry[0].status is not CompletionStatus.SKIPPED and entry[1] >= since
+    return entry is not None and entry[0] is not CompletionStatus.SKIPPED and entry[1] >= since
 
 
 def _all_done(session: Session, batch: str, models: set[str], floors: Mapping[str, str | None]) -> bool:

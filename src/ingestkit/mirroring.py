@@ -6,7 +6,7 @@ from typing import Any
 from ingestkit.discover import checkpoint
 from ingestkit.errors import IngestkitError, StateError
 from ingestkit.session import Session
-from ingestkit.states import runs
+from ingestkit.states import completions, runs
 from ingestkit.states.mirrors import bring_up
 
 
@@ -15,22 +15,25 @@ def shown(session: Session) -> Mapping[str, Any]:
     name = session.pipeline.name
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, name)
-        done = runs.completions(conn, name)
-        newest = runs.latest_run(conn, name)
-    models: dict[str, dict[str, Any]] = {}
-    for (batch, model), (completion, at) in sorted(done.items(), key=lambda pair: session.pipeline.order(pair[0][0])):
-        models[model] = {
-            "batch": batch,
-            "status": completion.status.value,
-            "generation": completion.generation,
+        done = completions.done(conn, name)
+        newest = completions.newest(done, session.pipeline.order)
+        held = {model: runs.completions(conn, name, batch)[batch, model] for model, batch in newest.items()}
+        last = runs.latest_run(conn, name)
+    models = {
+        model: {
+            "batch": one.batch,
+            "status": one.status.value,
+            "generation": one.generation,
             "at": at.isoformat(),
         }
+        for model, (one, at) in held.items()
+    }
     return {
         "pipeline": name,
         "state_id": row["state_id"] if row else None,
         "checkpoint": checkpoint(session, done, row["floors"] if row else {}),
         "models": models,
-        "run": {"run_id": newest.run_id, "status": newest.status.value, "batch": newest.batch} if newest else None,
+        "run": {"run_id": last.run_id, "status": last.status.value, "batch": last.batch} if last else None,
     }
 
 
@@ -48,7 +51,7 @@ def refuse_empty_state(session: Session) -> None:
     """A state that knows nothing of a pipeline whose mirror does was lost, and must not begin from nothing."""
     name = session.pipeline.name
     with session.state.read() as conn:
-        if runs.latest_run(conn, name) is not None or runs.completions(conn, name):
+        if runs.latest_run(conn, name) is not None or completions.done(conn, name):
             return
     mirrored = session.mirror.read(name)
     if mirrored is None or mirrored.get("run") is None:

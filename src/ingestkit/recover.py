@@ -11,7 +11,7 @@ from ingestkit.errors import StateError
 from ingestkit.lake import HashingWriter, Place, sidecar_name
 from ingestkit.model import Sidecar
 from ingestkit.session import Session
-from ingestkit.states import decisions, runs
+from ingestkit.states import completions, decisions, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.owner import Owner
 from ingestkit.states.queue import PendingRecord
@@ -63,15 +63,12 @@ def _give_floors(session: Session, lease: Lease) -> None:
     """A model first seen now begins where the pipeline stands: what was done before it came is not its work."""
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
-        done = runs.completions(conn, session.pipeline.name)
-    floors: dict[str, str | None] = dict(row["floors"]) if row else {}
-    missing = [model for model in session.pipeline.models if model not in floors]
-    if not missing:
-        return
-    newest: dict[str, str] = {}
-    for batch, model in done:
-        if model in floors:
-            newest[model] = max(newest.get(model, batch), batch, key=session.pipeline.order)
+        floors: dict[str, str | None] = dict(row["floors"]) if row else {}
+        missing = [model for model in session.pipeline.models if model not in floors]
+        if not missing:
+            return
+        done = completions.done(conn, session.pipeline.name)
+    newest = completions.newest((key for key in done if key[1] in floors), session.pipeline.order)
     floor = min(newest.values(), key=session.pipeline.order, default=None)
     with lease.transaction() as conn:
         runs.update_pipeline(conn, session.pipeline.name, floors=floors | dict.fromkeys(missing, floor))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sql
 
@@ -26,7 +27,7 @@ def versions(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> lis
             .where(file_manifest.c.pipeline == pipeline, file_manifest.c.batch.in_(batches[start : start + CHUNK]))
             .order_by(file_manifest.c.path, file_manifest.c.version)
         )
-        found.extend(_file(row) for row in conn.execute(query).mappings())
+        found.extend(_files(conn, query))
     return found
 
 
@@ -36,7 +37,7 @@ def of_path(conn: sql.Connection, pipeline: str, path: str) -> list[FileVersion]
         .where(file_manifest.c.pipeline == pipeline, file_manifest.c.path == path)
         .order_by(file_manifest.c.version)
     )
-    return [_file(row) for row in conn.execute(query).mappings()]
+    return _files(conn, query)
 
 
 def latest(files: Iterable[FileVersion]) -> dict[str, FileVersion]:
@@ -107,10 +108,16 @@ def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> No
         conn.execute(sql.update(artifact).where(artifact.c.path.in_(some)).values(status="removed", at=at))
 
 
-def _file(row: sql.RowMapping) -> FileVersion:
-    fields = dict(row)
-    del fields["at"]
-    return FileVersion(**(fields | {"status": FileStatus(fields["status"])}))
+def _files(conn: sql.Connection, query: sql.Select[Any]) -> list[FileVersion]:
+    names = file_manifest.columns.keys()
+    found = []
+    # A batch of many files is read in every run that looks at it: rows as tuples cost half of rows as mappings.
+    for row in conn.execute(query).fetchall():
+        fields = dict(zip(names, row, strict=True))
+        del fields["at"]
+        fields["status"] = FileStatus(fields["status"])
+        found.append(FileVersion(**fields))
+    return found
 
 
 def _artifact(row: sql.RowMapping) -> Artifact:
