@@ -135,7 +135,9 @@ class FilesSource:
             if self.settings.batches.files:
                 yield place, self.root / place
             else:
-                self._inside(place)
+                # The walk follows no link on its way to a batch, so only the folder itself can lead elsewhere.
+                if (self.root / place).is_symlink():
+                    self._inside(place)
                 yield from self._files(place)
 
     def _files(self, top: str, stamps: dict[str, int] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
