@@ -588,7 +588,7 @@ def waits(settings: Retry) -> Callable[[tenacity.RetryCallState], float]:
 def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator[None]:
     """Past its time the stage is asked to stop at a safe point; past the grace the process records it and ends."""
     timeouts = active.session.pipeline.settings.timeouts
-    limit: timedelta | None = timeouts.model_dump(by_alias=True).get(stage.value)
+    limit: timedelta | None = getattr(timeouts, "validate_" if stage is Stage.VALIDATE else stage.value)
     if limit is None:
         yield
         return
@@ -599,7 +599,7 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
     def give_up() -> None:
         _end_badly(active, stage, models, StageStatus.FAILED, f"{message}, and did not stop when asked")
         attempts.fail(active.session, active.lease, active.run, message, error.exit_code)
-        active.session.stop.abort(error.exit_code)
+        active.session.stop.abort(error)
 
     def ask() -> None:
         active.session.stop.request(lambda: error)

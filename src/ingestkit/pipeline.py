@@ -8,7 +8,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingestkit.errors import ConfigError, Interrupted
+from ingestkit.errors import ConfigError, IngestkitError, Interrupted
 from ingestkit.lake import Lake, Place
 from ingestkit.model import sha256_of
 from ingestkit.ports import Source, TargetColumn, Warehouse
@@ -95,7 +95,7 @@ class Clock(Protocol):
 class Stop:
     """A request to end at the next safe point; a signal, a time-out or a lost lease makes it."""
 
-    def __init__(self, end_process: Callable[[int], None] | None = None) -> None:
+    def __init__(self, end_process: Callable[[IngestkitError], None] | None = None) -> None:
         self._requested = threading.Event()
         self._reason: Callable[[], Exception] | None = None
         self._end_process = end_process
@@ -115,10 +115,10 @@ class Stop:
         if self._requested.is_set():
             raise self._reason() if self._reason else Interrupted("stopped", exit_code=130)
 
-    def abort(self, exit_code: int) -> None:
+    def abort(self, error: IngestkitError) -> None:
         """End the process, for one that did not come to a safe point when it was asked to."""
         if self._end_process is not None:
-            self._end_process(exit_code)
+            self._end_process(error)
 
     def wait(self, seconds: float) -> None:
         """Sleep, unless asked to stop; then raise."""

@@ -209,6 +209,7 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
         raise
     except IngestkitError as error:
         attempts.fail(active.session, active.lease, active.run, error.message, error.exit_code)
+        _stale(active.session)
         show(active.session)
         raise
     steps.reached("run.done")

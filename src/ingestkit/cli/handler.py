@@ -132,6 +132,14 @@ def _end_now(number: int) -> None:
     os._exit(128 + number)
 
 
+def end_with(said: Globals, error: IngestkitError) -> None:
+    """Tell an error and end the process, for work that did not stop when it was asked to."""
+    if sys.stderr.isatty():
+        os.write(2, SHOW_CURSOR)
+    report(error.message, said, hint=error.hint, exit_code=error.exit_code)
+    os._exit(error.exit_code)
+
+
 def _ended(result: object) -> int:
     return result if isinstance(result, int) else 0
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def working(
     from ingestkit.cli import progress
     from ingestkit.pipeline import Stop
 
-    loaded, stop = project_of(ctx), Stop(os._exit)
+    loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
         yield from _opened(loaded, pipeline_name(loaded, name, run_id), stop, told, jobs)
 

@@ -22,6 +22,7 @@ from ingestkit.model import (
 from ingestkit.states import rows
 from ingestkit.states.tables import (
     completion,
+    decision,
     pipeline_run,
     pipeline_stage,
     quarantine,
@@ -140,6 +141,11 @@ def run(conn: sql.Connection, run_id: str) -> Run | None:
     return _run(row) if row else None
 
 
+def ids(conn: sql.Connection, pipeline: str) -> set[str]:
+    """The ids of all runs of a pipeline."""
+    return set(conn.execute(sql.select(pipeline_run.c.run_id).where(pipeline_run.c.pipeline == pipeline)).scalars())
+
+
 def named(conn: sql.Connection, pipeline: str, run_id: str) -> Run | None:
     """The run a caller's id means for a pipeline; where another pipeline was first to use it, the numbered one."""
     found = run(conn, run_id)
@@ -215,11 +221,15 @@ def next_attempt(conn: sql.Connection, pipeline: str, batch: str | None) -> int:
 
 
 def failures_in_a_row(conn: sql.Connection, pipeline: str, at_most: int) -> int:
-    """How many of the newest closed runs failed, one after another, counted up to `at_most`."""
+    """How many of the newest closed runs failed, one after another since a person last resumed, up to `at_most`."""
+    resumed = conn.execute(
+        sql.select(sql.func.max(decision.c.at)).where(decision.c.pipeline == pipeline, decision.c.kind == "resume")
+    ).scalar()
     query = (
         sql.select(pipeline_run.c.status)
         .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.ended_at.is_not(None))
         .where(pipeline_run.c.status.not_in([RunStatus.SKIPPED.value, RunStatus.SUPERSEDED.value]))
+        .where(*(() if resumed is None else (pipeline_run.c.ended_at > resumed,)))
         .order_by(pipeline_run.c.ended_at.desc())
         .limit(at_most)
     )

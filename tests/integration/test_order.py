@@ -1,0 +1,194 @@
+from tests.integration.world import BREAKS, FIRST, SECOND, THIRD, World, batches_of
+
+BAD = {"20260108/a.csv": BREAKS}
+
+
+def test_batches_are_done_in_order_oldest_first(world: World) -> None:
+    world.drop(THIRD, FIRST, SECOND)
+    assert batches_of(world.does("run")) == ["20260101", "20260108", "20260115"]
+    assert world.checkpoint() == "20260115"
+
+
+def test_numbers_sort_as_numbers(world: World) -> None:
+    world.set_up({"source.batches": {"folders": r"(?P<batch>\d+)", "kind": "integer"}})
+    world.drop({f"{number}/a.csv": "id,n\n1,1\n" for number in (9, 10, 100)})
+    assert batches_of(world.does("run")) == ["9", "10", "100"]
+    world.drop({"11/a.csv": "id,n\n1,1\n"})
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_a_failing_batch_stops_those_behind_it(world: World) -> None:
+    world.drop(FIRST, SECOND, THIRD, BAD)
+    said = world.refused(5, "run")
+    assert "20260108/a.csv: 3 of 3 records (100.0 %) break the contract" in said
+    assert world.run_statuses() == {"p.20260101.1": "SUCCESS", "p.20260108.1": "FAILED"}
+    assert world.checkpoint() == "20260101"
+    assert world.table("b", "id") == [("x",), ("y",)]
+    world.refused(5, "run")
+    assert world.run_statuses()["p.20260108.2"] == "FAILED"
+
+
+def test_a_corrected_file_lets_the_others_follow(world: World) -> None:
+    world.drop(FIRST, SECOND, THIRD, BAD)
+    world.refused(5, "run")
+    world.drop(SECOND)
+    assert batches_of(world.does("run")) == ["20260108", "20260115"]
+    assert world.checkpoint() == "20260115"
+    assert world.table("a", "id", "n") == [("1", 12), ("4", 40)]
+
+
+def test_a_batch_can_be_stepped_over(world: World) -> None:
+    world.drop(FIRST, SECOND, THIRD, BAD)
+    world.refused(5, "run")
+    world.does("skip", "p", "--batch", "20260108", "--reason", "broken at the source", "--by", "Zoë")
+    assert batches_of(world.does("run")) == ["20260115"]
+    assert world.checkpoint() == "20260115"
+    assert world.completions()["20260108", "b"] == "skipped"
+    assert set(world.statuses("--batch", "20260108").values()) == {"skipped"}
+    [decision] = [one for one in world.does("state", "show")["decisions"] if one["kind"] == "skip"]
+    assert (decision["by"], decision["reason"]) == ("Zoë", "broken at the source")
+    copies = [path.read_text() for path in (world.root / "lake/_decisions/p").iterdir()]
+    assert any("broken at the source" in copy for copy in copies)
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_a_done_batch_cannot_be_stepped_over(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    assert "is done already" in world.refused(2, "skip", "p", "--batch", "20260101", "--reason", "x")
+
+
+def test_limit_takes_at_most_so_many(world: World) -> None:
+    world.drop(FIRST, SECOND, THIRD)
+    assert batches_of(world.does("run", "--limit", "2")) == ["20260101", "20260108"]
+    assert batches_of(world.does("run", "--limit", "2")) == ["20260115"]
+
+
+def test_a_batch_takes_its_turn(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    said = world.refused(2, "run", "--batch", "20260108")
+    assert "batch 20260101 waits before 20260108" in said
+    assert batches_of(world.does("run", "--batch", "20260101")) == ["20260101"]
+    assert "the source has no batch '20269999'" in world.refused(2, "run", "--batch", "20269999")
+
+
+def test_models_are_completed_each_for_itself_and_the_checkpoint_waits_for_all(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run", "--model", "a")
+    assert world.completions() == {("20260101", "a"): "done", ("20260108", "a"): "done"}
+    assert world.checkpoint() is None
+    world.does("run", "--model", "b", "--limit", "1")
+    assert world.checkpoint() == "20260101"
+    world.does("run")
+    assert world.checkpoint() == "20260108"
+    assert len(world.completions()) == 4
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_a_model_that_is_none_is_refused_with_those_there_are(world: World) -> None:
+    assert "has no model 'c'; it has a, b" in world.refused(3, "run", "--model", "c")
+
+
+def test_a_model_added_later_begins_after_the_checkpoint(world: World) -> None:
+    world.drop(FIRST, {"20260101/c.csv": "id\n1\n"})
+    world.does("run")
+    world.set_up({"models.c": {"key": ["id"], "columns": {"id": {}}}})
+    assert world.does("run")["status"] == "nothing new"
+    world.drop(SECOND, {"20260108/c.csv": "id\n2\n"})
+    world.does("run")
+    assert world.table("c", "id", "_batch") == [("2", "20260108")]
+    assert world.checkpoint() == "20260108"
+    [decision] = world.does("state", "show")["decisions"]
+    assert (decision["kind"], decision["by"]) == ("set", "ingestkit")
+
+
+def test_an_older_folder_that_comes_late_is_reported_and_not_loaded(world: World) -> None:
+    world.drop(FIRST, THIRD)
+    world.does("run")
+    world.drop(SECOND)
+    ended = world.call("run")
+    assert ended.code == 0
+    assert "batch 20260108 came after newer ones were done and is not loaded" in ended.err
+    assert not any(batch == "20260108" for batch, _ in world.completions())
+    world.set_up({"source.late": "load"})
+    world.does("run")
+    assert world.completions()["20260108", "a"] == "superseded"
+    assert world.completions()["20260108", "b"] == "done"
+    assert world.table("a", "id", "n") == [("1", 12), ("4", 40)]
+    assert world.table("b", "id", "_batch") == [("x", "20260115"), ("y", "20260101"), ("z", "20260108")]
+    assert world.checkpoint() == "20260115"
+
+
+def test_a_pipeline_is_paused_and_resumed(world: World) -> None:
+    world.drop(FIRST)
+    world.does("pause", "p", "--reason", "audit", "--by", "Zoë")
+    for command in ("run", "extract"):
+        answer = world.does(command)
+        assert (answer["status"], "paused by Zoë" in answer["message"]) == ("paused", True)
+    assert world.run_statuses() == {}
+    world.does("resume", "p", "--reason", "over")
+    assert world.does("run")["status"] == "done"
+
+
+def test_a_pipeline_that_fails_again_and_again_is_held(world: World) -> None:
+    world.set_up({"retry.hold_after": 2})
+    world.drop(FIRST, {"20260101/a.csv": BREAKS})
+    world.refused(5, "run")
+    world.refused(5, "run")
+    answer = world.does("run")
+    assert (answer["status"], "2 runs failed in a row" in answer["message"]) == ("held", True)
+    assert len(world.run_statuses()) == 2
+    world.drop(FIRST)
+    assert world.does("run")["status"] == "held"
+    world.does("resume", "p", "--reason", "corrected")
+    assert world.does("run")["status"] == "done"
+
+
+def test_a_resumed_pipeline_is_held_again_only_after_as_many_failures(world: World) -> None:
+    world.set_up({"retry.hold_after": 2})
+    world.drop(FIRST, {"20260101/a.csv": BREAKS})
+    world.refused(5, "run")
+    world.refused(5, "run")
+    world.does("resume", "p", "--reason", "try")
+    world.refused(5, "run")
+    world.refused(5, "run")
+    assert world.does("run")["status"] == "held"
+
+
+def test_a_checkpoint_that_has_not_moved_for_long_is_warned_of(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    assert world.does("run")["warnings"] == []
+    world.state("UPDATE pipeline SET moved_at = datetime(moved_at, '-14 days', '-1 minute')")
+    [warning] = world.does("run")["warnings"]
+    assert "no batch of p was done since" in warning
+    world.settle({"state.stale_after": "30d"})
+    assert world.does("run")["warnings"] == []
+
+
+def test_a_checkpoint_behind_a_failing_batch_is_warned_of_too(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.state("UPDATE pipeline SET moved_at = datetime(moved_at, '-15 days')")
+    world.drop({"20260108/a.csv": BREAKS})
+    ended = world.call("run")
+    assert ended.code == 5
+    assert "no batch of p was done since" in ended.err
+
+
+def test_a_floor_that_is_set_takes_what_is_below_for_done(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("state", "set", "p", "--batch", "20260101", "--reason", "loaded by hand", "--yes")
+    assert batches_of(world.does("run")) == ["20260108"]
+    assert world.checkpoint() == "20260108"
+
+
+def test_a_reset_takes_everything_again_and_doubles_nothing(world: World) -> None:
+    world.set_up({"models.b.load": "append"})
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    before = world.table("a", "id", "n"), world.table("b", "id", "d")
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    assert batches_of(world.does("run")) == ["20260101", "20260108"]
+    assert (world.table("a", "id", "n"), world.table("b", "id", "d")) == before
+    assert world.does("run")["status"] == "nothing new"
