@@ -528,7 +528,8 @@ def apply_sidecar(conn: sql.Connection, sidecar: Sidecar, path: str, now: dateti
         "seconds": (sidecar.at - started).total_seconds() if started else None,
         "error": f"rules failed: {', '.join(failed)}" if failed else None,
         "details": dict(sidecar.work.details),
-        "sidecar": sidecar.to_json(),
+        # The run row beside it holds the run's own facts; repeated here they would be most of the state.
+        "sidecar": sidecar.to_json() | {"run": {}},
         "sidecar_path": path,
         "settings": sidecar.settings,
         "token": sidecar.token,
@@ -613,12 +614,14 @@ def batches_with_open_rejects(conn: sql.Connection, pipeline: str, model: str) -
 
 def note_phases(conn: sql.Connection, run_id: str) -> None:
     """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
-    known = stages(conn, run_id)
+    # Only these columns: it is done at each stage's beginning and end, and sidecars are long.
+    columns = (pipeline_stage.c.stage, pipeline_stage.c.model, pipeline_stage.c.status)
+    known = conn.execute(sql.select(*columns).where(pipeline_stage.c.run_id == run_id)).fetchall()
     models = own_models(conn, run_id)
     groups: dict[str, list[str]] = {"completed": [], "skipped": [], "failed": [], "pending": []}
     for stage in ALL_STAGES:
         expected = 1 if stage in RUN_WIDE else len(models)
-        statuses = [row.status for (name, model), row in known.items() if name is stage and model in (*models, "*")]
+        statuses = [StageStatus(status) for name, model, status in known if name == stage and model in (*models, "*")]
         if not models:
             # It found nothing waiting.
             groups["skipped"].append(stage.value)
