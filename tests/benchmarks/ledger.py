@@ -60,8 +60,8 @@ def _repeat_rows(state: Path, keys: list[str], days_apart: int) -> None:
             statement = f"INSERT INTO {table} VALUES ({marks})"
             for age, key in enumerate(keys, 1):
                 back = timedelta(days=age * days_apart)
-                # A file's id is random and its own; twelve of its digits and the batch's number are too.
-                names = {FIRST: key} | {one: f"{one[:12]}{age:04x}" for one in ids}
+                # A file's id is its own; the z keeps those made here apart from random ones.
+                names = {FIRST: key} | {one: f"{one[:11]}z{age:04x}" for one in ids}
                 db.executemany(statement, [_aged(columns, row, names, back) for row in rows])
     db.close()
 

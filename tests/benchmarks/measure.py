@@ -72,7 +72,7 @@ def interleaved(programs: Sequence[Program], times: int) -> dict[str, list[Cost]
 
 def ratio(taken: Mapping[str, Sequence[Cost]], one: str, other: str, fact: str = "seconds") -> float:
     """The median of what one took over what the other took beside it."""
-    return median(getattr(a, fact) / getattr(b, fact) for a, b in zip(taken[one], taken[other], strict=True))
+    return float(median(getattr(a, fact) / getattr(b, fact) for a, b in zip(taken[one], taken[other], strict=True)))
 
 
 def table(taken: Mapping[str, Sequence[Cost]]) -> str:
