@@ -52,7 +52,7 @@ from ingestkit.pipeline import RunContext
 from ingestkit.session import Session
 from ingestkit.settings import Retry
 from ingestkit.stages import clean, extract, gate, load
-from ingestkit.states import ledger, runs
+from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.queue import PendingRecord
 from ingestkit.states.runs import Run, StageRow
@@ -413,11 +413,8 @@ def _expired(active: Active, model: str) -> list[str]:
     """Objects of batches that retention no longer keeps, but for those with rejects that wait for a person."""
     session = active.session
     with session.state.read() as conn:
-        done = {
-            batch: entry
-            for (batch, name), entry in runs.completions(conn, active.pipeline_name).items()
-            if name == model
-        }
+        theirs = runs.completions(conn, active.pipeline_name, model=model)
+        done = {batch: entry for (batch, _), entry in theirs.items()}
         old = clean.expired(session.pipeline, done, session.clock.now())
         waiting = runs.batches_with_open_rejects(conn, active.pipeline_name, model)
         kept = [batch for batch in old if batch not in waiting]
@@ -620,14 +617,17 @@ def previous_rows(session: Session, before: str) -> dict[str, int]:
     """Rows of the newest done batch before this one, by model."""
     order = session.pipeline.order
     with session.state.read() as conn:
-        done = runs.completions(conn, session.pipeline.name)
-    newest: dict[str, Completion] = {}
-    for (batch, model), (completion, _) in done.items():
-        if completion.status is not CompletionStatus.DONE or order(batch) >= order(before):
-            continue
-        if model not in newest or order(newest[model].batch) < order(batch):
-            newest[model] = completion
-    return {model: one.counts.valid for model, one in newest.items() if one.counts.valid is not None}
+        done = completions.done(conn, session.pipeline.name)
+        older = (
+            (batch, model)
+            for (batch, model), (status, _) in done.items()
+            if status is CompletionStatus.DONE and order(batch) < order(before)
+        )
+        newest = {
+            model: runs.completions(conn, session.pipeline.name, batch)[batch, model][0].counts.valid
+            for model, batch in completions.newest(older, order).items()
+        }
+    return {model: valid for model, valid in newest.items() if valid is not None}
 
 
 def _share(limit: str, among: int) -> str:

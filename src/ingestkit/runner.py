@@ -557,7 +557,7 @@ def _batch_of(session: Session, run_id: str | None) -> str:
 def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions) -> tuple[str, ...]:
     """The models of a done batch that a backfill does again: those of the run named, or all that were done."""
     with session.state.read() as conn:
-        done = runs.completions(conn, session.pipeline.name)
+        done = runs.completions(conn, session.pipeline.name, batch)
     wanted = lease.models
     if options.run_id is not None:
         wanted = tuple(model for model in attempts.find(session, options.run_id).models if model in lease.models)
@@ -631,7 +631,7 @@ def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage
     """One object per model, read back from the state: the completion for a whole run, the sidecar for one stage."""
     with session.state.read() as conn:
         rows = runs.stages(conn, run_.run_id)
-        done = runs.completions(conn, session.pipeline.name)
+        done = runs.completions(conn, session.pipeline.name, run_.batch)
     closing = wanted in (Stage.GATE, Stage.CLEAN)
     results = []
     for model in sorted(models):

@@ -115,15 +115,18 @@ def update_pipeline(conn: sql.Connection, pipeline: str, **values: Any) -> None:
 
 
 def completions(
-    conn: sql.Connection, pipeline: str, batch: str | None = None
+    conn: sql.Connection, pipeline: str, batch: str | None = None, model: str | None = None
 ) -> dict[tuple[str, str], tuple[Completion, datetime]]:
-    """The pipeline's completions by (batch, model), with when each was written; all of them, or one batch's."""
+    """The pipeline's completions by (batch, model), with when each was written; all, or those of one batch or model."""
     query = sql.select(completion).where(completion.c.pipeline == pipeline)
     if batch is not None:
         query = query.where(completion.c.batch == batch)
+    if model is not None:
+        query = query.where(completion.c.model == model)
+    names = completion.columns.keys()
     found = {}
-    for row in conn.execute(query).mappings():
-        fields = dict(row)
+    for row in conn.execute(query).fetchall():
+        fields = dict(zip(names, row, strict=True))
         at = fields.pop("at")
         mode = fields["mode"]
         fields["mode"] = LoadMode(mode) if mode else None
