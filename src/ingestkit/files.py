@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from ingestkit import steps
@@ -21,7 +22,12 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        # Asked once: somebody else may remove it meanwhile, and what is gone is no file in the way.
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise
     sync_folder(folder.parent)
 
 

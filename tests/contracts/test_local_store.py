@@ -69,6 +69,23 @@ class TestLocalStore(StoreContract):
         put(store, NAME)
         assert names(store) == [NAME]
 
+    def test_a_folder_pruned_while_it_is_made_is_made_again(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mkdir = os.mkdir
+        pruned: list[str] = []
+
+        def there_and_gone(path: Path, mode: int = 0o777) -> None:
+            if path.name in ("_inflight", "raw") and path.name not in pruned:
+                pruned.append(path.name)
+                raise FileExistsError(errno.EEXIST, "File exists", str(path))
+            mkdir(path, mode)
+
+        monkeypatch.setattr(os, "mkdir", there_and_gone)
+        put(store, NAME)
+        assert pruned == ["_inflight", "raw"]
+        assert names(store) == [NAME]
+
     def test_a_file_where_a_folder_belongs_is_named(self, store: Store, tmp_path: Path) -> None:
         (tmp_path / "lake").mkdir()
         (tmp_path / "lake" / "raw").write_bytes(b"")

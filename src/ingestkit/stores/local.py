@@ -288,9 +288,11 @@ class ReadFile(io.FileIO):
 
 def _new_file(path: Path) -> WrittenFile:
     for _ in range(TRIES):
-        with suppress(FileNotFoundError):
+        # Where it finds the folder pruned again, mkdir takes what it had found for a file.
+        with suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return WrittenFile(path, "xb")
+    path.parent.mkdir(parents=True, exist_ok=True)
     return WrittenFile(path, "xb")
 
 
