@@ -73,7 +73,7 @@ def forget(session: Session, path: str, reason: str, by: str) -> Outcome:
     if not known or known[-1].status is FileStatus.FORGOTTEN:
         raise UsageError(
             f"the ledger of {session.pipeline.name} has no file {path!r} to forget",
-            hint=f"ingestkit manifest show --pipeline {session.pipeline.name}",
+            hint=f"ingestkit manifest show {session.pipeline.name}",
         )
     _decided(session, "forget", {"path": path, "version": known[-1].version}, reason, by)
     told = f"{path} (version {known[-1].version}) is forgotten; the next run of {session.pipeline.name} takes it again"
