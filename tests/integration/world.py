@@ -155,6 +155,11 @@ class World:
         with duckdb.connect(str(self.root / "warehouse.duckdb"), read_only=True) as target:
             return target.execute(query).fetchall()
 
+    def target_does(self, statement: str) -> None:
+        """Somebody else's hand in the target."""
+        with duckdb.connect(str(self.root / "warehouse.duckdb")) as target:
+            target.execute(statement)
+
     def table(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
         return self.target(f"SELECT {', '.join(columns) or '*'} FROM {name} ORDER BY ALL")
 

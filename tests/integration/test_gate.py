@@ -1,0 +1,106 @@
+import gzip
+import json
+
+from tests.integration.world import BREAKS, FIRST, SECOND, World
+
+STRICT = {"gate.max_reject_pct": 10, "validation.max_file_reject_pct": 100}
+ONE_BAD = {"20260101/a.csv": "id,n\n1,10\n2,x\n3,30\n4,40\n"}
+
+
+def rules(world: World, run_id: str) -> dict[tuple[str, str], tuple[object, object, object]]:
+    found = world.does("runs", "show", run_id)["rules"]
+    return {(rule["model"], rule["name"]): (rule["figure"], rule["limit"], rule["passed"]) for rule in found}
+
+
+def test_a_rule_over_its_limit_closes_the_gate_and_nothing_is_published(world: World) -> None:
+    world.set_up(STRICT)
+    world.drop(FIRST, ONE_BAD)
+    said = world.refused(6, "run")
+    assert "a: reject_rate is 25 where 10 is the limit: nothing was published" in said
+    assert "hint: ingestkit runs show p.20260101.1" in said
+    assert world.target("SELECT table_name FROM duckdb_tables() WHERE NOT starts_with(table_name, 'ingestkit_')") == []
+    row = world.run_row("p.20260101.1")
+    assert (row["status"], row["exit_code"], row["phases_failed"]) == ("FAILED", 6, ["validate"])
+    assert rules(world, "p.20260101.1")["a", "reject_rate"] == (25, 10, False)
+
+
+def test_a_figure_equal_to_its_limit_passes(world: World) -> None:
+    world.set_up(STRICT | {"gate.max_reject_pct": 25})
+    world.drop(FIRST, ONE_BAD)
+    world.does("run")
+    row = world.run_row("p.20260101.1")
+    assert (row["status"], row["verdict"]) == ("SUCCESS_WITH_REJECTS", "PASSED_WITH_REJECTS")
+    assert rules(world, "p.20260101.1")["a", "reject_rate"] == (25, 25, True)
+
+
+def test_every_rule_is_recorded_with_figure_and_limit(world: World) -> None:
+    world.set_up({"gate": {"max_reject_pct": 5, "row_delta_pct": 50, "min_rows": 1}})
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    found = rules(world, "p.20260108.1")
+    assert found["a", "row_delta"] == (0, 50, True)
+    assert found["a", "min_rows"] == (2, 1, True)
+    names = {"line_proof", "reject_rate", "file_reject_rate", "empty", "valid_not_staged", "target_unaccounted"}
+    assert names | {"key_nulls", "key_duplicates"} <= {name for _, name in found}
+    assert rules(world, "p.20260101.1")["a", "row_delta"] == (None, 50, None)
+    sidecar = json.loads((world.root / "state/runs/p/p.20260101.1/gate._all.json").read_text())
+    assert sidecar["details"]["verdict"] == "PASSED"
+    assert "a: row_delta not judged" in sidecar["details"]["rules"]
+
+
+def test_too_many_rows_more_or_less_than_before_close_the_gate(world: World) -> None:
+    world.set_up({"gate": {"row_delta_pct": 50}})
+    world.drop(FIRST, {"20260108/a.csv": "id,n\n" + "".join(f"{number},1\n" for number in range(4))})
+    said = world.refused(6, "run")
+    assert "a: row_delta is 100 where 50 is the limit" in said
+    assert world.checkpoint() == "20260101"
+    assert world.table("a", "id") == [("1",), ("2",)]
+
+
+def test_a_verdict_is_judged_again_when_only_the_limit_changed(world: World) -> None:
+    world.set_up(STRICT)
+    world.drop(FIRST, ONE_BAD)
+    world.refused(6, "run", "--run-id", "R")
+    world.set_up(STRICT | {"gate.max_reject_pct": 30})
+    made = set((world.root / "lake/valid").rglob("*.parquet"))
+    world.does("run", "--run-id", "R")
+    assert world.run_row("R")["status"] == "SUCCESS_WITH_REJECTS"
+    assert set((world.root / "lake/valid").rglob("*.parquet")) == made
+
+
+def test_a_file_of_which_too_much_is_bad_fails_the_run_whole(world: World) -> None:
+    world.drop(FIRST, {"20260101/a_2.csv": BREAKS})
+    said = world.refused(5, "run")
+    assert "20260101/a_2.csv: 3 of 3 records (100.0 %) break the contract" in said
+    assert "most often type in n (3 records, the first on line 2)" in said
+    assert "one" not in said.replace("error", "")
+
+
+def test_the_rest_is_published_where_policy_says_so(world: World) -> None:
+    world.set_up({"validation.on_bad_file": "publish_rest", "gate.max_reject_pct": 100})
+    world.drop(FIRST, {"20260101/a_2.csv": BREAKS})
+    world.does("run")
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    assert world.statuses("--model", "a") == {"20260101/a.csv": "loaded", "20260101/a_2.csv": "quarantined"}
+    assert world.run_row("p.20260101.1")["counts"]["rejected"] == 3
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_rejects_are_kept_with_file_line_and_reason_and_no_cell_value(world: World) -> None:
+    world.drop(FIRST, ONE_BAD)
+    world.does("run")
+    [held] = world.does("runs", "show", "p.20260101.1")["quarantine"]
+    assert (held["path"], held["column"], held["code"], held["count"]) == ("20260101/a.csv", "n", "type", 1)
+    assert (held["samples"], held["status"]) == ([[2, 3]], "open")
+
+
+def test_a_corrupt_gzip_says_so(world: World) -> None:
+    whole = gzip.compress(b"id,n\n" + b"1,1\n" * 5000)
+    world.drop(FIRST, {"20260101/a_2.csv.gz": whole[:40]})
+    said = world.refused(5, "run")
+    assert "a_2.csv.gz" in said
+    world.drop({"20260101/a_2.csv.gz": b"not gzip at all"})
+    assert "a_2.csv.gz" in world.refused(5, "run")
+    world.drop({"20260101/a_2.csv.gz": gzip.compress(b"id,n\n3,3\n")})
+    world.does("run")
+    assert world.table("a", "id") == [("1",), ("2",), ("3",)]
