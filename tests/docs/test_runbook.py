@@ -120,6 +120,10 @@ def test_stages_under_one_id_leave_what_a_run_leaves(shop: Project) -> None:
     assert shop.customers() == [1, 2]
     assert "nothing new" in shop.does("ingestkit run shop")
     assert "done already" in shop.does(lines("One command per stage")[2])
+    for line in lines("One command per stage"):
+        again = line.replace("2026-01-12", "2026-01-19")
+        shop.does(again)
+        shop.refused(f"{again} --skip-exit-code 99", 99)
 
 
 def test_a_run_that_failed_goes_on_when_its_cause_is_put_right(shop: Project) -> None:
@@ -268,6 +272,7 @@ def test_a_lease_that_is_held_is_waited_for_or_left_alone(shop: Project) -> None
     try:
         assert "since" in shop.refused("ingestkit run shop", 8)
         assert "backfill" in shop.does(showing)
+        shop.refused("ingestkit pause shop --reason migration", 8)
         shop.does(skipping)
         threading.Timer(0.2, over.set).start()
         assert "nothing new" in shop.does(waiting)
