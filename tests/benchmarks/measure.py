@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,20 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench"
+
+# Starts a program, waits for it, and writes down what it took; getrusage counts memory in KiB, on macOS in bytes.
+START = """
+import json, os, sys, time
+said, taken, *command = sys.argv[1:]
+streams = [(os.POSIX_SPAWN_OPEN, 1, said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), (os.POSIX_SPAWN_DUP2, 1, 2)]
+began = time.perf_counter()
+process = os.posix_spawn(command[0], command, os.environ, file_actions=streams)
+_, status, usage = os.wait4(process, 0)
+seconds = time.perf_counter() - began
+peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+with open(taken, "w") as file:
+    json.dump([os.waitstatus_to_exitcode(status), seconds, usage.ru_utime + usage.ru_stime, peak], file)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +58,14 @@ def cost(program: Program) -> Cost:
     if program.before is not None:
         program.before()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INGESTKIT_")}
-    with (program.folder / "said.txt").open("wb") as said:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            program.command, cwd=program.folder, stdout=said, stderr=subprocess.STDOUT, env=environment
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        text = (program.folder / "said.txt").read_text(errors="replace")
-        raise AssertionError(f"{program.name} ended with {process.returncode}:\n{text[-3000:]}")
-    # Linux counts in kibibytes, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+    said, taken = program.folder / "said.txt", program.folder / "taken.json"
+    # A child's peak counts what its parent held at the fork, so a process of nothing else starts it.
+    command = [sys.executable, "-S", "-E", "-c", START, str(said), str(taken), *program.command]
+    subprocess.run(command, cwd=program.folder, env=environment, check=True)
+    code, *figures = json.loads(taken.read_text())
+    if code != 0:
+        raise AssertionError(f"{program.name} ended with {code}:\n{said.read_text(errors='replace')[-3000:]}")
+    return Cost(*figures)
 
 
 def interleaved(programs: Sequence[Program], times: int) -> dict[str, list[Cost]]:

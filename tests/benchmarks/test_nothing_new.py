@@ -2,15 +2,15 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.ledger import empty_project, long_past
-from tests.benchmarks.measure import ROOT, Program, cost, interleaved, report, script
+from tests.benchmarks.ledger import FIRST, long_past
+from tests.benchmarks.measure import Program, cost, interleaved, ratio, report, script
 
 BATCHES = 2000
-FIRST = "20260104_180000"
 
 
 @pytest.mark.timeout(600)
@@ -33,15 +33,30 @@ def test_nothing_new_takes_about_a_second_on_ten_thousand_files(tmp_path: Path) 
     report("nothing new", taken, {}, ["done within `late_scan`, each file of a batch is looked at in every run"])
 
 
-def test_the_state_costs_little_per_run_of_five_models(tmp_path: Path) -> None:
-    drop = empty_project(tmp_path)
+@pytest.mark.timeout(600)
+def test_a_small_run_costs_the_same_on_a_long_ledger(tmp_path: Path) -> None:
     command = [script("ingestkit"), "run", "opendata"]
+    programs = [
+        Program(name, command, tmp_path / str(batches), _deliveries(tmp_path / str(batches), batches))
+        for name, batches in (("ledger of 5 files", 1), ("ledger of 10,000 files", BATCHES))
+    ]
+    for program in programs:
+        cost(program)
+    taken = interleaved(programs, 5)
+    processor = ratio(taken, programs[1].name, programs[0].name, "processor")
+    said = [
+        f"processor {processor:.2f}×; five models of some forty rows: start, state, lake and commit are what is left"
+    ]
+    report("small run", taken, {"processor": processor}, said)
+
+
+def _deliveries(folder: Path, batches: int) -> Callable[[], None]:
+    """What puts one more delivery into the drop of a project with so many done."""
+    long_past(folder, batches, days_apart=1)
+    drop = folder / "config" / "samples" / "opendata"
     days = iter(range(10, 30))
 
     def deliver() -> None:
-        shutil.copytree(ROOT / "config" / "samples" / "opendata" / FIRST, drop / f"202601{next(days)}_180000")
+        shutil.copytree(drop / FIRST, drop / f"202601{next(days)}_180000")
 
-    one = Program("run of a small delivery", command, tmp_path, deliver)
-    idle = Program("nothing new", command, tmp_path)
-    taken = interleaved([one, idle], 7)
-    report("small run", taken, {}, ["five models of some forty rows: what remains is start, state, lake and commit"])
+    return deliver
