@@ -1,0 +1,57 @@
+"""What the fault tests share: the process that forks the others, and the story as it goes undisturbed."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.processes import Launcher
+from tests.faults.world import ACTS, World
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The undisturbed story: before each act the world, after it what is seen, and the steps each command reached."""
+
+    before: tuple[World, ...]
+    after: tuple[dict[str, Any], ...]
+    end: World
+    steps: tuple[tuple[Counter[str], ...], ...]
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    started = Launcher(tmp_path_factory.mktemp("processes"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    world = World.made(folder / "world", launcher)
+    before: list[World] = []
+    after: list[dict[str, Any]] = []
+    recorded: list[tuple[Counter[str], ...]] = []
+    for number, act in enumerate(ACTS):
+        world.drop(act.drops)
+        before.append(world.copied(folder / f"before-{number}"))
+        counts = []
+        for place, command in enumerate(act.commands):
+            record = folder / f"steps-{number}-{place}"
+            record.touch()
+            ended = world.call(*command, record=str(record))
+            assert ended.code == 0, ended
+            counts.append(Counter(record.read_text().split()))
+        recorded.append(tuple(counts))
+        after.append(world.seen())
+        assert world.debris() == []
+    return Story(tuple(before), tuple(after), world, tuple(recorded))
+
+
+@pytest.fixture
+def world(tmp_path: Path, launcher: Launcher) -> World:
+    return World.made(tmp_path / "world", launcher)

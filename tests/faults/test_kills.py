@@ -1,0 +1,101 @@
+"""Processes killed at every named step and at random moments; the next run loses nothing and doubles nothing."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Story
+from tests.faults.test_story import ELSEWHERE, named_steps
+from tests.faults.world import ACTS, differences, watched
+
+pytestmark = pytest.mark.faults
+
+STEPS = sorted(named_steps() - set(ELSEWHERE))
+SEEDS = int(os.environ.get("INGESTKIT_FAULT_SEEDS", "10"))
+
+
+def places(story: Story, step: str) -> Iterator[tuple[int, int, int]]:
+    """Where the story comes to the step: the act, the command in it, how often."""
+    for number, act in enumerate(story.steps):
+        for place, counts in enumerate(act):
+            if counts[step]:
+                yield number, place, counts[step]
+
+
+def disturbed(
+    story: Story, folder: Path, where: tuple[int, int], step: str, number: int, *, bare: bool, twice: bool = False
+) -> list[str]:
+    """Tell one act with a command killed, and say what came out otherwise than undisturbed."""
+    act, place = where
+    world = story.before[act].copied(folder)
+    with watched(world.lake):
+        for current, command in enumerate(ACTS[act].commands):
+            if current == place:
+                ended = world.call(*command, kill=f"{step}:{number}")
+                assert ended.killed, f"{command} did not come to {step} for the {number}. time: {ended}"
+                if bare:
+                    world.forget_shortcuts()
+                if twice:
+                    again = world.call(*command, kill=f"{step}:1")
+                    if bare and again.killed:
+                        world.forget_shortcuts()
+            world.does(*command)
+    return [*differences(story.after[act], world.seen()), *(f"debris: {name}" for name in world.debris())]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_a_step_the_next_run_finishes_the_work(story: Story, step: str, tmp_path: Path) -> None:
+    act, place, _ = next(places(story, step))
+    assert disturbed(story, tmp_path / "world", (act, place), step, 1, bare=False) == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_twice_and_without_its_shortcuts_the_next_run_finishes_the_work(
+    story: Story, step: str, tmp_path: Path
+) -> None:
+    act, place, _ = [found for found in places(story, step) if found[0] <= 1][-1]
+    assert disturbed(story, tmp_path / "world", (act, place), step, 1, bare=True, twice=True) == []
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("bare", [False, True], ids=["plain", "bare"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_whenever_a_step_is_reached(story: Story, step: str, *, bare: bool, tmp_path: Path) -> None:
+    failed = {}
+    for act, place, times in places(story, step):
+        for number in range(1, times + 1):
+            name = f"{act}-{place}-{number}"
+            if found := disturbed(story, tmp_path / name, (act, place), step, number, bare=bare):
+                failed[name] = found
+    assert failed == {}
+
+
+def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]:
+    """Tell the whole story, each command killed up to twice at a moment drawn by lot."""
+    lot = random.Random(seed)
+    print(f"seed {seed}")
+    world = story.before[0].copied(folder)
+    told = []
+    with watched(world.lake):
+        for number, act in enumerate(ACTS):
+            world.drop(act.drops)
+            for command in act.commands:
+                for _ in range(lot.choice([0, 1, 1, 2])):
+                    started = world.start(*command)
+                    ended = started.within(lot.uniform(0.0, 1.6 if command[0] == "run" else 0.5))
+                    if ended.killed and bare:
+                        world.forget_shortcuts()
+                world.does(*command)
+            told += [f"after act {number}: {one}" for one in differences(story.after[number], world.seen())]
+            told += [f"after act {number}: debris {name}" for name in world.debris()]
+    return told
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_killed_at_random_moments(story: Story, seed: int, tmp_path: Path) -> None:
+    assert at_random(story, tmp_path / "world", seed, bare=seed % 2 == 1) == []

@@ -1,0 +1,302 @@
+"""A small project to break: its drops, the acts of its story, and all that must be the same however it came about."""
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tests.faults.processes import Ended, Launcher, Started
+
+SETTINGS = """
+profile: local
+state:
+  busy_timeout: 2s
+  lease: {ttl: 3s, beat: 1s}
+profiles:
+  local:
+    connections:
+      drop: {type: local, path: drops}
+      lake: {type: local, path: lake}
+      warehouse: {type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}
+"""
+PIPELINE = """
+pipeline: opendata
+source:
+  type: files
+  connection: drop
+  batches: {folders: '(?P<batch>\\d{8})', kind: text}
+  settle: {quiet: 0s}
+  late: load
+models:
+  a:
+    key: [id]
+    load: replace
+    columns:
+      id: {type: string, required: true}
+      born: {type: integer}
+  b:
+    key: [id]
+    load: merge
+    columns:
+      id: {type: string, required: true}
+      day: {type: date}
+      note: {type: string}
+  c:
+    key: [id]
+    load: append
+    columns:
+      id: {type: string, required: true}
+      amount: {type: 'decimal(10,2)'}
+gate: {max_reject_pct: 60}
+validation: {max_file_reject_pct: 90}
+retry: {attempts: 2, first_wait: 100ms, cap: 100ms, backoff: none}
+"""
+FIRST = {
+    "20260101/a.csv": "id,born\n1,1970\n2,oops\n3,1990\n",
+    "20260101/b.csv": 'id,day,note\nx,2026-01-01,"one\ntwo"\ny,2026-01-02,plain\nz,not a day,bad\ny,2026-01-03,again\n',
+    "20260101/c.csv": "id,amount\n1,1.50\n2,2.25,too many\n3,3.00\n",
+    "20260101/readme.md": "not data\n",
+    "20260108/a.csv": "id,born\n1,1971\n2,1980\n3,1990\n4,\n",
+    "20260108/b.csv": "id,day,note\nx,2026-01-08,newer\nw,2026-01-08,new\n",
+    "20260108/b_2.csv": 'id,day,note\nw,2026-01-09,"second file, same key"\nv,2026-01-09,new\n',
+    "20260108/c.csv": "id,amount\n1,10.00\n4,4.00\n",
+    "20260115/a.csv": "id,born\n1,1972\n5,2000\n6,x\n",
+    "20260115/b.csv": "id,day,note\nx,2026-01-15,newest\nu,2026-01-15,new\n",
+}
+CHANGED = {
+    # Restated in the middle, where newer content stands; restated at the end; late into a batch; a late batch.
+    "20260108/a.csv": "id,born\n1,1871\n2,1880\n",
+    "20260108/b.csv": "id,day,note\nx,2026-02-08,restated too late\nt,2026-02-08,new with the restatement\n",
+    "20260115/a.csv": "id,born\n1,1973\n5,2001\n6,2002\n7,bad\n",
+    "20260101/c_2.csv": "id,amount\n7,7.00\n8,none\n",
+    "20260105/b.csv": "id,day,note\nx,2026-01-05,late\ns,2026-01-05,late but new\n",
+    "20260105/c.csv": "id,amount\n9,9.00\n",
+}
+FOURTH = {
+    "20260122/a.csv": "id,born\n1,1974\n8,1\n",
+    "20260122/b.csv": "id,day,note\nx,2026-01-22,fourth\nr,bad,bad\n",
+    "20260122/c.csv": 'id,amount\n1,"1,00"\n2,22.00\n',
+}
+RUN = ("run", "opendata")
+STAGES = tuple((stage, "opendata") for stage in ("extract", "validate", "load", "gate", "clean"))
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is dropped, and the commands given then."""
+
+    drops: Mapping[str, str]
+    commands: tuple[tuple[str, ...], ...]
+
+
+ACTS = (Act(FIRST, (RUN,)), Act(CHANGED, (RUN,)), Act(FOURTH, STAGES))
+
+LEDGER = (
+    "SELECT path, version, batch, model, status, size, sha256, read, valid, rejected, loaded, reason FROM file_manifest"
+)
+COMPLETIONS = "SELECT batch, model, status, mode, generation, digest, settings, counts FROM completion"
+QUARANTINE = (
+    "SELECT batch, model, path, \"column\", code, sum(count) FROM quarantine WHERE status = 'open' "
+    'GROUP BY batch, model, path, "column", code'
+)
+OPEN = "SELECT run_id, model FROM run_model WHERE open_key IS NOT NULL"
+RECEIPTS = "SELECT model, batch, generation, digest, settings, mode FROM ingestkit_receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    folder: Path
+    launcher: Launcher = field(repr=False)
+
+    @classmethod
+    def made(cls, folder: Path, launcher: Launcher) -> "World":
+        (folder / "config/pipelines").mkdir(parents=True)
+        (folder / "config/settings.yaml").write_text(SETTINGS)
+        (folder / "config/pipelines/opendata.yaml").write_text(PIPELINE)
+        return cls(folder, launcher)
+
+    def copied(self, folder: Path) -> "World":
+        """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return World(folder, self.launcher)
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "ingestkit.db"
+
+    @property
+    def lake(self) -> Path:
+        return self.folder / "lake"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.folder / "warehouse/warehouse.duckdb"
+
+    @property
+    def queue(self) -> Path:
+        return self.state / "pending_updates.jsonl"
+
+    def drop(self, files: Mapping[str, str]) -> None:
+        for name, content in files.items():
+            path = self.folder / "drops" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+    def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Started:
+        """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""
+        return self.launcher.start(self.folder, arguments, fault, environ)
+
+    def call(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Ended:
+        return self.start(*arguments, environ=environ, **fault).wait()
+
+    def does(self, *arguments: str) -> Ended:
+        """A command that must succeed."""
+        ended = self.call(*arguments)
+        assert ended.code == 0, f"{' '.join(arguments)}: {ended}"
+        return ended
+
+    def play(self, act: Act) -> None:
+        self.drop(act.drops)
+        for command in act.commands:
+            self.does(*command)
+
+    def forget_shortcuts(self) -> None:
+        """Remove what is only a shortcut: the queue, and the sidecars for people."""
+        self.queue.unlink(missing_ok=True)
+        shutil.rmtree(self.state / "runs", ignore_errors=True)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.database)) as db:
+            return db.execute(query).fetchall()
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+
+    def seen(self) -> dict[str, Any]:
+        """All that must be equal to an undisturbed world's."""
+        with closing(sqlite3.connect(self.database)) as db:
+            found: dict[str, Any] = {
+                "ledger": _rows(db.execute(LEDGER).fetchall()),
+                "completions": _rows(db.execute(COMPLETIONS).fetchall()),
+                "rejects": _rows(db.execute(QUARANTINE).fetchall()),
+            }
+            known = {run for (run,) in db.execute("SELECT run_id FROM pipeline_run")}
+            found["open"] = _rows(
+                db.execute("SELECT run_id, model FROM run_model WHERE open_key IS NOT NULL").fetchall()
+            )
+        with duckdb.connect(str(self.warehouse), read_only=True) as target:
+            found["receipts"] = _rows(target.execute(RECEIPTS).fetchall())
+            tables = sorted(name for (name,) in target.execute("SELECT table_name FROM duckdb_tables()").fetchall())
+            found["tables"] = tables
+            for table in (name for name in tables if not name.startswith("ingestkit_")):
+                found[f"rows of {table}"] = _rows(target.execute(f"SELECT * EXCLUDE _run_id FROM {table}").fetchall())
+                runs = {run for (run,) in target.execute(f"SELECT DISTINCT _run_id FROM {table}").fetchall()}
+                found[f"unknown runs of {table}"] = sorted(runs - known)
+        mirror = json.loads((self.state / "mirror/opendata.json").read_text())
+        found["checkpoint"] = mirror["checkpoint"]
+        found["mirror"] = {name: {**one, "at": None} for name, one in mirror["models"].items()}
+        return found
+
+    def debris(self) -> list[str]:
+        """Files nobody needs, wherever they lie."""
+        with closing(sqlite3.connect(self.database)) as db:
+            registered = {path for (path,) in db.execute("SELECT path FROM artifact WHERE status != 'removed'")}
+            registered |= {raw for (raw,) in db.execute("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
+        lake = {str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file()}
+        left = {name for name in lake if not name.startswith(("_runs/", "_decisions/"))} - registered
+        lost = {f"missing: {name}" for name in registered - lake}
+        expected = {"ingestkit.db", "ingestkit.db-wal", "ingestkit.db-shm", "mirror/opendata.json"}
+        state = {str(path.relative_to(self.state)) for path in self.state.rglob("*") if path.is_file()}
+        # A copy for people that a kill left half written lies beside it, unseen; the next one is written anew.
+        state = {name for name in state if not name.startswith("runs/") and not name.endswith(".tmp")} - expected
+        warehouse = {path.name for path in self.warehouse.parent.iterdir()} - {self.warehouse.name}
+        return sorted(left | lost | state | warehouse)
+
+
+def _rows(rows: Sequence[Sequence[Any]]) -> list[str]:
+    return sorted(repr(tuple(row)) for row in rows)
+
+
+def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What is not the same, one line each."""
+    told = []
+    for name in sorted({*expected, *found}):
+        wanted, there = expected.get(name), found.get(name)
+        if wanted == there:
+            continue
+        if isinstance(wanted, list) and isinstance(there, list):
+            told += [f"{name}: lost {one}" for one in _without(wanted, there)]
+            told += [f"{name}: added {one}" for one in _without(there, wanted)]
+        else:
+            told.append(f"{name}: {there} where {wanted} was expected")
+    return told
+
+
+def _without(some: list[str], others: list[str]) -> list[str]:
+    left = list(others)
+    found = []
+    for one in some:
+        if one in left:
+            left.remove(one)
+        else:
+            found.append(one)
+    return found
+
+
+@contextmanager
+def watched(lake: Path) -> Iterator[None]:
+    """A reader that lists the lake again and again: whatever it sees must be whole from the first sight on."""
+    ended = threading.Event()
+    stats: dict[str, tuple[int, int, int]] = {}
+    first: dict[str, str] = {}
+    torn: list[str] = []
+
+    def look() -> None:
+        for path in _published(lake):
+            name = str(path.relative_to(lake))
+            try:
+                found = path.stat()
+                facts = (found.st_ino, found.st_size, found.st_mtime_ns)
+                if stats.get(name) == facts:
+                    continue
+                stats[name] = facts
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            except FileNotFoundError:
+                continue
+            if first.setdefault(name, content) != content:
+                torn.append(f"{name}: {first[name]} at first sight, {content} later")
+
+    def read() -> None:
+        while not ended.wait(0.01):
+            look()
+
+    reader = threading.Thread(target=read, name="reader")
+    reader.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reader.join()
+    stats.clear()
+    look()
+    assert not torn, torn
+
+
+def _published(lake: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(lake):
+        if Path(folder) == lake and "_inflight" in folders:
+            folders.remove("_inflight")
+        for name in files:
+            yield Path(folder) / name
