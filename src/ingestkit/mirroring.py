@@ -39,10 +39,9 @@ def shown(session: Session) -> Mapping[str, Any]:
 
 def show(session: Session) -> None:
     """Bring the mirror up to the state. It is level-triggered, so one that fails only warns: the next run writes it."""
+    now = shown(session)
     try:
-        bring_up(session.mirror, session.pipeline.name, shown(session))
-    except StateError:
-        raise
+        bring_up(session.mirror, session.pipeline.name, now)
     except IngestkitError as error:
         session.progress.warned(f"the mirror could not be written: {error.message}")
 

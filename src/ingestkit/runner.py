@@ -1,7 +1,7 @@
 """The runner: batches × stages. Leases, order, continuation; only it and `phases` write runs and completions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from ingestkit import attempts, steps
@@ -154,8 +154,12 @@ def holding(session: Session, models: Sequence[str], command: str, if_locked: st
     try:
         with heartbeat(lease, settings.beat, session.stop):
             yield lease
-    except (LeaseLost, StateError):
-        # What is not ours any more, or cannot be written, is let go by expiry.
+    except LeaseLost:
+        raise
+    except StateError:
+        # If the state still cannot be written, the lease is let go by expiry.
+        with suppress(StateError):
+            lease.release()
         raise
     except BaseException:
         lease.release()

@@ -1,6 +1,7 @@
 """One raw file made into its valid Parquet and its rejects; figures over several files are the stage's."""
 
 import json
+import shlex
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,8 @@ from ingestkit import steps
 from ingestkit.contract import ERRORS, RECORD_NUMBER, compare_header
 from ingestkit.csvfile import Block, Flaw, TextFile, blocks, broken, open_text, raw_records, texts, unpacked
 from ingestkit.csvrecords import Positions
+from ingestkit.errors import LakeError
+from ingestkit.files import shown
 from ingestkit.lake import HashingWriter, Landed, made_name
 from ingestkit.model import Artifact, ArtifactKind, Drift, FileVersion
 from ingestkit.pipeline import RunContext
@@ -71,6 +74,11 @@ class Converted:
 
 def make_artifacts(ctx: RunContext, model: str, file: FileVersion, engine: Engine) -> tuple[Artifact, Artifact]:
     """Convert one raw file, and publish its valid Parquet and its rejects."""
+    if file.raw is None or not ctx.lake.holds(file.raw, file.size):
+        raise LakeError(
+            f"the lake has lost {file.raw}, which {shown(file.path)} was fetched into",
+            hint=f"ingestkit extract {ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)} --force fetches it again",
+        )
     place, name = ctx.place(model), f"{file.id}.parquet"
     valid_name = made_name("valid", place, ctx.batch, name)
     rejects_name = made_name("rejects", place, ctx.batch, name)
