@@ -38,8 +38,8 @@ check: lint ## lint, all tests, each named step killed once
 faults: .venv/developed ## the whole fault matrix; SEEDS=n draws fewer
 	INGESTKIT_FAULT_SEEDS=$(SEEDS) $(PYTEST) -q -n 2 tests/faults
 
-bench: .venv/developed ## speed beside limits and other tools
-	$(PYTEST) -q -s -p no:xdist tests/benchmarks
+bench: .venv/developed ## speed beside limits and other tools; QUICK=1 takes fewer rows
+	$(PYTEST) -q -s -p no:xdist tests/benchmarks $(if $(QUICK),--quick)
 
 # The markers are written last: an install that was cut short is done again.
 .venv/installed: pyproject.toml constraints.txt
