@@ -88,23 +88,25 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
     with lease.transaction() as conn:
         known = {one.number for one in decisions.chain(conn, name)}
         decisions.restore(conn, taken)
-        made: set[str] = set()
+        made: dict[str, datetime] = {}
         for _, event in sorted(events, key=lambda pair: pair[0]):
             if isinstance(event, Decision):
                 if event.number not in known:
                     decide.apply(conn, name, event, lease.token)
                 continue
-            if runs.run(conn, event.run_id) is None:
+            absent = runs.run(conn, event.run_id) is None
+            if absent:
                 _insert_run(conn, event)
-                made.add(event.run_id)
+            if absent or event.run_id in made:
+                made[event.run_id] = event.at
             if runs.apply_sidecar(conn, event, sidecar_name(event), event.at):
                 applied += 1
                 _note_intent(conn, event)
-        for run_id in made:
+        for run_id, last in made.items():
             rebuilt = runs.run(conn, run_id)
             if rebuilt is not None and rebuilt.status is RunStatus.OPEN:
                 told = "rebuilt from the lake, which does not say how it ended"
-                runs.close_run(conn, rebuilt, RunStatus.FAILED, session.clock.now(), error=told)
+                runs.close_run(conn, rebuilt, RunStatus.FAILED, last, error=told)
     return applied
 
 

@@ -146,13 +146,13 @@ def _check_fence(session: Session, known: Known, model: str, fence: Fence | None
     if fence.state_id != known.state_id:
         raise StateError(
             f"the target of {name}.{model} was last written by another state ({fence.state_id})",
-            hint=f"if this state is to go on with it: ingestkit state adopt {name}",
+            hint=f"if this state is to go on with it: ingestkit state adopt {name} --reason '...'",
         )
     if fence.token > known.counter:
         raise StateError(
             f"the target of {name}.{model} was written under token {fence.token}, and this state has only given out "
             f"{known.counter}: it is an older copy",
-            hint=f"ingestkit state adopt {name}",
+            hint=f"ingestkit state adopt {name} --reason '...'",
         )
 
 
@@ -177,7 +177,7 @@ def _refuse_older_copy(session: Session, receipts: Iterable[Receipt]) -> None:
             raise StateError(
                 f"the target of {name}.{one.model} holds batch {one.batch} as run {one.run_id} published it, and this "
                 "state knows no such run: it is an older copy",
-                hint=f"ingestkit state adopt {name}",
+                hint=f"ingestkit state adopt {name} --reason '...'",
             )
 
 
@@ -198,7 +198,7 @@ def _check_receipt(session: Session, done: Completion, receipt: Receipt | None, 
         raise StateError(
             f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, and this "
             f"state knows only {done.generation}",
-            hint=f"ingestkit state adopt {name}",
+            hint=f"ingestkit state adopt {name} --reason '...'",
         )
     raise WarehouseError(
         f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, older than "

@@ -183,7 +183,7 @@ def _only(session: Session, units: list[Unit], waiting: Mapping[str, str], only:
         name = session.pipeline.name
         raise UsageError(
             f"batch {min(older, key=order)} waits before {only}, and batches are done in order",
-            hint=f"ingestkit run {name}, or step over it: ingestkit skip {name} --batch {older[0]} --reason ...",
+            hint=f"ingestkit run {name}, or step over it: ingestkit skip {name} --batch {older[0]} --reason '...'",
         )
     return chosen
 

@@ -58,5 +58,5 @@ def refuse_empty_state(session: Session) -> None:
     raise StateError(
         f"the state knows nothing of {name}, but its mirror shows run {mirrored['run'].get('run_id')}: the state was "
         "deleted, or another one is meant",
-        hint=f"ingestkit state adopt {name} rebuilds it from the lake; config show --origin names the one meant",
+        hint=f"ingestkit state adopt {name} --reason '...' rebuilds it; config show --origin names the one meant",
     )

@@ -372,9 +372,7 @@ class Sidecar:
             skipped=row["skipped"],
         )
         names = ("pipeline", "run_id", "batch", "model", "token", "sequence", "settings", "run")
-        return cls(
-            **{name: row[name] for name in names}, stage=Stage(row["stage"]), at=instant(row["at"]), work=work
-        )
+        return cls(**{name: row[name] for name in names}, stage=Stage(row["stage"]), at=instant(row["at"]), work=work)
 
 
 @dataclass(frozen=True, slots=True)

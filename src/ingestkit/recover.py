@@ -48,7 +48,7 @@ def replay(session: Session, lease: Lease) -> int:
             if runs.run(conn, sidecar.run_id) is None:
                 raise StateError(
                     f"the pending queue speaks of run {sidecar.run_id}, which the state does not know",
-                    hint=f"ingestkit state adopt {session.pipeline.name}",
+                    hint=f"ingestkit state adopt {session.pipeline.name} --reason '...'",
                 )
             runs.apply_sidecar(conn, sidecar, sidecar_name(sidecar), session.clock.now())
         return True

@@ -173,10 +173,10 @@ def _paused(session: Session, command: str) -> Outcome | None:
     name = session.pipeline.name
     if row is not None and row["paused_at"] is not None:
         told = f"paused by {row['paused_by']} since {row['paused_at']:%Y-%m-%d %H:%M}Z: {row['paused_reason']}"
-        return Outcome(command, name, "paused", f"{told}; ingestkit resume {name}")
+        return Outcome(command, name, "paused", f"{told}; ingestkit resume {name} --reason '...'")
     if row is not None and row["held_at"] is not None:
         told = f"held since {row['held_at']:%Y-%m-%d %H:%M}Z: {row['held_reason']}"
-        return Outcome(command, name, "held", f"{told}; ingestkit resume {name}")
+        return Outcome(command, name, "held", f"{told}; ingestkit resume {name} --reason '...'")
     return None
 
 
@@ -264,7 +264,7 @@ def _open_unit(session: Session, lease: Lease, run_: Run, models: tuple[str, ...
     if blocked and "no batch" in blocked:
         raise SourceError(
             f"run {run_.run_id} cannot go on: {blocked}, and {len(unfetched)} of its files had not landed",
-            hint=f"put the folder back, or step over it: ingestkit skip {session.pipeline.name} --batch {run_.batch}",
+            hint=f"put the folder back, or: ingestkit skip {run_.pipeline} --batch {run_.batch} --reason '...'",
         )
     session.progress.said(f"batch {run_.batch} waits: {blocked}")
     return None
@@ -310,7 +310,7 @@ def _waiting(session: Session, lease: Lease, options: RunOptions) -> Found:
     for late in found.late:
         session.progress.warned(
             f"batch {late} came after newer ones were done and is not loaded (source.late: report)",
-            hint=f"set source.late: load, or step over it: ingestkit skip {session.pipeline.name} --batch {late}",
+            hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'",
         )
     for path in found.unmapped:
         session.progress.warned(f"{path} belongs to no model and is kept in quarantine")

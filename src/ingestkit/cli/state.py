@@ -20,12 +20,16 @@ def commands() -> typer.Typer:
 
 def show(ctx: typer.Context, pipeline: options.PipelineName = None, output: options.OutputFormat = Output.TEXT) -> None:
     """Show checkpoint, floors, pins, holds, leases and open runs."""
+    from ingestkit.mirroring import shown
     from ingestkit.states import views
 
-    loaded = opening.project_of(ctx)
-    name = opening.pipeline_name(loaded, pipeline)
-    with opening.reading(loaded) as conn:
-        found = views.state(conn, name)
+    with opening.deciding(ctx, pipeline) as session:
+        mirrored = shown(session)
+        with session.state.read() as conn:
+            found = {"checkpoint": mirrored["checkpoint"]} | views.state(conn, session.pipeline.name)
+    for row in found["models"]:
+        newest = mirrored["models"][row["model"]]
+        row |= {name: newest[name] for name in ("batch", "status", "generation")}
     render.emit(render.picked(found, TABLES) if output is Output.TEXT else found, output)
 
 

@@ -95,7 +95,9 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     current = _valid_files(ctx, given)
     newer: list[Artifact] = []
     previous: list[Artifact] = []
-    if intent.mode is LoadMode.MERGE:
+    own = _own(receipts, given.model, ctx.batch)
+    published = own is not None and own.answers(intent)
+    if intent.mode is LoadMode.MERGE and not published:
         for receipt in _newer(ctx.pipeline, ctx.batch, given.model, receipts):
             found = given.newer.get(receipt.batch, ())
             if not found and (receipt.counts.staged or 0) > 0:

@@ -46,7 +46,7 @@ HINTS = {
     "SQLITE_READONLY": "give this user the right to write the file and its folder",
     "SQLITE_CANTOPEN": "look at the rights of the file and its folder",
     "SQLITE_NOTADB": "state.url names another file; ingestkit config show --origin says where it comes from",
-    "SQLITE_CORRUPT": "put back a copy of it or move it away; then: ingestkit state adopt PIPELINE",
+    "SQLITE_CORRUPT": "put back a copy of it or move it away; then: ingestkit state adopt PIPELINE --reason '...'",
 }
 
 

@@ -143,7 +143,7 @@ def acquire(
                 if not rows.put(conn, table, row):
                     raise StateError(
                         f"the token counter of {pipeline} is behind its lease of {model}: the state went back",
-                        hint=f"ingestkit state adopt {pipeline}",
+                        hint=f"ingestkit state adopt {pipeline} --reason '...'",
                     )
     if held:
         raise _refusal(pipeline, held[0])

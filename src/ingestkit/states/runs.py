@@ -603,6 +603,10 @@ def _complete(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     status = RunStatus.SUCCESS_WITH_REJECTS if rejects else RunStatus.SUCCESS
     counts = Counts.total(done.counts for done in sidecar.work.completions).to_json()
     close_run(conn, ended, status, now, verdict=sidecar.work.details.get("verdict"), counts=counts, error=None)
+    for done in sidecar.work.completions:
+        own = RunStatus.SUCCESS_WITH_REJECTS if done.counts.rejected else RunStatus.SUCCESS
+        where = (run_model.c.run_id == sidecar.run_id, run_model.c.model == done.model)
+        conn.execute(sql.update(run_model).where(*where).values(status=own.value))
     update_pipeline(conn, sidecar.pipeline, moved_at=now)
 
 
