@@ -1,0 +1,75 @@
+"""What accounting for a run costs: the time one small run of five models spends in its state and in its sidecars."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from statistics import median
+
+from tests.benchmarks.ledger import FIRST, empty_project
+from tests.benchmarks.measure import ROOT, Program, cost, report
+
+TIMED = """
+import json, sys, time
+from contextlib import contextmanager
+from ingestkit import phases
+from ingestkit.cli.main import call
+from ingestkit.lake import Lake
+from ingestkit.states.engine import StateDatabase
+
+spent = {}
+
+def note(name, began):
+    seconds, times = spent.get(name, (0.0, 0))
+    spent[name] = (seconds + time.perf_counter() - began, times + 1)
+
+def timed_block(owner, attribute):
+    real = getattr(owner, attribute)
+    @contextmanager
+    def inside(self):
+        began = time.perf_counter()
+        try:
+            with real(self) as held:
+                yield held
+        finally:
+            note(attribute, began)
+    setattr(owner, attribute, inside)
+
+def timed_call(owner, attribute):
+    real = getattr(owner, attribute)
+    def called(*given):
+        began = time.perf_counter()
+        try:
+            return real(*given)
+        finally:
+            note(attribute, began)
+    setattr(owner, attribute, called)
+
+timed_block(StateDatabase, "read")
+timed_block(StateDatabase, "write")
+timed_call(Lake, "write_sidecar")
+began = time.perf_counter()
+code = call(["--quiet", "run", "opendata", "--jobs", "1", "--output", "json"])
+print()
+print(json.dumps(spent | {"whole command": (time.perf_counter() - began, 1)}))
+sys.exit(code)
+"""
+
+
+def test_the_time_a_run_of_five_models_spends_on_its_own_account(tmp_path: Path) -> None:
+    drop = empty_project(tmp_path)
+    days = iter(range(10, 30))
+
+    def deliver() -> None:
+        shutil.copytree(ROOT / "config" / "samples" / "opendata" / FIRST, drop / f"202601{next(days)}_180000")
+
+    run = Program("run of a small delivery", [sys.executable, "-c", TIMED], tmp_path, deliver)
+    cost(run)
+    costs, parts = [], []
+    for _ in range(5):
+        costs.append(cost(run))
+        parts.append(json.loads((tmp_path / "said.txt").read_text().splitlines()[-1]))
+    said = [
+        f"{name:32}{median(one[name][0] for one in parts):>8.2f} s in {parts[0][name][1]} calls" for name in parts[0]
+    ]
+    report("state", {run.name: costs}, {name: median(one[name][0] for one in parts) for name in parts[0]}, said)
