@@ -17,7 +17,8 @@ from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, replay
 from ingestkit.runner import holding
 from ingestkit.session import Session
-from ingestkit.states import decisions, runs
+from ingestkit.states import completions, decisions, runs
+from ingestkit.states import sidecars as sidecar_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease, raise_counter
 from ingestkit.states.runs import Run
@@ -99,7 +100,7 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
                 _insert_run(conn, event)
             if absent or event.run_id in made:
                 made[event.run_id] = event.at
-            if runs.apply_sidecar(conn, event, sidecar_name(event), event.at):
+            if sidecar_rows.apply(conn, event, sidecar_name(event), event.at):
                 applied += 1
                 _note_intent(conn, event)
         for run_id, last in made.items():
@@ -152,7 +153,7 @@ def _compared(session: Session) -> tuple[str, ...]:
     name = session.pipeline.name
     receipts = {(one.batch, one.model): one for one in session.warehouse.receipts(name)}
     with session.state.read() as conn:
-        done: dict[tuple[str, str], Completion] = {key: one for key, (one, _) in runs.completions(conn, name).items()}
+        done: dict[tuple[str, str], Completion] = {key: one for key, (one, _) in completions.whole(conn, name).items()}
     told = []
     for key, receipt in sorted(receipts.items()):
         entry = done.get(key)

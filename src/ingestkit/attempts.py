@@ -6,7 +6,7 @@ import sqlalchemy as sql
 
 from ingestkit import steps
 from ingestkit.errors import Busy, UsageError
-from ingestkit.model import Intent, RunStatus
+from ingestkit.model import Intent, RunStatus, human_duration
 from ingestkit.session import Session
 from ingestkit.states import runs
 from ingestkit.states.lease import Lease
@@ -161,6 +161,9 @@ def reopen(session: Session, lease: Lease, run: Run, command: str, *, redo: bool
             config_hash=session.config_hash,
         )
         runs.open_models(conn, run, run.models, lease.token, redo=redo)
+        if gone := set(run.models) - set(session.pipeline.models):
+            # Today's pipeline does not know them any more.
+            runs.take_models(conn, run, gone, "nobody", now)
     return replace(
         run,
         status=RunStatus.OPEN,
@@ -179,7 +182,7 @@ def refuse_busy(session: Session, run: Run, *, take_over: bool) -> None:
     if idle < session.settings.state.idle_after:
         name = session.pipeline.name
         raise Busy(
-            f"run {run.run_id} is open: its {run.last_command} ran {runs.human(idle.total_seconds())} ago, and its "
+            f"run {run.run_id} is open: its {run.last_command} ran {human_duration(idle.total_seconds())} ago, and its "
             "next stage is another command's",
             hint=f"ingestkit run {name} --run-id {run.run_id} finishes it; --take-over starts a new attempt",
         )

@@ -110,7 +110,7 @@ def newest_done(session: Session, models: Sequence[str]) -> dict[str, Completion
         full = (key for key, (status, _) in done.items() if status is CompletionStatus.DONE and key[1] in models)
         newest = completions.newest(full, session.pipeline.order)
         return {
-            model: runs.completions(conn, session.pipeline.name, batch)[batch, model][0]
+            model: completions.whole(conn, session.pipeline.name, batch)[batch, model][0]
             for model, batch in newest.items()
         }
 

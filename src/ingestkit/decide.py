@@ -13,7 +13,7 @@ from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, recover
 from ingestkit.runner import holding
 from ingestkit.session import Session
-from ingestkit.states import decisions, ledger, rows, runs
+from ingestkit.states import completions, decisions, ledger, rows, runs
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease
 from ingestkit.states.tables import completion
@@ -27,7 +27,7 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
     with holding(session, session.pipeline.models, "skip", "fail") as lease:
         recover(session, lease)
         with session.state.read() as conn:
-            done = runs.completions(conn, session.pipeline.name)
+            done = completions.whole(conn, session.pipeline.name)
         models = [model for model in session.pipeline.models if (batch, model) not in done]
         if not models:
             raise UsageError(f"batch {batch} of {session.pipeline.name} is done already: there is nothing to step over")
@@ -153,7 +153,7 @@ def _skip(conn: sql.Connection, pipeline: str, made: Decision, batch: str, model
 def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
     for run, theirs in runs.open_runs(conn, pipeline):
         runs.take_models(conn, run, theirs, "state reset", made.at)
-    done = {batch for batch, _ in runs.completions(conn, pipeline)}
+    done = {batch for batch, _ in completions.whole(conn, pipeline)}
     for file in ledger.latest(ledger.versions(conn, pipeline, sorted(done))).values():
         if file.model is not None and file.status is not FileStatus.SEEN:
             _mark(conn, file, FileStatus.FORGOTTEN, made, token)

@@ -83,7 +83,7 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
             continue
         if look.unit is not None:
             units.append(look.unit)
-        if limit is not None and len(units) >= limit:
+        if batch == only or (only is None and limit is not None and len(units) >= limit):
             break
     units = _only(session, units, waiting, only) if only is not None else units
     return Found(_caught_up(session, units, known), plan.late, waiting, tuple(unmapped), position)

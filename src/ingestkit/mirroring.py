@@ -17,7 +17,7 @@ def shown(session: Session) -> Mapping[str, Any]:
         row = runs.pipeline_row(conn, name)
         done = completions.done(conn, name)
         newest = completions.newest(done, session.pipeline.order)
-        held = {model: runs.completions(conn, name, batch)[batch, model] for model, batch in newest.items()}
+        held = {model: completions.whole(conn, name, batch)[batch, model] for model, batch in newest.items()}
         last = runs.latest_run(conn, name)
     models = {
         model: {

@@ -82,6 +82,15 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
 
 
+def human_duration(seconds: float) -> str:
+    """A duration as a person says it: `1h 02m 03s`, `4.2s`."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m {rest:02d}s" if hours else f"{minutes}m {rest:02d}s"
+
+
 def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 

@@ -52,10 +52,11 @@ from ingestkit.pipeline import RunContext
 from ingestkit.session import Session
 from ingestkit.settings import Retry
 from ingestkit.stages import clean, extract, gate, load
-from ingestkit.states import completions, ledger, runs
+from ingestkit.states import completions, ledger, quarantine, runs, sidecars, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.queue import PendingRecord
-from ingestkit.states.runs import Run, StageRow
+from ingestkit.states.runs import Run
+from ingestkit.states.stage_rows import StageRow
 
 PLANS = 5
 """How often a publish is planned anew because the target moved under it."""
@@ -109,7 +110,7 @@ class Active:
 
     def rows(self) -> dict[tuple[Stage, str], StageRow]:
         with self.session.state.read() as conn:
-            return runs.stages(conn, self.run.run_id)
+            return stage_rows.of_run(conn, self.run.run_id)
 
     def known_files(self) -> list[FileVersion]:
         with self.session.state.read() as conn:
@@ -300,7 +301,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
     with active.session.state.read() as conn:
         kept, redo = runs.intents(conn, active.run.run_id).get(model, (None, False))
         highest = runs.highest_generation(conn, active.pipeline_name, active.batch, model)
-        done = runs.completions(conn, active.pipeline_name, active.batch).get((active.batch, model))
+        done = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
         found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID])
     known = [file for file in active.known_files() if file.model == model]
     standing = ledger.file_set(known, model)
@@ -413,10 +414,10 @@ def _expired(active: Active, model: str) -> list[str]:
     """Objects of batches that retention no longer keeps, but for those with rejects that wait for a person."""
     session = active.session
     with session.state.read() as conn:
-        theirs = runs.completions(conn, active.pipeline_name, model=model)
+        theirs = completions.whole(conn, active.pipeline_name, model=model)
         done = {batch: entry for (batch, _), entry in theirs.items()}
         old = clean.expired(session.pipeline, done, session.clock.now())
-        waiting = runs.batches_with_open_rejects(conn, active.pipeline_name, model)
+        waiting = quarantine.batches_waiting(conn, active.pipeline_name, model)
         kept = [batch for batch in old if batch not in waiting]
         return [one.path for one in ledger.artifacts(conn, active.pipeline_name, kept, model)]
 
@@ -483,7 +484,7 @@ def _record(active: Active, stage: Stage, model: str, settings: str, work: Work)
     _show(session, sidecar, path)
     try:
         with active.lease.transaction() as conn:
-            runs.apply_sidecar(conn, sidecar, path, session.clock.now())
+            sidecars.apply(conn, sidecar, path, session.clock.now())
     except StateError as error:
         _queue(session, sidecar)
         raise StateError(
@@ -491,7 +492,7 @@ def _record(active: Active, stage: Stage, model: str, settings: str, work: Work)
             hint=f"its rows wait in {session.queue.path}; the next run writes them",
         ) from error
     steps.reached(f"{stage.value}.recorded")
-    status = runs.status_of(sidecar)
+    status = sidecars.status_of(sidecar)
     session.progress.ended(stage.value, model, status.value)
     if status is StageStatus.FAILED:
         raise _closed(active, stage, work.rules)
@@ -532,13 +533,13 @@ def _begin(active: Active, stage: Stage, models: Sequence[str]) -> None:
     now = active.session.clock.now()
     with active.lease.transaction() as conn:
         for model in models:
-            runs.begin_stage(conn, active.run, stage, model, active.lease.token, now)
+            stage_rows.begin(conn, active.run, stage, model, active.lease.token, now)
 
 
 def _end_badly(active: Active, stage: Stage, models: Sequence[str], status: StageStatus, error: str) -> None:
     with active.lease.transaction() as conn:
         for model in models:
-            runs.end_stage_badly(conn, active.run.run_id, stage, model, status, error, active.session.clock.now())
+            stage_rows.end_badly(conn, active.run.run_id, stage, model, status, error, active.session.clock.now())
     for model in models:
         active.session.progress.ended(stage.value, model, status.value)
 
@@ -624,7 +625,7 @@ def previous_rows(session: Session, before: str) -> dict[str, int]:
             if status is CompletionStatus.DONE and order(batch) < order(before)
         )
         newest = {
-            model: runs.completions(conn, session.pipeline.name, batch)[batch, model][0].counts.valid
+            model: completions.whole(conn, session.pipeline.name, batch)[batch, model][0].counts.valid
             for model, batch in completions.newest(older, order).items()
         }
     return {model: valid for model, valid in newest.items() if valid is not None}

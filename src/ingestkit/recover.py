@@ -11,7 +11,7 @@ from ingestkit.errors import StateError
 from ingestkit.lake import HashingWriter, Place, sidecar_name
 from ingestkit.model import Sidecar
 from ingestkit.session import Session
-from ingestkit.states import completions, decisions, runs
+from ingestkit.states import completions, decisions, runs, sidecars, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.owner import Owner
 from ingestkit.states.queue import PendingRecord
@@ -30,8 +30,8 @@ def recover(session: Session, lease: Lease) -> None:
         now = session.clock.now()
         with lease.transaction() as conn:
             for sidecar in found:
-                runs.apply_sidecar(conn, sidecar, sidecar_name(sidecar), now)
-            runs.interrupt_stages(conn, run.run_id, held, lease.token, now)
+                sidecars.apply(conn, sidecar, sidecar_name(sidecar), now)
+            stage_rows.interrupt(conn, run.run_id, held, lease.token, now)
     steps.reached("recover.adopted")
     copy_decisions(session, lease)
     remove_scratch(session.scratch, lease.owner)
@@ -50,7 +50,7 @@ def replay(session: Session, lease: Lease) -> int:
                     f"the pending queue speaks of run {sidecar.run_id}, which the state does not know",
                     hint=f"ingestkit state adopt {session.pipeline.name} --reason '...'",
                 )
-            runs.apply_sidecar(conn, sidecar, sidecar_name(sidecar), session.clock.now())
+            sidecars.apply(conn, sidecar, sidecar_name(sidecar), session.clock.now())
         return True
 
     written = session.queue.replay(session.pipeline.name, [*lease.models, "*"], write)

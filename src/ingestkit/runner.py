@@ -26,10 +26,11 @@ from ingestkit.phases import WORK, Active, do_stage, previous_rows
 from ingestkit.recover import recover, replay
 from ingestkit.session import Session
 from ingestkit.stages.load import newer_content
-from ingestkit.states import ledger, runs
+from ingestkit.states import completions, ledger, runs, stage_rows
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
-from ingestkit.states.runs import ALL_STAGES, Run, StageRow
+from ingestkit.states.runs import Run
+from ingestkit.states.stage_rows import ALL_STAGES, StageRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +382,11 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
                 session, lease, unit.batch, unit.models, kind="stage", command="extract", invocation=options.run_id
             )
         return _one_stage(_active(session, lease, known, unit), Stage.EXTRACT)
+    if options.batch is not None and options.batch != known.batch:
+        raise UsageError(
+            f"run {known.run_id} works on batch {known.batch}, not on {options.batch}",
+            hint="give the other batch a run of its own: --run-id, with --take-over where it stands in the way",
+        )
     session = _as_kept(session, known)
     if options.force:
         return _again(session, lease, known, Stage.EXTRACT)
@@ -434,7 +440,7 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
     if known.batch is None:
         raise UsageError(f"run {known.run_id} found nothing waiting: there is no {wanted} to do again")
     with session.state.read() as conn:
-        rows = runs.stages(conn, known.run_id)
+        rows = stage_rows.of_run(conn, known.run_id)
     done = {name for (name, _), row in rows.items() if row.status in (StageStatus.SUCCESS, StageStatus.SKIPPED)}
     if wanted not in {name for name, _ in rows}:
         raise UsageError(f"run {known.run_id} has not come to {wanted}", hint=f"ingestkit runs show {known.run_id}")
@@ -447,7 +453,7 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
         known = attempts.go_on(session, lease, known, wanted.value)
     models = _models_of(session, known, lease)
     with lease.transaction() as conn:
-        runs.put_back(conn, known.run_id, again, models, session.clock.now())
+        stage_rows.put_back(conn, known.run_id, again, models, session.clock.now())
         runs.open_models(conn, known, models, lease.token, redo=True)
     assert known.batch is not None
     unit = _unit_of(session, known, models)
@@ -489,7 +495,7 @@ def _opened(session: Session, lease: Lease, known: Run, command: str, options: R
             )
         case RunStatus.SUPERSEDED:
             raise Busy(
-                f"run {known.run_id} was taken over: {known.error}",
+                f"run {known.run_id} cannot go on: it was {known.error}",
                 hint=f"ingestkit runs list {session.pipeline.name}",
             )
         case RunStatus.FAILED if options.run_id is None:
@@ -512,7 +518,7 @@ def _refuse_before_predecessor(session: Session, known: Run, here: Sequence[str]
     """A stage before its predecessor is a mistake in the schedule, and says so."""
     before = [one for one in ALL_STAGES if ALL_STAGES.index(one) < ALL_STAGES.index(wanted)]
     with session.state.read() as conn:
-        rows = runs.stages(conn, known.run_id)
+        rows = stage_rows.of_run(conn, known.run_id)
     for one in before:
         for model in here if one in WORK else ("*",):
             row = rows.get((one, model))
@@ -535,7 +541,7 @@ def _models_of(session: Session, known: Run, lease: Lease) -> tuple[str, ...]:
         for run_, models in runs.open_runs(conn, session.pipeline.name):
             if run_.run_id == known.run_id:
                 return tuple(sorted(models & set(lease.models)))
-        return runs.own_models(conn, known.run_id)
+        return stage_rows.own_models(conn, known.run_id)
 
 
 def _unit_of(session: Session, known: Run, models: tuple[str, ...]) -> Unit:
@@ -561,7 +567,7 @@ def _batch_of(session: Session, run_id: str | None) -> str:
 def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions) -> tuple[str, ...]:
     """The models of a done batch that a backfill does again: those of the run named, or all that were done."""
     with session.state.read() as conn:
-        done = runs.completions(conn, session.pipeline.name, batch)
+        done = completions.whole(conn, session.pipeline.name, batch)
     wanted = lease.models
     if options.run_id is not None:
         wanted = tuple(model for model in attempts.find(session, options.run_id).models if model in lease.models)
@@ -597,6 +603,12 @@ def _refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> N
 def _redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:
     if kind == "restore":
         return Unit(batch, models, kind)
+    with session.state.read() as conn:
+        done = completions.whole(conn, session.pipeline.name, batch)
+    skipped = [model for model in models if done[batch, model][0].status is CompletionStatus.SKIPPED]
+    if skipped and batch in session.source.batches(None):
+        # What was stepped over is wanted after all.
+        sight_anew(session, lease, batch, skipped)
     unit, blocked = one_batch(session, lease, batch, models)
     if unit is not None:
         return unit
@@ -611,7 +623,7 @@ def _restore(session: Session, lease: Lease) -> list[ModelResult]:
     receipts = {(one.model, one.batch) for one in session.warehouse.receipts(session.pipeline.name)}
     order = session.pipeline.order
     with session.state.read() as conn:
-        done = [entry for entry, _ in runs.completions(conn, session.pipeline.name).values()]
+        done = [entry for entry, _ in completions.whole(conn, session.pipeline.name).values()]
     needed: dict[str, list[str]] = {}
     for model in lease.models:
         mine = [one for one in done if one.model == model and one.status is CompletionStatus.DONE]
@@ -634,8 +646,8 @@ def _restore(session: Session, lease: Lease) -> list[ModelResult]:
 def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage) -> list[ModelResult]:
     """One object per model, read back from the state: the completion for a whole run, the sidecar for one stage."""
     with session.state.read() as conn:
-        rows = runs.stages(conn, run_.run_id)
-        done = runs.completions(conn, session.pipeline.name, run_.batch)
+        rows = stage_rows.of_run(conn, run_.run_id)
+        done = completions.whole(conn, session.pipeline.name, run_.batch)
     closing = wanted in (Stage.GATE, Stage.CLEAN)
     results = []
     for model in sorted(models):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingestkit.model import Counts, RunStatus, Sidecar, Stage, StageStatus, Work
-from ingestkit.states import runs
+from ingestkit.states import runs, sidecars, stage_rows
 from ingestkit.states.engine import StateDatabase
 from ingestkit.states.runs import Run
 
@@ -43,8 +43,8 @@ def test_a_stage_row_does_not_repeat_what_its_run_row_holds(state: StateDatabase
     left = Sidecar("p", "p.1.1", "1", Stage.EXTRACT, "a", 1, 1, "s", NOW, work, opened.facts())
     with state.write() as conn:
         runs.insert_run(conn, opened, NOW, "somebody")
-        assert runs.apply_sidecar(conn, left, "_runs/p/x.json", NOW)
-        row = runs.stages(conn, "p.1.1")[Stage.EXTRACT, "a"]
+        assert sidecars.apply(conn, left, "_runs/p/x.json", NOW)
+        row = stage_rows.of_run(conn, "p.1.1")[Stage.EXTRACT, "a"]
     assert row.status is StageStatus.SUCCESS
     assert row.sidecar is not None
     assert len(str(row.sidecar)) < 2_000

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sql
 
-from ingestkit.model import CompletionStatus
+from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode
 from ingestkit.states.tables import completion
 
 Done: TypeAlias = Mapping[tuple[str, str], tuple[CompletionStatus, datetime]]
@@ -27,4 +27,26 @@ def newest(keys: Iterable[tuple[str, str]], order: Callable[[str], Any]) -> dict
     for batch, model in keys:
         if model not in found or order(found[model]) < order(batch):
             found[model] = batch
+    return found
+
+
+def whole(
+    conn: sql.Connection, pipeline: str, batch: str | None = None, model: str | None = None
+) -> dict[tuple[str, str], tuple[Completion, datetime]]:
+    """The pipeline's completions by (batch, model), with when each was written; all, or those of one batch or model."""
+    query = sql.select(completion).where(completion.c.pipeline == pipeline)
+    if batch is not None:
+        query = query.where(completion.c.batch == batch)
+    if model is not None:
+        query = query.where(completion.c.model == model)
+    names = completion.columns.keys()
+    found = {}
+    for row in conn.execute(query).fetchall():
+        fields = dict(zip(names, row, strict=True))
+        at = fields.pop("at")
+        mode = fields["mode"]
+        fields["mode"] = LoadMode(mode) if mode else None
+        fields["status"] = CompletionStatus(fields["status"])
+        fields["counts"] = Counts.from_json(fields["counts"])
+        found[fields["batch"], fields["model"]] = (Completion(**fields), at)
     return found

@@ -1,43 +1,23 @@
-"""Runs, stages, intents and completions: the rows an operator asks of a drive table, and how sidecars become rows."""
+"""Runs and what they mean to publish: the rows an operator asks of a drive table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
 from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit.model import (
-    Completion,
-    CompletionStatus,
-    Counts,
-    Intent,
-    LoadMode,
-    RunStatus,
-    Sidecar,
-    Stage,
-    StageStatus,
-)
-from ingestkit.states import rows
+from ingestkit.model import Intent, LoadMode, RunStatus, Stage, human_duration
+from ingestkit.states import rows, stage_rows
 from ingestkit.states.tables import (
-    completion,
     decision,
     pipeline_run,
-    pipeline_stage,
-    quarantine,
     run_model,
 )
 from ingestkit.states.tables import pipeline as pipeline_table
 
-ALL_STAGES = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD, Stage.GATE, Stage.CLEAN)
-RUN_WIDE = (Stage.GATE, Stage.CLEAN)
-"""Stages that have one row per run, of model `*`."""
 UNCLEANED = 20
 """How many closed runs are looked at for a clean that never ended."""
-UNENDED = {StageStatus.PENDING, StageStatus.RUNNING, StageStatus.INTERRUPTED}
-EXPECTED_FROM = 10
-"""Of how many past successes the expected duration is the median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +55,8 @@ class Run:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    run_id: str
-    stage: Stage
-    model: str
-    status: StageStatus
-    retry: int
-    settings: str | None
-    sidecar: Mapping[str, Any] | None
-    sidecar_path: str | None
-    token: int
-    sequence: int
-    seconds: float | None
-    error: str | None
-
-    def work(self) -> Sidecar | None:
-        return Sidecar.from_json(self.sidecar) if self.sidecar else None
-
-
 def open_key(pipeline: str, model: str) -> str:
     return f"{pipeline}/{model}"
-
-
-# --- pipelines -------------------------------------------------------------------------------------------------------
 
 
 def pipeline_row(conn: sql.Connection, pipeline: str) -> Mapping[str, Any] | None:
@@ -109,34 +67,6 @@ def pipeline_row(conn: sql.Connection, pipeline: str) -> Mapping[str, Any] | Non
 
 def update_pipeline(conn: sql.Connection, pipeline: str, **values: Any) -> None:
     conn.execute(sql.update(pipeline_table).where(pipeline_table.c.pipeline == pipeline).values(**values))
-
-
-# --- completions -----------------------------------------------------------------------------------------------------
-
-
-def completions(
-    conn: sql.Connection, pipeline: str, batch: str | None = None, model: str | None = None
-) -> dict[tuple[str, str], tuple[Completion, datetime]]:
-    """The pipeline's completions by (batch, model), with when each was written; all, or those of one batch or model."""
-    query = sql.select(completion).where(completion.c.pipeline == pipeline)
-    if batch is not None:
-        query = query.where(completion.c.batch == batch)
-    if model is not None:
-        query = query.where(completion.c.model == model)
-    names = completion.columns.keys()
-    found = {}
-    for row in conn.execute(query).fetchall():
-        fields = dict(zip(names, row, strict=True))
-        at = fields.pop("at")
-        mode = fields["mode"]
-        fields["mode"] = LoadMode(mode) if mode else None
-        fields["status"] = CompletionStatus(fields["status"])
-        fields["counts"] = Counts.from_json(fields["counts"])
-        found[fields["batch"], fields["model"]] = (Completion(**fields), at)
-    return found
-
-
-# --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def run(conn: sql.Connection, run_id: str) -> Run | None:
@@ -266,7 +196,7 @@ def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> Non
         "phases_completed": [],
         "phases_skipped": [],
         "phases_failed": [],
-        "phases_pending": [stage.value for stage in ALL_STAGES],
+        "phases_pending": [stage.value for stage in stage_rows.ALL_STAGES],
         "counts": {},
     }
     conn.execute(rows.insert(conn, pipeline_run).values(**values))
@@ -285,7 +215,7 @@ def close_run(conn: sql.Connection, run: Run, status: RunStatus, now: datetime, 
         status=status.value,
         ended_at=now,
         seconds=seconds,
-        duration=human(seconds),
+        duration=human_duration(seconds),
         touched_at=now,
         **values,
     )
@@ -294,7 +224,7 @@ def close_run(conn: sql.Connection, run: Run, status: RunStatus, now: datetime, 
         .where(run_model.c.run_id == run.run_id, run_model.c.open_key.is_not(None))
         .values(open_key=None, status=status.value)
     )
-    note_phases(conn, run.run_id)
+    stage_rows.note_phases(conn, run.run_id)
 
 
 def open_models(conn: sql.Connection, run: Run, models: Iterable[str], token: int, *, redo: bool) -> None:
@@ -347,14 +277,6 @@ def take_models(conn: sql.Connection, run: Run, models: Iterable[str], by: str, 
         close_run(conn, run, RunStatus.SUPERSEDED, now, error=f"taken over by {by}")
 
 
-def own_models(conn: sql.Connection, run_id: str) -> tuple[str, ...]:
-    """The run's models without those another attempt has taken; all of them where it took them all."""
-    query = sql.select(run_model.c.model, run_model.c.status).where(run_model.c.run_id == run_id)
-    found = conn.execute(query.order_by(run_model.c.model)).all()
-    left = tuple(row.model for row in found if row.status != RunStatus.SUPERSEDED.value)
-    return left or tuple(row.model for row in found)
-
-
 def intents(conn: sql.Connection, run_id: str) -> dict[str, tuple[Intent | None, bool]]:
     """What the run means to publish by model, where it is written, and whether it was asked to redo."""
     found: dict[str, tuple[Intent | None, bool]] = {}
@@ -386,272 +308,6 @@ def write_intent(conn: sql.Connection, run_id: str, intent: Intent, token: int) 
     conn.execute(sql.update(run_model).where(*where).values(**values))
 
 
-# --- stages ----------------------------------------------------------------------------------------------------------
-
-
-def stages(conn: sql.Connection, run_id: str) -> dict[tuple[Stage, str], StageRow]:
-    found = {}
-    for row in conn.execute(sql.select(pipeline_stage).where(pipeline_stage.c.run_id == run_id)):
-        one = StageRow(
-            run_id=row.run_id,
-            stage=Stage(row.stage),
-            model=row.model,
-            status=StageStatus(row.status),
-            retry=row.retry,
-            settings=row.settings,
-            sidecar=row.sidecar,
-            sidecar_path=row.sidecar_path,
-            token=row.token,
-            sequence=row.sequence,
-            seconds=row.seconds,
-            error=row.error,
-        )
-        found[one.stage, one.model] = one
-    return found
-
-
-def begin_stage(
-    conn: sql.Connection, run: Run, stage: Stage, model: str, token: int, now: datetime, retry: int | None = None
-) -> int:
-    """Mark a stage RUNNING, and return its retry number: one more than when it was last begun."""
-    before = stages(conn, run.run_id).get((stage, model))
-    number = 0 if before is None else before.retry + 1
-    values = {
-        "run_id": run.run_id,
-        "stage": stage.value,
-        "model": model,
-        "pipeline": run.pipeline,
-        "batch": run.batch,
-        "status": StageStatus.RUNNING.value,
-        "retry": number if retry is None else retry,
-        "started_at": now,
-        "ended_at": None,
-        "seconds": None,
-        "expected_seconds": expected_seconds(conn, run.pipeline, stage, model),
-        "error": None,
-        "token": token,
-        "sequence": before.sequence if before else 0,
-    }
-    keys = ["run_id", "stage", "model"]
-    statement = rows.insert(conn, pipeline_stage).values(**values)
-    changes = {name: value for name, value in values.items() if name not in keys}
-    conn.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
-    update_run(conn, run.run_id, touched_at=now)
-    note_phases(conn, run.run_id)
-    return number if retry is None else retry
-
-
-def end_stage_badly(
-    conn: sql.Connection, run_id: str, stage: Stage, model: str, status: StageStatus, error: str, now: datetime
-) -> None:
-    where = _stage_where(run_id, stage, model)
-    started = conn.execute(sql.select(pipeline_stage.c.started_at).where(*where)).scalar()
-    seconds = (now - started).total_seconds() if started else None
-    values = {"status": status.value, "error": error, "ended_at": now, "seconds": seconds}
-    conn.execute(sql.update(pipeline_stage).where(*where).values(**values))
-    note_phases(conn, run_id)
-
-
-def put_back(conn: sql.Connection, run_id: str, wanted: Sequence[Stage], models: Iterable[str], now: datetime) -> None:
-    """Make stages of a run pending again, so that they are done again."""
-    conn.execute(
-        sql.update(pipeline_stage)
-        .where(
-            pipeline_stage.c.run_id == run_id,
-            pipeline_stage.c.stage.in_([stage.value for stage in wanted]),
-            pipeline_stage.c.model.in_([*models, "*"]),
-        )
-        .values(status=StageStatus.PENDING.value, error=None)
-    )
-    update_run(conn, run_id, touched_at=now)
-    note_phases(conn, run_id)
-
-
-def interrupt_stages(conn: sql.Connection, run_id: str, models: Iterable[str], below: int, now: datetime) -> int:
-    """Mark stages whose owner is dead: still RUNNING under a lower token."""
-    changed = conn.execute(
-        sql.update(pipeline_stage)
-        .where(
-            pipeline_stage.c.run_id == run_id,
-            pipeline_stage.c.status == StageStatus.RUNNING.value,
-            pipeline_stage.c.token < below,
-            pipeline_stage.c.model.in_([*models, "*"]),
-        )
-        .values(status=StageStatus.INTERRUPTED.value, error="its process ended before it did", ended_at=now)
-    )
-    return changed.rowcount
-
-
-def expected_seconds(conn: sql.Connection, pipeline: str, stage: Stage, model: str) -> float | None:
-    query = (
-        sql.select(pipeline_stage.c.seconds)
-        .where(
-            pipeline_stage.c.pipeline == pipeline,
-            pipeline_stage.c.stage == stage.value,
-            pipeline_stage.c.model == model,
-            pipeline_stage.c.status == StageStatus.SUCCESS.value,
-            pipeline_stage.c.seconds.is_not(None),
-        )
-        .order_by(pipeline_stage.c.ended_at.desc())
-        .limit(EXPECTED_FROM)
-    )
-    past = [float(seconds) for (seconds,) in conn.execute(query)]
-    return median(past) if past else None
-
-
-def status_of(sidecar: Sidecar) -> StageStatus:
-    """A stage whose work is done may still have failed by verdict alone."""
-    if any(rule.passed is False for rule in sidecar.work.rules):
-        return StageStatus.FAILED
-    return StageStatus.SKIPPED if sidecar.work.skipped else StageStatus.SUCCESS
-
-
-def apply_sidecar(conn: sql.Connection, sidecar: Sidecar, path: str, now: datetime) -> bool:
-    """Write all rows a sidecar stands for. False, and nothing written, when the stored stage row is as new or newer."""
-    stage, model = sidecar.stage, sidecar.model
-    where = _stage_where(sidecar.run_id, stage, model)
-    before = conn.execute(sql.select(pipeline_stage).where(*where)).one_or_none()
-    if before is not None and before.sidecar is not None:
-        stored = (before.sidecar["token"], before.sidecar["sequence"])
-        if stored >= (sidecar.token, sidecar.sequence):
-            return False
-    started = before.started_at if before is not None else None
-    status = status_of(sidecar)
-    failed = [rule.name for rule in sidecar.work.rules if rule.passed is False]
-    values = {
-        "run_id": sidecar.run_id,
-        "stage": stage.value,
-        "model": model,
-        "pipeline": sidecar.pipeline,
-        "batch": sidecar.batch,
-        "status": status.value,
-        "retry": before.retry if before is not None else 0,
-        "started_at": started or sidecar.at,
-        "ended_at": sidecar.at,
-        "seconds": (sidecar.at - started).total_seconds() if started else None,
-        "error": f"rules failed: {', '.join(failed)}" if failed else None,
-        "details": dict(sidecar.work.details),
-        # The run row beside it holds the run's own facts; repeated here they would be most of the state.
-        "sidecar": sidecar.to_json() | {"run": {}},
-        "sidecar_path": path,
-        "settings": sidecar.settings,
-        "token": sidecar.token,
-        "sequence": sidecar.sequence,
-    }
-    if not rows.put(conn, pipeline_stage, values):
-        return False
-    _apply_work(conn, sidecar, now)
-    note_phases(conn, sidecar.run_id)
-    return True
-
-
-def _apply_work(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
-    work = sidecar.work
-    for file in work.files:
-        rows.put_file(conn, file, now)
-    for artifact in work.artifacts:
-        rows.put_artifact(conn, artifact, now)
-    if sidecar.stage is Stage.VALIDATE:
-        _forget_rejects(conn, sidecar)
-    for held in work.quarantine:
-        rows.put_quarantined(conn, held, now)
-    for drift in work.drift:
-        rows.put_drift(conn, drift, (sidecar.run_id, sidecar.pipeline, sidecar.batch), sidecar.token, now)
-    if sidecar.stage is Stage.LOAD:
-        _release_rejects(conn, sidecar, now)
-    if work.completions:
-        _complete(conn, sidecar, now)
-
-
-def _forget_rejects(conn: sql.Connection, sidecar: Sidecar) -> None:
-    """A stage done again in the same run says anew what it rejects."""
-    conn.execute(
-        sql.delete(quarantine).where(
-            quarantine.c.run_id == sidecar.run_id,
-            quarantine.c.model == sidecar.model,
-            quarantine.c.token <= sidecar.token,
-        )
-    )
-
-
-def _release_rejects(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
-    """With the publish, this run's rejects are open; those of other attempts at the same rows are superseded."""
-    where = (
-        quarantine.c.pipeline == sidecar.pipeline,
-        quarantine.c.batch == sidecar.batch,
-        quarantine.c.model == sidecar.model,
-    )
-    mine = quarantine.c.run_id == sidecar.run_id
-    conn.execute(
-        sql.update(quarantine).where(*where, mine, quarantine.c.status == "held").values(status="open", at=now)
-    )
-    conn.execute(
-        sql.update(quarantine)
-        .where(*where, ~mine, quarantine.c.status.in_(["held", "open"]))
-        .values(status="superseded", at=now)
-    )
-
-
-def _complete(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
-    """Gate's end: completions of all models and the closing of the run, in the caller's one transaction."""
-    for done in sidecar.work.completions:
-        rows.put_completion(conn, done, now)
-    ended = run(conn, sidecar.run_id)
-    if ended is None or ended.status is not RunStatus.OPEN:
-        return
-    rejects = any((done.counts.rejected or 0) > 0 for done in sidecar.work.completions)
-    status = RunStatus.SUCCESS_WITH_REJECTS if rejects else RunStatus.SUCCESS
-    counts = Counts.total(done.counts for done in sidecar.work.completions).to_json()
-    close_run(conn, ended, status, now, verdict=sidecar.work.details.get("verdict"), counts=counts, error=None)
-    for done in sidecar.work.completions:
-        own = RunStatus.SUCCESS_WITH_REJECTS if done.counts.rejected else RunStatus.SUCCESS
-        where = (run_model.c.run_id == sidecar.run_id, run_model.c.model == done.model)
-        conn.execute(sql.update(run_model).where(*where).values(status=own.value))
-    update_pipeline(conn, sidecar.pipeline, moved_at=now)
-
-
-def batches_with_open_rejects(conn: sql.Connection, pipeline: str, model: str) -> set[str]:
-    query = (
-        sql.select(quarantine.c.batch)
-        .distinct()
-        .where(quarantine.c.pipeline == pipeline, quarantine.c.model == model, quarantine.c.status == "open")
-    )
-    return {batch for (batch,) in conn.execute(query)}
-
-
-def note_phases(conn: sql.Connection, run_id: str) -> None:
-    """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
-    # Only these columns: it is done at each stage's beginning and end, and sidecars are long.
-    columns = (pipeline_stage.c.stage, pipeline_stage.c.model, pipeline_stage.c.status)
-    known = conn.execute(sql.select(*columns).where(pipeline_stage.c.run_id == run_id)).fetchall()
-    models = own_models(conn, run_id)
-    groups: dict[str, list[str]] = {"completed": [], "skipped": [], "failed": [], "pending": []}
-    for stage in ALL_STAGES:
-        expected = 1 if stage in RUN_WIDE else len(models)
-        statuses = [StageStatus(status) for name, model, status in known if name == stage and model in (*models, "*")]
-        if not models:
-            # It found nothing waiting.
-            groups["skipped"].append(stage.value)
-        elif StageStatus.FAILED in statuses:
-            groups["failed"].append(stage.value)
-        elif len(statuses) < expected or UNENDED & set(statuses):
-            groups["pending"].append(stage.value)
-        elif set(statuses) == {StageStatus.SKIPPED}:
-            groups["skipped"].append(stage.value)
-        else:
-            groups["completed"].append(stage.value)
-    update_run(conn, run_id, **{f"phases_{name}": value for name, value in groups.items()})
-
-
-def human(seconds: float) -> str:
-    """A duration as a person says it: `1h 02m 03s`, `4.2s`."""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02d}m {rest:02d}s" if hours else f"{minutes}m {rest:02d}s"
-
-
 def _run(row: sql.Row[Any]) -> Run:
     return Run(
         run_id=row.run_id,
@@ -670,14 +326,6 @@ def _run(row: sql.Row[Any]) -> Run:
         config_hash=row.config_hash,
         token=row.token,
         error=row.error,
-    )
-
-
-def _stage_where(run_id: str, stage: Stage, model: str) -> tuple[sql.ColumnElement[bool], ...]:
-    return (
-        pipeline_stage.c.run_id == run_id,
-        pipeline_stage.c.stage == stage.value,
-        pipeline_stage.c.model == model,
     )
 
 

@@ -1,0 +1,207 @@
+"""Stage rows: one per run, stage and model, and what the run row says of its phases from them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any, Protocol
+
+import sqlalchemy as sql
+
+from ingestkit.model import RunStatus, Sidecar, Stage, StageStatus
+from ingestkit.states import rows
+from ingestkit.states.tables import pipeline_run, pipeline_stage, run_model
+
+ALL_STAGES = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD, Stage.GATE, Stage.CLEAN)
+RUN_WIDE = (Stage.GATE, Stage.CLEAN)
+"""Stages that have one row per run, of model `*`."""
+UNENDED = {StageStatus.PENDING, StageStatus.RUNNING, StageStatus.INTERRUPTED}
+EXPECTED_FROM = 10
+"""Of how many past successes the expected duration is the median."""
+
+
+class RunKey(Protocol):
+    """What of a run a stage row repeats."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def pipeline(self) -> str: ...
+
+    @property
+    def batch(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    run_id: str
+    stage: Stage
+    model: str
+    status: StageStatus
+    retry: int
+    settings: str | None
+    sidecar: Mapping[str, Any] | None
+    sidecar_path: str | None
+    token: int
+    sequence: int
+    seconds: float | None
+    error: str | None
+
+    def work(self) -> Sidecar | None:
+        return Sidecar.from_json(self.sidecar) if self.sidecar else None
+
+
+def own_models(conn: sql.Connection, run_id: str) -> tuple[str, ...]:
+    """The run's models without those another attempt has taken; all of them where it took them all."""
+    query = sql.select(run_model.c.model, run_model.c.status).where(run_model.c.run_id == run_id)
+    found = conn.execute(query.order_by(run_model.c.model)).all()
+    left = tuple(row.model for row in found if row.status != RunStatus.SUPERSEDED.value)
+    return left or tuple(row.model for row in found)
+
+
+def of_run(conn: sql.Connection, run_id: str) -> dict[tuple[Stage, str], StageRow]:
+    found = {}
+    for row in conn.execute(sql.select(pipeline_stage).where(pipeline_stage.c.run_id == run_id)):
+        one = StageRow(
+            run_id=row.run_id,
+            stage=Stage(row.stage),
+            model=row.model,
+            status=StageStatus(row.status),
+            retry=row.retry,
+            settings=row.settings,
+            sidecar=row.sidecar,
+            sidecar_path=row.sidecar_path,
+            token=row.token,
+            sequence=row.sequence,
+            seconds=row.seconds,
+            error=row.error,
+        )
+        found[one.stage, one.model] = one
+    return found
+
+
+def begin(
+    conn: sql.Connection, run: RunKey, stage: Stage, model: str, token: int, now: datetime, retry: int | None = None
+) -> int:
+    """Mark a stage RUNNING, and return its retry number: one more than when it was last begun."""
+    before = of_run(conn, run.run_id).get((stage, model))
+    number = 0 if before is None else before.retry + 1
+    values = {
+        "run_id": run.run_id,
+        "stage": stage.value,
+        "model": model,
+        "pipeline": run.pipeline,
+        "batch": run.batch,
+        "status": StageStatus.RUNNING.value,
+        "retry": number if retry is None else retry,
+        "started_at": now,
+        "ended_at": None,
+        "seconds": None,
+        "expected_seconds": expected_seconds(conn, run.pipeline, stage, model),
+        "error": None,
+        "token": token,
+        "sequence": before.sequence if before else 0,
+    }
+    keys = ["run_id", "stage", "model"]
+    statement = rows.insert(conn, pipeline_stage).values(**values)
+    changes = {name: value for name, value in values.items() if name not in keys}
+    conn.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
+    _touch(conn, run.run_id, now)
+    note_phases(conn, run.run_id)
+    return number if retry is None else retry
+
+
+def end_badly(
+    conn: sql.Connection, run_id: str, stage: Stage, model: str, status: StageStatus, error: str, now: datetime
+) -> None:
+    here = where(run_id, stage, model)
+    started = conn.execute(sql.select(pipeline_stage.c.started_at).where(*here)).scalar()
+    seconds = (now - started).total_seconds() if started else None
+    values = {"status": status.value, "error": error, "ended_at": now, "seconds": seconds}
+    conn.execute(sql.update(pipeline_stage).where(*here).values(**values))
+    note_phases(conn, run_id)
+
+
+def put_back(conn: sql.Connection, run_id: str, wanted: Sequence[Stage], models: Iterable[str], now: datetime) -> None:
+    """Make stages of a run pending again, so that they are done again."""
+    conn.execute(
+        sql.update(pipeline_stage)
+        .where(
+            pipeline_stage.c.run_id == run_id,
+            pipeline_stage.c.stage.in_([stage.value for stage in wanted]),
+            pipeline_stage.c.model.in_([*models, "*"]),
+        )
+        .values(status=StageStatus.PENDING.value, error=None)
+    )
+    _touch(conn, run_id, now)
+    note_phases(conn, run_id)
+
+
+def interrupt(conn: sql.Connection, run_id: str, models: Iterable[str], below: int, now: datetime) -> int:
+    """Mark stages whose owner is dead: still RUNNING under a lower token."""
+    changed = conn.execute(
+        sql.update(pipeline_stage)
+        .where(
+            pipeline_stage.c.run_id == run_id,
+            pipeline_stage.c.status == StageStatus.RUNNING.value,
+            pipeline_stage.c.token < below,
+            pipeline_stage.c.model.in_([*models, "*"]),
+        )
+        .values(status=StageStatus.INTERRUPTED.value, error="its process ended before it did", ended_at=now)
+    )
+    return changed.rowcount
+
+
+def expected_seconds(conn: sql.Connection, pipeline: str, stage: Stage, model: str) -> float | None:
+    query = (
+        sql.select(pipeline_stage.c.seconds)
+        .where(
+            pipeline_stage.c.pipeline == pipeline,
+            pipeline_stage.c.stage == stage.value,
+            pipeline_stage.c.model == model,
+            pipeline_stage.c.status == StageStatus.SUCCESS.value,
+            pipeline_stage.c.seconds.is_not(None),
+        )
+        .order_by(pipeline_stage.c.ended_at.desc())
+        .limit(EXPECTED_FROM)
+    )
+    past = [float(seconds) for (seconds,) in conn.execute(query)]
+    return median(past) if past else None
+
+
+def note_phases(conn: sql.Connection, run_id: str) -> None:
+    """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
+    # Only these columns: it is done at each stage's beginning and end, and sidecars are long.
+    columns = (pipeline_stage.c.stage, pipeline_stage.c.model, pipeline_stage.c.status)
+    known = conn.execute(sql.select(*columns).where(pipeline_stage.c.run_id == run_id)).fetchall()
+    models = own_models(conn, run_id)
+    groups: dict[str, list[str]] = {"completed": [], "skipped": [], "failed": [], "pending": []}
+    for stage in ALL_STAGES:
+        expected = 1 if stage in RUN_WIDE else len(models)
+        statuses = [StageStatus(status) for name, model, status in known if name == stage and model in (*models, "*")]
+        if not models:
+            # It found nothing waiting.
+            groups["skipped"].append(stage.value)
+        elif StageStatus.FAILED in statuses:
+            groups["failed"].append(stage.value)
+        elif len(statuses) < expected or UNENDED & set(statuses):
+            groups["pending"].append(stage.value)
+        elif set(statuses) == {StageStatus.SKIPPED}:
+            groups["skipped"].append(stage.value)
+        else:
+            groups["completed"].append(stage.value)
+    values = {f"phases_{name}": value for name, value in groups.items()}
+    conn.execute(sql.update(pipeline_run).where(pipeline_run.c.run_id == run_id).values(values))
+
+
+def where(run_id: str, stage: Stage, model: str) -> tuple[sql.ColumnElement[bool], ...]:
+    return (
+        pipeline_stage.c.run_id == run_id,
+        pipeline_stage.c.stage == stage.value,
+        pipeline_stage.c.model == model,
+    )
+
+
+def _touch(conn: sql.Connection, run_id: str, now: datetime) -> None:
+    conn.execute(sql.update(pipeline_run).where(pipeline_run.c.run_id == run_id).values(touched_at=now))
