@@ -17,9 +17,9 @@ import pytest
 from ingestkit import project, runner
 from ingestkit.errors import IngestkitError, SourceError
 from ingestkit.model import Item
-from ingestkit.phases import waits
 from ingestkit.pipeline import Stop, SystemClock
 from ingestkit.ports import Source
+from ingestkit.recording import waits
 from ingestkit.session import Session
 from ingestkit.settings import Retry
 from tests.integration.world import FIRST, SECOND, World

@@ -5,20 +5,20 @@ from typing import Any
 import pytest
 
 from ingestkit.errors import StateError
-from ingestkit.states import runs
+from ingestkit.states import sidecars
 from tests.integration.world import FIRST, SECOND, World
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     """The state does not take what this stage has done."""
-    taking = runs.apply_sidecar
+    taking = sidecars.apply
 
     def refusing(conn: Any, sidecar: Any, path: str, now: Any) -> bool:
         if sidecar.stage == stage:
             raise StateError("the state database went away")
         return taking(conn, sidecar, path, now)
 
-    monkeypatch.setattr(runs, "apply_sidecar", refusing)
+    monkeypatch.setattr(sidecars, "apply", refusing)
 
 
 @pytest.mark.parametrize("stage", ["extract", "validate", "load", "gate"])

@@ -31,11 +31,10 @@ def backfill(
             "a backfill needs either --batch or --run-id; with --from-lake alone it builds the target again",
             hint="ingestkit runs list",
         )
-    from ingestkit import runner
+    from ingestkit import backfilling
+    from ingestkit.runner import RunOptions
 
-    wanted = runner.RunOptions(
-        models=tuple(model or ()), batch=batch, run_id=run_id, from_lake=from_lake, if_locked=if_locked
-    )
+    wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, from_lake=from_lake, if_locked=if_locked)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = runner.backfill(session, wanted)
+        outcome = backfilling.backfill(session, wanted)
     return opening.ended(ctx, outcome, output)

@@ -170,9 +170,9 @@ def _stage(
     skip_exit_code: int | None,
     output: Output,
 ) -> int:
-    from ingestkit import runner
+    from ingestkit import stagewise
     from ingestkit.model import Stage
 
     with opening.working(ctx, pipeline, run_id=wanted.run_id, jobs=jobs) as session:
-        outcome = runner.stage(session, Stage(stage), wanted)
+        outcome = stagewise.stage(session, Stage(stage), wanted)
     return opening.ended(ctx, outcome, output, skip_exit_code)

@@ -1,0 +1,104 @@
+"""A run being worked on: what a stage of it is given, and what the state knows of it."""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ingestkit.discover import Unit
+from ingestkit.model import (
+    Artifact,
+    CompletionStatus,
+    FileVersion,
+    Stage,
+    safe_name,
+)
+from ingestkit.pipeline import RunContext
+from ingestkit.session import Session
+from ingestkit.states import completions, ledger, stage_rows
+from ingestkit.states.lease import Lease
+from ingestkit.states.runs import Run
+from ingestkit.states.stage_rows import StageRow
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """A run being worked on: its models that are open and held, and what this command has recorded of it."""
+
+    session: Session
+    lease: Lease
+    run: Run
+    models: tuple[str, ...]
+    unit: Unit
+    again: frozenset[Stage] = frozenset()
+    """Stages to be done again whatever is there."""
+    previous_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows of the newest done batch before this one, by model: what a row delta is judged against."""
+    sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def batch(self) -> str:
+        assert self.run.batch is not None
+        return self.run.batch
+
+    @property
+    def pipeline_name(self) -> str:
+        return self.session.pipeline.name
+
+    def context(self) -> RunContext:
+        session = self.session
+        return RunContext(
+            pipeline=session.pipeline,
+            run_id=self.run.run_id,
+            batch=self.batch,
+            token=self.lease.token,
+            state_id=self.lease.state_id,
+            source=session.source,
+            lake=session.lake,
+            warehouse=session.warehouse,
+            scratch=session.scratch / safe_name(f"{self.run.run_id}.{self.lease.token}"),
+            clock=session.clock,
+            stop=session.stop,
+            progress=session.progress,
+            threads=session.jobs,
+            memory_limit=_share(session.settings.memory_limit, min(session.jobs, len(self.models))),
+            facts={"previous_rows": self.previous_rows},
+        )
+
+    def rows(self) -> dict[tuple[Stage, str], StageRow]:
+        with self.session.state.read() as conn:
+            return stage_rows.of_run(conn, self.run.run_id)
+
+    def known_files(self) -> list[FileVersion]:
+        with self.session.state.read() as conn:
+            return ledger.versions(conn, self.pipeline_name, [self.batch])
+
+    def artifacts(self, model: str) -> list[Artifact]:
+        with self.session.state.read() as conn:
+            return ledger.artifacts(conn, self.pipeline_name, [self.batch], model)
+
+
+def previous_rows(session: Session, before: str) -> dict[str, int]:
+    """Rows of the newest done batch before this one, by model."""
+    order = session.pipeline.order
+    with session.state.read() as conn:
+        done = completions.done(conn, session.pipeline.name)
+        older = (
+            (batch, model)
+            for (batch, model), (status, _) in done.items()
+            if status is CompletionStatus.DONE and order(batch) < order(before)
+        )
+        newest = {
+            model: completions.whole(conn, session.pipeline.name, batch)[batch, model][0].counts.valid
+            for model, batch in completions.newest(older, order).items()
+        }
+    return {model: valid for model, valid in newest.items() if valid is not None}
+
+
+def _share(limit: str, among: int) -> str:
+    """An equal part of a memory limit for each of so many models side by side."""
+    match = re.fullmatch(r"([0-9.]+)([A-Za-z]+)", limit)
+    assert match is not None
+    return (
+        f"{float(match[1]) / among:.0f}{match[2]}" if match[2][0] == "M" else f"{float(match[1]) / among:.3f}{match[2]}"
+    )

@@ -1,0 +1,125 @@
+"""Done batches done again: by the rule of old work after new, or from the lake where the target lacks them."""
+
+from collections.abc import Sequence
+
+from ingestkit import attempts
+from ingestkit.check import check
+from ingestkit.discover import Found, Unit, one_batch, sight_anew
+from ingestkit.errors import (
+    SourceError,
+    UsageError,
+)
+from ingestkit.model import CompletionStatus
+from ingestkit.outcome import ModelResult, Outcome
+from ingestkit.recover import recover
+from ingestkit.reporting import outcome_of
+from ingestkit.runner import RunOptions, active_run, finish_open, holding, work
+from ingestkit.session import Session
+from ingestkit.stages.load import newer_content
+from ingestkit.states import completions
+from ingestkit.states.lease import Lease
+from ingestkit.states.stage_rows import ALL_STAGES
+
+
+def backfill(session: Session, options: RunOptions) -> Outcome:
+    """Do a done batch again, or build the target again from the lake, by the rule of old work after new."""
+    with holding(session, session.pipeline.check_models(options.models), "backfill", options.if_locked) as lease:
+        recover(session, lease)
+        results = finish_open(session, lease, options)
+        check(session, lease, rebuilding=options.from_lake)
+        if options.from_lake and options.batch is None and options.run_id is None:
+            results.extend(_restore(session, lease))
+            return outcome_of(session, "backfill", Found(), results)
+        batch = options.batch or _batch_of(session, options.run_id)
+        models = _done_models(session, lease, batch, options)
+        kind = "restore" if options.from_lake else "backfill"
+        _refuse_superseded(session, batch, models)
+        unit = _redo_unit(session, lease, batch, models, kind)
+        fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
+        results.extend(work(active_run(session, lease, fresh, unit), ALL_STAGES))
+        return outcome_of(session, "backfill", Found(), results)
+
+
+def _batch_of(session: Session, run_id: str | None) -> str:
+    if run_id is None:
+        raise UsageError("which batch?", hint="--run-id R, --batch K, or --from-lake for all that the target needs")
+    batch = attempts.find(session, run_id).batch
+    if batch is None:
+        raise UsageError(f"run {run_id} found nothing waiting: it has no batch to do again")
+    return batch
+
+
+def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions) -> tuple[str, ...]:
+    """The models of a done batch that a backfill does again: those of the run named, or all that were done."""
+    with session.state.read() as conn:
+        done = completions.whole(conn, session.pipeline.name, batch)
+    wanted = lease.models
+    if options.run_id is not None:
+        wanted = tuple(model for model in attempts.find(session, options.run_id).models if model in lease.models)
+    undone = [model for model in wanted if (batch, model) not in done]
+    if undone:
+        raise UsageError(
+            f"batch {batch} is not done for {', '.join(undone)}: there is nothing to do again",
+            hint=f"ingestkit run {session.pipeline.name}",
+        )
+    return tuple(wanted)
+
+
+def _refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
+    """A person who asks for old content is told that newer content stands; `run` only notes it."""
+    receipts = session.warehouse.receipts(session.pipeline.name)
+    stands = {
+        model: by
+        for model in models
+        if (by := newer_content(session.pipeline, batch, model, session.pipeline.model(model).load, receipts))
+    }
+    if not stands:
+        return
+    left = [model for model in models if model not in stands]
+    name = session.pipeline.name
+    raise UsageError(
+        f"batch {batch} is superseded by "
+        + ", ".join(f"{by} ({model})" for model, by in sorted(stands.items()))
+        + ": what the newer batch said stands",
+        hint=f"ingestkit backfill {name} --batch {batch} --model {' --model '.join(left)}" if left else None,
+    )
+
+
+def _redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:
+    if kind == "restore":
+        return Unit(batch, models, kind)
+    with session.state.read() as conn:
+        done = completions.whole(conn, session.pipeline.name, batch)
+    skipped = [model for model in models if done[batch, model][0].status is CompletionStatus.SKIPPED]
+    if skipped and batch in session.source.batches(None):
+        # What was stepped over is wanted after all.
+        sight_anew(session, lease, batch, skipped)
+    unit, blocked = one_batch(session, lease, batch, models)
+    if unit is not None:
+        return unit
+    raise SourceError(
+        f"batch {batch} cannot be fetched: {blocked}",
+        hint=f"ingestkit backfill {session.pipeline.name} --batch {batch} --from-lake does it from what had landed",
+    )
+
+
+def _restore(session: Session, lease: Lease) -> list[ModelResult]:
+    """Publish again from the lake what the target lacks: per model from its newest full batch on, oldest first."""
+    receipts = {(one.model, one.batch) for one in session.warehouse.receipts(session.pipeline.name)}
+    order = session.pipeline.order
+    with session.state.read() as conn:
+        done = [entry for entry, _ in completions.whole(conn, session.pipeline.name).values()]
+    needed: dict[str, list[str]] = {}
+    for model in lease.models:
+        mine = [one for one in done if one.model == model and one.status is CompletionStatus.DONE]
+        full = [order(one.batch) for one in mine if one.mode == "replace"]
+        since = max(full, default=None)
+        for one in mine:
+            if (since is None or order(one.batch) >= since) and (model, one.batch) not in receipts:
+                needed.setdefault(one.batch, []).append(model)
+    results: list[ModelResult] = []
+    for batch in sorted(needed, key=order):
+        models = tuple(sorted(needed[batch]))
+        fresh = attempts.open_new(session, lease, batch, models, kind="restore", command="run")
+        results.extend(work(active_run(session, lease, fresh, Unit(batch, models, "restore")), ALL_STAGES))
+    return results

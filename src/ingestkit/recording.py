@@ -1,0 +1,226 @@
+"""Doing one stage and writing of it: begin, retry, time-out, sidecar, then rows, or the queue where they fail."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import tenacity
+
+from ingestkit import attempts, files, steps
+from ingestkit.active import Active
+from ingestkit.errors import (
+    Busy,
+    Fenced,
+    GateClosed,
+    IngestkitError,
+    Interrupted,
+    LeaseLost,
+    SourceError,
+    StateError,
+    TargetError,
+)
+from ingestkit.model import (
+    Rule,
+    Sidecar,
+    Stage,
+    StageStatus,
+    Work,
+    safe_name,
+)
+from ingestkit.observe import logging
+from ingestkit.session import Session
+from ingestkit.settings import Retry
+from ingestkit.stages import gate
+from ingestkit.states import sidecars, stage_rows
+from ingestkit.states.queue import PendingRecord
+
+
+def perform(
+    active: Active, stage: Stage, model: str, settings: str, job: Callable[[], Work], *, total: int | None = None
+) -> None:
+    with logging.bound(run_id=active.run.run_id, stage=stage.value, model=model):
+        works = attempt(active, stage, (model,), lambda: {model: job()}, total=total)
+        record(active, stage, model, settings, works[model])
+
+
+def attempt(
+    active: Active,
+    stage: Stage,
+    models: Sequence[str],
+    job: Callable[[], dict[str, Work]],
+    *,
+    total: int | None = None,
+) -> dict[str, Work]:
+    """Begin the stage, do it with retries within its time, and say in its rows how it went when it did not."""
+    _begin(active, stage, models)
+    for model in models:
+        active.session.progress.began(stage.value, model, total)
+    steps.reached(f"{stage.value}.begun")
+    try:
+        with _time_limit(active, stage, models):
+            return _retrying(active, stage, models)(job)
+    except (LeaseLost, Fenced):
+        raise
+    except (Interrupted, Busy) as error:
+        _end_badly(active, stage, models, StageStatus.INTERRUPTED, error.message)
+        raise
+    except StateError:
+        # The state itself does not answer; what was done is found by the next run, from the lake and the receipt.
+        raise
+    except IngestkitError as error:
+        _end_badly(active, stage, models, StageStatus.FAILED, error.message)
+        raise
+
+
+def record(active: Active, stage: Stage, model: str, settings: str, work: Work) -> None:
+    """Leave the sidecar in the lake, then write its rows; rows that cannot be written go to the pending queue."""
+    session = active.session
+    sidecar = Sidecar(
+        pipeline=active.pipeline_name,
+        run_id=active.run.run_id,
+        batch=active.batch,
+        stage=stage,
+        model=model,
+        token=active.lease.token,
+        sequence=next(active.sequence),
+        settings=settings,
+        at=session.clock.now(),
+        work=work,
+        run=active.run.facts(),
+    )
+    steps.reached(f"{stage.value}.done")
+    path = session.lake.write_sidecar(active.context().place(active.models[0]), sidecar)
+    steps.reached(f"{stage.value}.sidecar_written")
+    _show(session, sidecar, path)
+    try:
+        with active.lease.transaction() as conn:
+            sidecars.apply(conn, sidecar, path, session.clock.now())
+    except StateError as error:
+        _queue(session, sidecar)
+        raise StateError(
+            f"{stage.value} of {model} is done, but the state could not be written: {error.message}",
+            hint=f"its rows wait in {session.queue.path}; the next run writes them",
+        ) from error
+    steps.reached(f"{stage.value}.recorded")
+    status = sidecars.status_of(sidecar)
+    session.progress.ended(stage.value, model, status.value)
+    if status is StageStatus.FAILED:
+        raise _closed(active, stage, work.rules)
+
+
+def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> GateClosed:
+    failed = "; ".join(gate.explained(rule) for rule in rules if rule.passed is False)
+    behind = "nothing was published" if stage is Stage.VALIDATE else "nothing is sent on"
+    return GateClosed(f"{failed}: {behind}", hint=f"ingestkit runs show {active.run.run_id}")
+
+
+def _show(session: Session, sidecar: Sidecar, path: str) -> None:
+    """The copy under the state folder is for people; nothing reads it."""
+    folder = session.folder / "runs" / sidecar.pipeline / safe_name(sidecar.run_id)
+    name = f"{sidecar.stage.value}.{'_all' if sidecar.model == '*' else sidecar.model}.json"
+    shown = sidecar.to_json() | {"lake": path}
+    try:
+        files.replace_whole(folder / name, json.dumps(shown, indent=1).encode())
+    except OSError as error:
+        session.progress.warned(f"the sidecar for people could not be written: {folder / name}: {error.strerror}")
+
+
+def _queue(session: Session, sidecar: Sidecar) -> None:
+    session.queue.append(
+        PendingRecord(
+            pipeline=sidecar.pipeline,
+            model=sidecar.model,
+            kind="stage",
+            key=(sidecar.run_id, sidecar.stage.value, sidecar.model),
+            token=sidecar.token,
+            sequence=sidecar.sequence,
+            row=sidecar.to_json(),
+        )
+    )
+
+
+def _begin(active: Active, stage: Stage, models: Sequence[str]) -> None:
+    now = active.session.clock.now()
+    with active.lease.transaction() as conn:
+        for model in models:
+            stage_rows.begin(conn, active.run, stage, model, active.lease.token, now)
+
+
+def _end_badly(active: Active, stage: Stage, models: Sequence[str], status: StageStatus, error: str) -> None:
+    with active.lease.transaction() as conn:
+        for model in models:
+            stage_rows.end_badly(conn, active.run.run_id, stage, model, status, error, active.session.clock.now())
+    for model in models:
+        active.session.progress.ended(stage.value, model, status.value)
+
+
+def _retrying(active: Active, stage: Stage, models: Sequence[str]) -> tenacity.Retrying:
+    settings = active.session.pipeline.settings.retry
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        active.session.progress.warned(
+            f"{stage.value} of {', '.join(models)} failed and is tried again in {wait:.1f} s: {error}"
+        )
+
+    def after_sleep(seconds: float) -> None:
+        active.session.stop.wait(seconds)
+        _begin(active, stage, models)
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, IngestkitError) and error.transient),
+        stop=tenacity.stop_after_attempt(settings.attempts),
+        wait=waits(settings),
+        sleep=after_sleep,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def waits(settings: Retry) -> Callable[[tenacity.RetryCallState], float]:
+    """How long to wait before each further attempt, with jitter so that many do not come back at once."""
+    first, cap = settings.first_wait.total_seconds(), settings.cap.total_seconds()
+    growing: tenacity.wait.wait_base
+    match settings.backoff:
+        case "exponential":
+            growing = tenacity.wait_exponential(multiplier=first, max=cap) + tenacity.wait_random(0, first)
+        case "linear":
+            growing = tenacity.wait_incrementing(first, first, cap) + tenacity.wait_random(0, first / 2)
+        case _:
+            growing = tenacity.wait_fixed(first) + tenacity.wait_random(0, first / 2)
+    return lambda state: min(growing(state), cap)
+
+
+@contextmanager
+def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator[None]:
+    """Past its time the stage is asked to stop at a safe point; past the grace the process records it and ends."""
+    timeouts = active.session.pipeline.settings.timeouts
+    limit: timedelta | None = getattr(timeouts, "validate_" if stage is Stage.VALIDATE else stage.value)
+    if limit is None:
+        yield
+        return
+    error_type = SourceError if stage is Stage.EXTRACT else TargetError
+    message = f"{stage.value} of {', '.join(models)} ran longer than its time-out of {limit.total_seconds():g} s"
+    error = error_type(message, hint=f"raise timeouts.{stage.value} of pipeline {active.pipeline_name}")
+
+    def give_up() -> None:
+        _end_badly(active, stage, models, StageStatus.FAILED, f"{message}, and did not stop when asked")
+        attempts.fail(active.session, active.lease, active.run, message, error.exit_code)
+        active.session.stop.abort(error)
+
+    def ask() -> None:
+        active.session.stop.request(lambda: error)
+        last.start()
+
+    first = threading.Timer(limit.total_seconds(), ask)
+    last = threading.Timer(timeouts.grace.total_seconds(), give_up)
+    first.daemon = last.daemon = True
+    first.start()
+    try:
+        yield
+    finally:
+        first.cancel()
+        last.cancel()
