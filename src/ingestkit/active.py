@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ingestkit.discover import Unit
 from ingestkit.model import (
     Artifact,
     CompletionStatus,
@@ -15,6 +14,7 @@ from ingestkit.model import (
 )
 from ingestkit.pipeline import RunContext
 from ingestkit.session import Session
+from ingestkit.sighting import Unit
 from ingestkit.states import completions, ledger, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ingestkit import attempts
 from ingestkit.check import check
-from ingestkit.discover import Found, Unit, one_batch, sight_anew
+from ingestkit.discover import Found
 from ingestkit.errors import (
     SourceError,
     UsageError,
@@ -15,6 +15,7 @@ from ingestkit.recover import recover
 from ingestkit.reporting import outcome_of
 from ingestkit.runner import RunOptions, active_run, finish_open, holding, work
 from ingestkit.session import Session
+from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.load import newer_content
 from ingestkit.states import completions
 from ingestkit.states.lease import Lease

@@ -8,7 +8,6 @@ from functools import partial
 
 from ingestkit import steps
 from ingestkit.active import Active
-from ingestkit.discover import is_absent, one_batch
 from ingestkit.errors import (
     IngestkitError,
     Interrupted,
@@ -35,6 +34,7 @@ from ingestkit.model import (
 )
 from ingestkit.observe import logging
 from ingestkit.recording import attempt, perform, record
+from ingestkit.sighting import is_absent, one_batch
 from ingestkit.stages import clean, extract, gate, load
 from ingestkit.states import completions, ledger, quarantine, runs
 from ingestkit.states.stage_rows import StageRow

@@ -8,7 +8,7 @@ from ingestkit import attempts, steps
 from ingestkit.active import Active, previous_rows
 from ingestkit.attempts import refuse_busy
 from ingestkit.check import check, newest_done, refuse_missing_file
-from ingestkit.discover import Found, Unit, discover, one_batch
+from ingestkit.discover import Found, discover
 from ingestkit.errors import (
     Busy,
     Fenced,
@@ -26,6 +26,7 @@ from ingestkit.phases import do_stage
 from ingestkit.recover import recover, replay
 from ingestkit.reporting import many, outcome_of, results_of
 from ingestkit.session import Session
+from ingestkit.sighting import Unit, one_batch
 from ingestkit.states import ledger, runs
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner

@@ -7,7 +7,6 @@ from ingestkit import attempts
 from ingestkit.active import Active
 from ingestkit.attempts import refuse_busy
 from ingestkit.check import check
-from ingestkit.discover import Unit, sight_anew
 from ingestkit.errors import (
     Busy,
     LeaseHeld,
@@ -34,6 +33,7 @@ from ingestkit.runner import (
     work,
 )
 from ingestkit.session import Session
+from ingestkit.sighting import Unit, sight_anew
 from ingestkit.states import runs, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run

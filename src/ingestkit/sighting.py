@@ -1,0 +1,260 @@
+"""One batch as the source shows it now, beside the ledger: what is new or changed, and whether it has arrived."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from ingestkit import steps
+from ingestkit.errors import ContractError, SourceError
+from ingestkit.model import FileStatus, FileVersion, Item
+from ingestkit.ports import Source
+from ingestkit.session import Session
+from ingestkit.states import ledger, rows
+from ingestkit.states.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One batch's worth of work: which models, why, and which of the ledger's files are still to be fetched."""
+
+    batch: str
+    models: tuple[str, ...]
+    reason: str
+    wanted: Mapping[str, tuple[tuple[FileVersion, Item], ...]] = field(default_factory=dict)
+    empty: bool = False
+    newer: Mapping[str, str] = field(default_factory=dict)
+    """Models whose files are only landed, by the waiting batch that takes their place (`catch_up: newest`)."""
+
+
+def one_batch(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> tuple[Unit | None, str | None]:
+    """The work of one batch for an open run or a redo, whatever the state says of it: the unit, or why it must wait."""
+    if batch not in list(session.source.batches(None)):
+        return None, f"the source has no batch {batch!r} any more"
+    look = look_at(session, lease, batch, known_files(session, [batch]).get(batch, []), tuple(models), redo=False)
+    if look.unsettled:
+        wait_quiet(session, look.unsettled)
+        look = look_at(session, lease, batch, known_files(session, [batch]).get(batch, []), tuple(models), redo=False)
+    return look.unit, look.blocked
+
+
+def sight_anew(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> Unit:
+    """Take every file of these models in the batch for a new version, whatever its size and time say."""
+    now = session.clock.now()
+    items = [item for item in session.source.items(batch) if set(item.models) & set(models)]
+    latest = ledger.latest(known_files(session, [batch])[batch])
+    wanted: dict[str, list[tuple[FileVersion, Item]]] = {}
+    with lease.transaction() as conn:
+        for item in items:
+            before = latest.get(item.path)
+            file = before
+            if before is None or before.status is not FileStatus.SEEN:
+                file = _new_version(session, item, before.version + 1 if before else 1, now)
+                rows.put_file_absent(conn, file, now)
+            assert file is not None
+            wanted.setdefault(item.models[0], []).append((file, item))
+    return Unit(batch, tuple(models), "again", {model: tuple(pairs) for model, pairs in wanted.items()})
+
+
+def is_absent(session: Session, unit: Unit, model: str, known: Sequence[FileVersion]) -> bool:
+    """Whether the batch has no file of the model; by the model's policy a failure, or a warning, where it has none."""
+    if unit.wanted.get(model) or ledger.candidates(known, model):
+        return False
+    match session.pipeline.model(model).absent:
+        case "fail":
+            raise ContractError(f"batch {unit.batch} has no file of {model}, and its policy is absent: fail")
+        case "warn":
+            session.progress.warned(f"batch {unit.batch} has no file of {model}")
+        case _:
+            pass
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    unit: Unit | None = None
+    blocked: str | None = None
+    unsettled: tuple[FileVersion, ...] = ()
+    unmapped: tuple[str, ...] = ()
+
+
+def look_at(
+    session: Session, lease: Lease, batch: str, known: Sequence[FileVersion], models: tuple[str, ...], *, redo: bool
+) -> Look:
+    """Sight the batch's files, note what is new in the ledger, and say what is to be done."""
+    items = list(session.source.items(batch))
+    latest = ledger.latest(known)
+    now = session.clock.now()
+    sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}
+    before = latest
+    latest = _note(session, latest, sighted, now)
+    if not redo:
+        latest = _note_gone(lease, latest, {item.path for item in items}, now)
+    unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
+    mapped = [item for item in items if item.models]
+    if redo:
+        changed = {file.model for file in latest.values() if file.model and _is_unloaded(file)}
+        models = tuple(model for model in models if model in changed)
+        if not models:
+            return Look(unmapped=unmapped)
+    wanted = {
+        model: tuple((latest[item.path], item) for item in mapped if _is_wanted(latest[item.path], item, model))
+        for model in models
+    }
+    blocked, unsettled = _arrived(session, latest, mapped, now)
+    if blocked:
+        return Look(blocked=blocked, unsettled=unsettled, unmapped=unmapped)
+    here = any(ledger.candidates(latest.values(), model) or wanted[model] for model in models)
+    if not mapped and not here:
+        match session.pipeline.settings.source.empty_batch:
+            case "fail":
+                raise SourceError(f"batch {batch} holds no file of any model, and source.empty_batch is fail")
+            case "wait":
+                return Look(blocked="holds no file of any model yet", unmapped=unmapped)
+            case _:
+                return Look(Unit(batch, models, "new", wanted, empty=True), unmapped=unmapped)
+    return Look(Unit(batch, models, "changed" if redo else "new", wanted), unmapped=unmapped)
+
+
+def _is_unloaded(file: FileVersion) -> bool:
+    """A version no publish has taken yet; one that was loaded and is only validated again is no work of `run`."""
+    return file.status in (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED) and file.loaded is None
+
+
+def _is_wanted(file: FileVersion, item: Item, model: str) -> bool:
+    return model in item.models and file.status is FileStatus.SEEN
+
+
+def _sight(session: Session, item: Item, before: FileVersion | None, now: datetime, *, redo: bool) -> FileVersion:
+    """The ledger row that now stands for the item: the stored one, or a new version of it."""
+    if before is None:
+        return _new_version(session, item, 1, now)
+    if before.status is FileStatus.FORGOTTEN:
+        return _new_version(session, item, before.version + 1, now)
+    if before.model is None and item.models and not redo:
+        return _new_version(session, item, before.version + 1, now)
+    if _unchanged(session, item, before):
+        return before
+    if before.status is FileStatus.SEEN:
+        return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)
+    if before.model is None:
+        return before
+    match session.pipeline.settings.source.on_changed:
+        case "fail":
+            raise SourceError(
+                f"{item.path} has changed since it was taken ({before.size} → {item.size} bytes), and "
+                "source.on_changed is fail",
+                hint=f"ingestkit manifest show --path {item.path}",
+            )
+        case "ignore":
+            new = _new_version(session, item, before.version + 1, now)
+            return replace(new, status=FileStatus.SKIPPED, reason="changed; source.on_changed is ignore")
+        case _:
+            return _new_version(session, item, before.version + 1, now)
+
+
+def _new_version(session: Session, item: Item, version: int, now: datetime) -> FileVersion:
+    claimed = bool(item.models)
+    return FileVersion(
+        pipeline=session.pipeline.name,
+        path=item.path,
+        version=version,
+        id=secrets.token_hex(8),
+        batch=item.batch,
+        model=item.models[0] if claimed else None,
+        status=FileStatus.SEEN if claimed else FileStatus.QUARANTINED,
+        size=item.size,
+        mtime=item.mtime,
+        sighted_at=now,
+        reason=None if claimed else "no model claims it",
+    )
+
+
+def _unchanged(session: Session, item: Item, before: FileVersion) -> bool:
+    if (item.size, item.mtime) != (before.size, before.mtime):
+        return False
+    if session.pipeline.settings.source.trust == "stat" or before.sha256 is None:
+        return True
+    return (item.digest or _hash(session.source, item)) == before.sha256
+
+
+def _hash(source: Source, item: Item) -> str:
+    total = hashlib.sha256()
+    with source.open(item) as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _note(
+    session: Session, latest: Mapping[str, FileVersion], sighted: Mapping[str, FileVersion], now: datetime
+) -> dict[str, FileVersion]:
+    """Write what is new: sightings belong to no model, so they are inserted where absent and changed only unmoved."""
+    fresh = [file for path, file in sighted.items() if latest.get(path) != file]
+    if fresh:
+        with session.state.write() as conn:
+            for file in fresh:
+                before = latest.get(file.path)
+                if before is not None and before.version == file.version:
+                    ledger.resight(conn, before, file, now)
+                else:
+                    rows.put_file_absent(conn, file, now)
+            stored: dict[str, FileVersion] = {}
+            for file in fresh:
+                stored |= ledger.latest(ledger.of_path(conn, session.pipeline.name, file.path))
+        steps.reached("discover.noted")
+        return {**latest, **sighted, **stored}
+    return {**latest, **sighted}
+
+
+def _note_gone(lease: Lease, latest: dict[str, FileVersion], here: set[str], now: datetime) -> dict[str, FileVersion]:
+    """A file that was seen and went before it was fetched is skipped, with that reason."""
+    gone = [
+        replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched", token=lease.token)
+        for path, file in latest.items()
+        if path not in here and file.status is FileStatus.SEEN and file.model in lease.models
+    ]
+    if not gone:
+        return latest
+    with lease.transaction() as conn:
+        for file in gone:
+            rows.put_file(conn, file, now)
+    return latest | {file.path: file for file in gone}
+
+
+def _arrived(
+    session: Session, latest: Mapping[str, FileVersion], mapped: Sequence[Item], now: datetime
+) -> tuple[str | None, tuple[FileVersion, ...]]:
+    """Why the batch cannot be taken yet, and which files have not settled."""
+    for item in mapped:
+        if not item.ready:
+            return f"{item.path} cannot be read yet: {item.waits_for}", ()
+    settings = session.pipeline.settings.source
+    quiet = settings.settle.quiet
+    seen = [latest[item.path] for item in mapped if latest[item.path].status is FileStatus.SEEN]
+    unsettled = tuple(file for file in seen if now - file.sighted_at < quiet)
+    if unsettled:
+        return f"{len(unsettled)} file(s) have not been quiet for {quiet.total_seconds():g} s", unsettled
+    present = {model for item in mapped for model in item.models}
+    missing = [model for model in settings.expect if model not in present]
+    if missing:
+        return f"no file of {', '.join(missing)} yet", ()
+    return None, ()
+
+
+def wait_quiet(session: Session, unsettled: Sequence[FileVersion]) -> None:
+    """Wait once, as long as the youngest sighting asks, saying so."""
+    quiet = session.pipeline.settings.source.settle.quiet
+    oldest_end = max(file.sighted_at for file in unsettled) + quiet
+    seconds = max(0.0, (oldest_end - session.clock.now()).total_seconds())
+    session.progress.said(f"waiting {seconds:.0f} s for {len(unsettled)} file(s) to settle")
+    session.stop.wait(seconds)
+
+
+def known_files(session: Session, batches: Sequence[str]) -> dict[str, list[FileVersion]]:
+    found: dict[str, list[FileVersion]] = {batch: [] for batch in batches}
+    with session.state.read() as conn:
+        for file in ledger.versions(conn, session.pipeline.name, list(batches)):
+            found[file.batch].append(file)
+    return found
