@@ -167,7 +167,7 @@ class Lake:
 
     def write_sidecar(self, place: Place, sidecar: Sidecar) -> str:
         name = sidecar_name(sidecar)
-        content = json.dumps(sidecar.to_json(), indent=1).encode()
+        content = json.dumps(sidecar.to_json()).encode()
         self.publish(place, name, lambda writer: cast("None", writer.write(content)))
         return name
 

@@ -34,6 +34,11 @@ class Ended:
         """The lines on standard error that are not of the log."""
         return [line for line in self.err.splitlines() if not line.startswith("{")]
 
+    def is_clear(self) -> None:
+        """A failure is told in one line and at most one hint; a success in none."""
+        kinds = [line.split(":", maxsplit=1)[0] for line in self.told()]
+        assert kinds in ([[]] if self.code <= 0 else [["error"], ["error", "hint"]]), self
+
     def __str__(self) -> str:
         return f"exit {self.code}\n{self.out}\n{self.err}"
 
@@ -57,12 +62,12 @@ class Started:
         code = self.launcher.ask({"wait": self.pid})
         return Ended(code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
 
-    def within(self, seconds: float) -> Ended:
-        """Kill it after so long, unless it has ended by then."""
+    def within(self, seconds: float, number: int = signal.SIGKILL) -> Ended:
+        """Send it a signal after so long, unless it has ended by then."""
         handle = os.pidfd_open(self.pid)
         try:
             if not select.select([handle], [], [], seconds)[0]:
-                self.kill()
+                self.signal(number)
         finally:
             os.close(handle)
         return self.wait()
@@ -86,14 +91,11 @@ class Started:
         return stat.rpartition(")")[2].split()[0]
 
     def signal(self, number: int) -> None:
+        """Nobody has waited for it yet, so the pid is still its own even when it has ended."""
         os.kill(self.pid, number)
 
     def wake(self) -> None:
         self.signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it, unless it has ended; nobody has waited for it yet, so the pid is still its own."""
-        self.signal(signal.SIGKILL)
 
 
 class Launcher:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.faults
 ELSEWHERE = {
     "adopt.owned": "test_state_lost",
     "adopt.fenced": "test_state_lost",
-    "queue.appended": "test_state_out_of_reach",
+    "queue.appended": "test_state_lost",
 }
 """Steps this story does not come to, and the scenario that does."""
 

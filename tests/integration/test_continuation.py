@@ -39,7 +39,9 @@ def test_taking_over_opens_a_new_attempt_that_reuses_what_is_there(world: World,
         assert stages["validate", "a"]["status"] == "SKIPPED"
         sidecar = json.loads((world.root / "state/runs/p/p.20260101.2/validate.a.json").read_text())
         assert sidecar["skipped"] == "artifacts of mine hold"
-    assert "run mine was taken over" in world.refused(8, "validate", "--run-id", "mine")
+    assert "run mine cannot go on: it was taken over by p.20260101.2" in world.refused(
+        8, "validate", "--run-id", "mine"
+    )
 
 
 def test_an_open_run_that_was_idle_for_long_is_taken_up(world: World) -> None:
@@ -98,6 +100,34 @@ def test_open_runs_are_finished_before_newer_batches(world: World) -> None:
     answer = world.does("run", "--run-id", "mine")
     assert [one["batch"] for one in answer["results"]] == ["20260101", "20260101", "20260108", "20260108"]
     assert world.run_statuses() == {"mine": "SUCCESS", "mine~2": "SUCCESS"}
+
+
+def test_extract_of_another_batch_than_the_open_runs_is_refused(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("extract", "--run-id", "mine")
+    said = world.refused(2, "extract", "--batch", "20260108")
+    assert "run mine works on batch 20260101, not on 20260108" in said
+    assert "batch 20260101 waits before 20260108" in world.refused(2, "extract", "--batch", "20260108", "--run-id", "x")
+
+
+def test_a_model_that_left_the_pipeline_holds_no_reopened_run_open(world: World) -> None:
+    world.set_up({"models.a.absent": "fail"})
+    world.drop({"20260101/b.csv": FIRST["20260101/b.csv"]})
+    world.refused(5, "extract", "--run-id", "mine")
+    world.set_up({"models.a": None})
+    for stage in ("extract", "validate", "load", "gate", "clean"):
+        world.does(stage, "--run-id", "mine")
+    assert world.run_statuses() == {"mine": "SUCCESS"}
+    assert world.completions() == {("20260101", "b"): "done"}
+
+
+def test_skip_closes_the_open_run_of_its_batch(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("extract", "--run-id", "mine")
+    world.does("skip", "p", "--batch", "20260101", "--reason", "broken")
+    assert "run mine cannot go on: it was taken over by skip" in world.refused(8, "validate", "--run-id", "mine")
+    world.does("run")
+    assert world.run_statuses() == {"mine": "SUPERSEDED", "p.20260108.1": "SUCCESS"}
 
 
 def test_changes_are_put_in_by_dotted_name() -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.integration.world import FIRST, SECOND, World, batches_of
+from tests.integration.world import FIRST, SECOND, THIRD, World, batches_of
 
 RESTATED = {"20260101/a.csv": "id,n\n1,99\n2,20\n5,50\n"}
 
@@ -223,7 +223,7 @@ def test_a_batch_waits_for_the_files_it_expects(world: World) -> None:
 
 def test_a_batch_that_waits_stops_those_behind_it_but_not_those_before(world: World) -> None:
     world.set_up({"source.expect": ["a", "b"]})
-    world.drop(FIRST, {"20260108/a.csv": SECOND["20260108/a.csv"]})
+    world.drop(FIRST, {"20260108/a.csv": SECOND["20260108/a.csv"]}, THIRD)
     answer = world.does("run")
     assert batches_of(answer) == ["20260101"]
     assert "batch 20260108 waits: no file of b yet" in answer["message"]

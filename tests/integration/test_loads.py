@@ -75,6 +75,17 @@ def test_a_backfill_names_a_done_batch_by_its_run_too(world: World) -> None:
     assert "is not done for t" in world.refused(2, "backfill", "--batch", "20270101")
 
 
+def test_a_batch_that_was_stepped_over_can_be_loaded_after_all(world: World) -> None:
+    world.set_up(ONE | {"models.t.load": "append"})
+    world.drop(*FILES)
+    world.does("skip", "p", "--batch", "20260101", "--reason", "looks odd")
+    world.does("run")
+    assert len(world.table("t")) == 4
+    world.does("backfill", "--batch", "20260101")
+    assert len(world.table("t")) == 7
+    assert world.completions()["20260101", "t"] == "done"
+
+
 def test_a_backfill_takes_todays_contract(world: World) -> None:
     three(world, "append")
     world.set_up(ONE | {"models.t.load": "append", "models.t.columns.v": {"type": "integer", "max": 1}})

@@ -78,6 +78,9 @@ def test_a_killed_run_goes_on_in_its_row(world: World, reading: "subprocess.Pope
     reading.kill()
     reading.communicate()
     assert world.stages("p.20260101.1")["extract", "a"]["status"] == "RUNNING"
+    world.does("pause", "p", "--reason", "look")
+    assert world.stages("p.20260101.1")["extract", "a"]["status"] == "INTERRUPTED"
+    world.does("resume", "p", "--reason", "go on")
     world.does("run")
     row = world.run_row("p.20260101.1")
     assert (row["status"], row["retry"]) == ("SUCCESS", 1)
