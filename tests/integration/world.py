@@ -203,7 +203,7 @@ def changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         if value is None:
             place.pop(last, None)
         else:
-            place[last] = value
+            place[last] = json.loads(json.dumps(value))
     return found
 
 
