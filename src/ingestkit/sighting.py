@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -89,8 +90,7 @@ def look_at(
     sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}
     before = latest
     latest = _note(session, latest, sighted, now)
-    if not redo:
-        latest = _note_gone(lease, latest, {item.path for item in items}, now)
+    latest = _note_gone(lease, latest, {item.path for item in items}, now)
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
@@ -140,12 +140,22 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
         return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)
     if before.model is None:
         return before
+    return _restated(session, item, before, now)
+
+
+def _restated(session: Session, item: Item, before: FileVersion, now: datetime) -> FileVersion:
+    """The version that stands for a file which is not as it was taken, by the pipeline's policy."""
     match session.pipeline.settings.source.on_changed:
         case "fail":
+            if item.size == before.size and _hash(session.source, item) == before.sha256:
+                new = _new_version(session, item, before.version + 1, now)
+                return replace(new, status=FileStatus.SKIPPED, reason=f"same content as version {before.version}")
+            path = shlex.quote(item.path)
             raise SourceError(
                 f"{item.path} has changed since it was taken ({before.size} → {item.size} bytes), and "
                 "source.on_changed is fail",
-                hint=f"ingestkit manifest show --path {item.path}",
+                hint=f"to take it as it is now: ingestkit manifest forget {session.pipeline.name} --path {path} "
+                "--reason '...'",
             )
         case "ignore":
             new = _new_version(session, item, before.version + 1, now)

@@ -65,8 +65,20 @@ def test_a_restated_file_may_be_a_failure(world: World) -> None:
     world.drop(RESTATED)
     said = world.refused(4, "run")
     assert "20260101/a.csv has changed since it was taken" in said
-    assert "hint: ingestkit manifest show --path 20260101/a.csv" in said
+    assert "hint: to take it as it is now: ingestkit manifest forget p --path 20260101/a.csv" in said
     assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    world.does("manifest", "forget", "p", "--path", "20260101/a.csv", "--reason", "it is right", "--yes")
+    world.does("run")
+    assert world.table("a", "id", "n") == [("1", 99), ("2", 20), ("5", 50)]
+
+
+def test_a_file_that_was_only_touched_is_no_failure(world: World) -> None:
+    world.set_up({"source.on_changed": "fail"})
+    world.drop(FIRST)
+    world.does("run")
+    os.utime(world.root / "drops/20260101/a.csv", (1, 1))
+    assert world.does("run")["status"] == "nothing new"
+    assert versions(world, "20260101/a.csv") == {1: "loaded", 2: "skipped"}
 
 
 def test_a_file_that_was_only_touched_is_fetched_and_found_to_be_the_same(world: World) -> None:
@@ -299,6 +311,19 @@ def test_the_ledger_is_shown_filtered_and_exported(world: World) -> None:
     exported = world.call("manifest", "export", "--model", "a")
     rows = list(csv.DictReader(io.StringIO(exported.out)))
     assert [(row["path"], row["loaded"]) for row in rows] == [("20260108/a.csv", "2"), ("20260101/a.csv", "2")]
+
+
+def test_a_late_file_that_went_before_it_was_fetched_is_no_work_for_ever(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.set_up({"source.expect": ["a", "b"]})
+    (world.root / "drops/20260101/b.csv").unlink()
+    world.drop({"20260101/a_2.csv": "id,n\n7,7\n"})
+    assert world.does("run")["status"] == "waiting"
+    (world.root / "drops/20260101/a_2.csv").unlink()
+    assert world.does("run")["status"] == "nothing new"
+    assert world.run_statuses() == {"p.20260101.1": "SUCCESS"}
+    assert world.statuses("--path", "20260101/a_2.csv") == {"20260101/a_2.csv": "skipped"}
 
 
 def test_a_file_that_went_before_it_was_fetched_is_skipped_with_the_reason(world: World) -> None:
