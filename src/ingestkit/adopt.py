@@ -10,14 +10,14 @@ import sqlalchemy as sql
 
 from ingestkit import decide, steps
 from ingestkit.errors import UsageError
-from ingestkit.lake import sidecar_name, token_of
+from ingestkit.lake import BATCH_KINDS, sidecar_name, token_of
 from ingestkit.mirroring import show
 from ingestkit.model import Completion, CompletionStatus, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, instant
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, replay
 from ingestkit.runner import holding
 from ingestkit.session import Session
-from ingestkit.states import completions, decisions, runs
+from ingestkit.states import completions, decisions, ledger, runs
 from ingestkit.states import sidecars as sidecar_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease, raise_counter
@@ -44,7 +44,7 @@ def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]
         with owned.transaction() as conn:
             subject = {"from": others, "state_id": owned.state_id, "token": owned.token}
             decisions.record(conn, name, "adopt", subject, reason=reason, by=by, at=session.clock.now())
-        missing = _compared(session)
+        missing = (*_note_gone(session, lease), *_compared(session))
         copy_decisions(session, owned)
         show(session)
     told = f"{name} is adopted: {rebuilt} sidecar(s) read back from the lake"
@@ -109,6 +109,19 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
                 told = "rebuilt from the lake, which does not say how it ended"
                 runs.close_run(conn, rebuilt, RunStatus.FAILED, last, error=told)
     return applied
+
+
+def _note_gone(session: Session, lease: Lease) -> tuple[str, ...]:
+    """Mark as removed what the lake no longer holds: sidecars say what was made, not what was tidied away since."""
+    name = session.pipeline.name
+    there = {stored.name for kind in BATCH_KINDS for stored in session.lake.store.list(f"{kind}/{name}/")}
+    with lease.transaction() as conn:
+        gone = {path: status for path, status in ledger.artifact_paths(conn, name).items() if path not in there}
+        ledger.mark_removed(conn, sorted(gone), session.clock.now())
+    lost = sum(status == "published" for status in gone.values())
+    if not lost:
+        return ()
+    return (f"{lost} published object(s) are not in the lake any more: retention removed them, or they were lost",)
 
 
 def _insert_run(conn: sql.Connection, sidecar: Sidecar) -> None:
