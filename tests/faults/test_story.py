@@ -12,7 +12,7 @@ import pytest
 from ingestkit.model import Stage
 from tests.faults.conftest import Story
 from tests.faults.processes import ROOT
-from tests.faults.world import FIRST, World, differences
+from tests.faults.world import FIRST, World, alike
 
 pytestmark = pytest.mark.faults
 
@@ -74,7 +74,7 @@ def test_stage_commands_in_processes_of_their_own_end_as_run_does(story: Story) 
     """The last act, told by `run`, comes to the same."""
     world = story.before[2].copied(story.end.folder.with_name("by run"))
     world.does("run", "opendata")
-    assert differences(story.after[2], world.seen()) == []
+    alike(story.after[2], world.seen())
     assert world.debris() == []
 
 
@@ -82,7 +82,7 @@ def test_nothing_new_changes_nothing(story: Story) -> None:
     world = story.end.copied(story.end.folder.with_name("nothing new"))
     ended = world.does("run", "opendata")
     assert "nothing new" in ended.out
-    assert differences(story.after[2], world.seen()) == []
+    alike(story.after[2], world.seen())
 
 
 def test_the_launcher_alone_ends_a_process_at_the_step(world: World) -> None:

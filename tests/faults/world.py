@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -222,6 +223,9 @@ class World:
         lake = {str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file()}
         left = {name for name in lake if not name.startswith(("_runs/", "_decisions/"))} - registered
         lost = {f"missing: {name}" for name in registered - lake}
+        if self.queue.exists() and not self.queue.stat().st_size:
+            # Made by an append that found no space for its line.
+            self.queue.unlink()
         expected = {"ingestkit.db", "ingestkit.db-wal", "ingestkit.db-shm", "mirror/opendata.json"}
         state = {str(path.relative_to(self.state)) for path in self.state.rglob("*") if path.is_file()}
         # A copy for people that a kill left half written lies beside it, unseen; the next one is written anew.
@@ -247,6 +251,23 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[s
         else:
             told.append(f"{name}: {there} where {wanted} was expected")
     return told
+
+
+def alike(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Fail, with one line for each difference."""
+    told = differences(expected, found)
+    assert not told, "\n" + "\n".join(told)
+
+
+def without_generations(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch that failed is done by a new attempt, which means the next generation of it."""
+    numbers = {
+        "completions": r"^(\('[^']+', '[^']+', '[^']+', '[^']+'), \d+",
+        "receipts": r"^(\('[^']+', '[^']+'), \d+",
+    }
+    lists = {name: [re.sub(number, r"\1", row) for row in seen[name]] for name, number in numbers.items()}
+    mirror = {name: {**one, "generation": None} for name, one in seen["mirror"].items()}
+    return {**seen, **lists, "mirror": mirror}
 
 
 def _without(some: list[str], others: list[str]) -> list[str]:

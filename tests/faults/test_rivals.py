@@ -1,0 +1,113 @@
+"""Several processes at once, and processes frozen past their lease: one does the work, nothing is doubled."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Story
+from tests.faults.test_kills import STEPS
+from tests.faults.world import RUN, World, alike
+
+pytestmark = pytest.mark.faults
+
+WAITING = (*RUN, "--if-locked", "wait:60s")
+INSIDE = ("load.fenced", "load.rows_written", "load.before_commit", "load.committed")
+"""Steps at which the warehouse file is open."""
+
+
+def finished(story: Story, world: World, act: int = 0) -> None:
+    world.does(*RUN)
+    alike(story.after[act], world.seen())
+    assert world.debris() == []
+
+
+def test_of_two_runners_one_does_the_work(story: Story, tmp_path: Path) -> None:
+    world = story.before[0].copied(tmp_path / "world")
+    started = [world.start(*RUN) for _ in range(2)]
+    ended = [one.wait() for one in started]
+    assert {one.code for one in ended} <= {0, 8}, [str(one) for one in ended]
+    assert any(one.code == 0 for one in ended)
+    for one in ended:
+        one.is_clear()
+    finished(story, world)
+
+
+def test_of_two_runners_that_wait_both_succeed(story: Story, tmp_path: Path) -> None:
+    world = story.before[0].copied(tmp_path / "world")
+    started = [world.start(*WAITING) for _ in range(2)]
+    assert [one.wait().code for one in started] == [0, 0]
+    alike(story.after[0], world.seen())
+    finished(story, world)
+
+
+@pytest.mark.parametrize("act", [0, 1])
+def test_models_side_by_side_end_as_one_run_does(story: Story, act: int, tmp_path: Path) -> None:
+    world = story.before[act].copied(tmp_path / "world")
+    started = [world.start(*RUN, "--model", model) for model in ("a", "b", "c")]
+    ended = [one.wait() for one in started]
+    # The file of the warehouse may stay with the others longer than its lock time-out here.
+    assert {one.code for one in ended} <= {0, 8}, [str(one) for one in ended]
+    finished(story, world, act)
+
+
+def test_a_runner_frozen_past_its_lease_writes_nothing_more(story: Story, tmp_path: Path) -> None:
+    world = story.before[0].copied(tmp_path / "world")
+    frozen = world.start(*RUN, freeze="load.intended:1").frozen()
+    world.does(*WAITING)
+    alike(story.after[0], world.seen())
+    frozen.wake()
+    ended = frozen.wait()
+    assert ended.code == 8, ended
+    ended.is_clear()
+    finished(story, world)
+
+
+def test_a_frozen_runner_that_believes_in_its_lease_is_fenced_off(story: Story, tmp_path: Path) -> None:
+    """Its heart beats too seldom to learn of the loss first: only the fence stands in its way."""
+    slow = {"INGESTKIT__STATE__LEASE__TTL": "90s", "INGESTKIT__STATE__LEASE__BEAT": "30s"}
+    world = story.before[0].copied(tmp_path / "world")
+    frozen = world.start(*RUN, environ=slow, freeze="load.intended:1").frozen()
+    world.expire_leases()
+    world.does(*RUN)
+    frozen.wake()
+    ended = frozen.wait()
+    assert ended.code == 8, ended
+    assert "was not published: a later owner" in ended.err
+    ended.is_clear()
+    finished(story, world)
+
+
+@pytest.mark.parametrize("step", INSIDE)
+def test_who_finds_the_warehouse_held_by_a_frozen_load_waits_and_gives_up(
+    story: Story, step: str, tmp_path: Path
+) -> None:
+    world = story.before[0].copied(tmp_path / "world")
+    frozen = world.start(*RUN, freeze=f"{step}:2").frozen()
+    world.expire_leases()
+    other = world.call(*RUN)
+    assert other.code == 8, other
+    assert f"is open in process {frozen.pid}" in other.err
+    other.is_clear()
+    frozen.wake()
+    ended = frozen.wait()
+    assert ended.code in (0, 8), ended
+    ended.is_clear()
+    finished(story, world)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("act", [0, 1])
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in INSIDE])
+def test_a_runner_frozen_anywhere_doubles_nothing(story: Story, act: int, step: str, tmp_path: Path) -> None:
+    if not story.steps[act][0][step]:
+        pytest.skip(f"act {act} does not come to {step}")
+    world = story.before[act].copied(tmp_path / "world")
+    frozen = world.start(*RUN, freeze=f"{step}:1").frozen()
+    world.expire_leases()
+    other = world.call(*RUN)
+    assert other.code in (0, 8), other
+    frozen.wake()
+    ended = frozen.wait()
+    assert ended.code in (0, 8), ended
+    ended.is_clear()
+    finished(story, world, act)
