@@ -186,7 +186,7 @@ def test_a_state_put_back_to_an_older_copy_is_noticed_by_its_counter(db: StateDa
         conn.execute(sql.update(tables.pipeline).values(token_counter=0))
     with pytest.raises(StateError, match="counter of p is behind") as caught:
         take(db, clock, "a")
-    assert caught.value.hint == "ingestkit state adopt p"
+    assert caught.value.hint == "ingestkit state adopt p --reason '...'"
 
 
 # --- losing ----------------------------------------------------------------------------------------------------------

@@ -354,7 +354,7 @@ def test_relative_places_lie_below_the_project(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     session = opened(load(root))
     assert (root / "state" / "ingestkit.db").exists()
-    assert session.scratch == root / "state" / "scratch"
+    assert session.scratch.parent == root / "state" / "scratch"
     assert session.warehouse.path == root / "state" / "warehouse.duckdb"  # type: ignore[attr-defined]
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
