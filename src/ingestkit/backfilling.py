@@ -13,7 +13,7 @@ from ingestkit.model import CompletionStatus
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.recover import recover
 from ingestkit.reporting import outcome_of
-from ingestkit.runner import RunOptions, active_run, finish_open, holding, work
+from ingestkit.runner import RunOptions, active_run, finish_open, holding, paused, work
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.load import newer_content
@@ -25,6 +25,9 @@ from ingestkit.states.stage_rows import ALL_STAGES
 def backfill(session: Session, options: RunOptions) -> Outcome:
     """Do a done batch again, or build the target again from the lake, by the rule of old work after new."""
     with holding(session, session.pipeline.check_models(options.models), "backfill", options.if_locked) as lease:
+        stopped = paused(session, "backfill")
+        if stopped is not None and stopped.status == "paused":
+            return stopped
         recover(session, lease)
         results = finish_open(session, lease, options)
         check(session, lease, rebuilding=options.from_lake)

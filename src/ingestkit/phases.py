@@ -154,7 +154,7 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
     absent = [model for model in waiting if not ledger.file_set(active.known_files(), model)]
     for model in absent:
         settings = pipeline.load_settings(model)
-        perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
+        perform(active, Stage.LOAD, model, settings, partial(_without_file, active, model))
     passed = [model for model in waiting if model not in absent and model in active.unit.newer]
     for model in passed:
         perform(active, Stage.LOAD, model, pipeline.load_settings(model), partial(_passed_over, active, model))
@@ -169,6 +169,16 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
         works = attempt(active, Stage.LOAD, there, job)
         for model in there:
             record(active, Stage.LOAD, model, pipeline.load_settings(model), works[model])
+
+
+def _without_file(active: Active, model: str) -> Work:
+    """A model without a file is left as it is in the target."""
+    gone = _forgotten([file for file in active.known_files() if file.model == model])
+    return Work(files=load.let_go(active.context(), gone), skipped="the batch has no file of it")
+
+
+def _forgotten(known: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
+    return tuple(file for file in known if file.status is FileStatus.FORGOTTEN and file.loaded)
 
 
 def _passed_over(active: Active, model: str) -> Work:
@@ -231,6 +241,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         model=model,
         files=standing,
         replaced=tuple(file for file in known if file.status in ledger.IN_SET and file not in standing),
+        let_go=_forgotten(known),
         made=made,
         others=tuple(one for one in active.artifacts(model) if one.path not in paths),
         kept=kept,

@@ -168,13 +168,17 @@ def finish_open(session: Session, lease: Lease, options: RunOptions) -> list[Mod
         waiting = runs.open_runs(conn, session.pipeline.name)
     results: list[ModelResult] = []
     for run_, models in waiting:
+        left = models - set(session.pipeline.models)
+        if left:
+            with lease.transaction() as conn:
+                runs.take_models(conn, run_, left, "the pipeline, which has them no more", session.clock.now())
         held = tuple(sorted(models & set(lease.models)))
         if not held or run_.batch is None:
             continue
         if run_.run_id != options.run_id:
             refuse_busy(session, run_, take_over=options.take_over)
         ours = run_.config_hash == session.config_hash
-        taken = options.take_over or set(held) != set(models)
+        taken = options.take_over or set(held) != models - left
         at_hand = session if ours or taken else session.reopen(run_.config)
         check(at_hand, lease, rebuilding=run_.kind == "restore")
         unit = open_unit(at_hand, lease, run_, held)

@@ -94,7 +94,8 @@ def look_at(
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
-        changed = {file.model for file in latest.values() if file.model and _is_unloaded(file)}
+        here = {item.path for item in items}
+        changed = {file.model for file in latest.values() if _is_unloaded(file) or _is_let_go(file, here)}
         models = tuple(model for model in models if model in changed)
         if not models:
             return Look(unmapped=unmapped)
@@ -105,8 +106,8 @@ def look_at(
     blocked, unsettled = _arrived(session, latest, mapped, now)
     if blocked:
         return Look(blocked=blocked, unsettled=unsettled, unmapped=unmapped)
-    here = any(ledger.candidates(latest.values(), model) or wanted[model] for model in models)
-    if not mapped and not here:
+    landed = any(ledger.candidates(latest.values(), model) or wanted[model] for model in models)
+    if not mapped and not landed and not redo:
         match session.pipeline.settings.source.empty_batch:
             case "fail":
                 raise SourceError(f"batch {batch} holds no file of any model, and source.empty_batch is fail")
@@ -120,6 +121,11 @@ def look_at(
 def _is_unloaded(file: FileVersion) -> bool:
     """A version no publish has taken yet; one that was loaded and is only validated again is no work of `run`."""
     return file.status in (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED) and file.loaded is None
+
+
+def _is_let_go(file: FileVersion, here: set[str]) -> bool:
+    """A forgotten version whose rows are still published, and whose file is gone: the batch goes on without it."""
+    return file.status is FileStatus.FORGOTTEN and bool(file.loaded) and file.path not in here
 
 
 def _is_wanted(file: FileVersion, item: Item, model: str) -> bool:
@@ -140,6 +146,9 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
         return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)
     if before.model is None:
         return before
+    if before.loaded is None and before.status in (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED):
+        # Nothing of it was published: this is a correction, which no policy for restated files is about.
+        return _new_version(session, item, before.version + 1, now)
     return _restated(session, item, before, now)
 
 

@@ -132,3 +132,12 @@ def test_skip_closes_the_open_run_of_its_batch(world: World) -> None:
 
 def test_changes_are_put_in_by_dotted_name() -> None:
     assert changed({"a": {"b": 1, "c": 2}}, {"a.b": 3, "a.c": None, "d.e": 4}) == {"a": {"b": 3}, "d": {"e": 4}}
+
+
+def test_a_model_taken_out_of_the_pipeline_does_not_keep_its_open_run_open(world: World) -> None:
+    world.drop(FIRST)
+    world.does("extract", "p", "--run-id", "R")
+    world.set_up({"models.b": None})
+    world.does("run", "--take-over")
+    assert world.run_statuses()["R"] == "SUPERSEDED"
+    assert world.state("SELECT count(*) FROM run_model WHERE open_key IS NOT NULL") == [(0,)]

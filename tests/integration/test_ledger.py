@@ -336,3 +336,36 @@ def test_a_file_that_went_before_it_was_fetched_is_skipped_with_the_reason(world
     [row] = world.files("--path", "20260101/a_2.csv")
     assert (row["status"], row["reason"]) == ("skipped", "gone before it was fetched")
     assert world.table("a", "id") == [("1",)]
+
+
+def test_a_forgotten_file_that_is_gone_leaves_its_batch_without_it(world: World) -> None:
+    world.drop(FIRST, {"20260101/a_2.csv": "id,n\n7,70\n"})
+    world.does("run")
+    (world.root / "drops/20260101/a_2.csv").unlink()
+    assert world.does("run")["status"] == "nothing new"
+    world.does("manifest", "forget", "p", "--path", "20260101/a_2.csv", "--reason", "withdrawn", "--yes")
+    assert batches_of(world.does("run")) == ["20260101"]
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_the_only_file_of_a_model_forgotten_and_gone_leaves_the_target_as_it_is_and_is_no_work_for_ever(
+    world: World,
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    (world.root / "drops/20260101/a.csv").unlink()
+    world.does("manifest", "forget", "p", "--path", "20260101/a.csv", "--reason", "withdrawn", "--yes")
+    assert batches_of(world.does("run")) == ["20260101"]
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    assert world.does("run")["status"] == "nothing new"
+
+
+@pytest.mark.parametrize("policy", ["ignore", "fail"])
+def test_a_file_corrected_before_it_was_loaded_is_no_restatement(world: World, policy: str) -> None:
+    world.set_up({"source.on_changed": policy})
+    world.drop({"20260101/a.csv": "id,n\n1,one\n2,two\n3,three\n"})
+    world.refused(5, "run")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,20\n"})
+    world.does("run")
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]

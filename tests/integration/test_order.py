@@ -128,6 +128,8 @@ def test_a_pipeline_is_paused_and_resumed(world: World) -> None:
     assert world.run_statuses() == {}
     world.does("resume", "p", "--reason", "over")
     assert world.does("run")["status"] == "done"
+    world.does("pause", "p", "--reason", "audit again")
+    assert world.does("backfill", "p", "--batch", "20260101")["status"] == "paused"
 
 
 def test_a_pipeline_that_fails_again_and_again_is_held(world: World) -> None:

@@ -32,6 +32,8 @@ class Given:
     """The file set: every file the model is published from."""
     replaced: tuple[FileVersion, ...]
     """Older versions of these paths, whose place they take."""
+    let_go: tuple[FileVersion, ...]
+    """Forgotten versions whose rows are still published."""
     made: tuple[Artifact, ...]
     """What this run's validate left or reused: valid rows, rejects, and the records left out for their keys."""
     others: tuple[Artifact, ...]
@@ -182,6 +184,7 @@ def read_back(
             files=(
                 *(replace(_now(ctx, file, FileStatus.SUPERSEDED), loaded=0) for file in given.files),
                 *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced),
+                *let_go(ctx, given.let_go),
             ),
             artifacts=tuple(replace(one, status="superseded", token=ctx.token) for one in known),
             details=details | {"superseded_by": planned.superseded_by},
@@ -195,6 +198,7 @@ def read_back(
         files=(
             *(replace(_now(ctx, file, FileStatus.LOADED), loaded=file.valid) for file in given.files),
             *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced),
+            *let_go(ctx, given.let_go),
         ),
         artifacts=tuple(
             replace(one, status="published" if one.path in current else "superseded", token=ctx.token) for one in known
@@ -203,6 +207,11 @@ def read_back(
         details=details | {"receipt_run": receipt.run_id},
         skipped=None if rules else f"published already by {receipt.run_id}",
     )
+
+
+def let_go(ctx: RunContext, files: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
+    """Forgotten versions that the batch has gone on without."""
+    return tuple(replace(_now(ctx, file, FileStatus.FORGOTTEN), loaded=0) for file in files)
 
 
 def _valid_files(ctx: RunContext, given: Given) -> tuple[ValidFile, ...]:

@@ -106,7 +106,7 @@ def artifact_paths(conn: sql.Connection, pipeline: str) -> dict[str, str]:
     """Where the lake should hold the pipeline's artifacts, each with its status."""
     query = sql.select(artifact.c.path, artifact.c.status)
     query = query.where(artifact.c.pipeline == pipeline, artifact.c.status != "removed")
-    return {path: status for path, status in conn.execute(query)}
+    return {row.path: row.status for row in conn.execute(query)}
 
 
 def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
