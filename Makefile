@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# How many random moments, how many steps of the matrix (nothing: all), and where the draw begins.
 SEEDS ?= 100
+DRAW ?=
+LOT ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help run install develop test lint format check faults bench
@@ -35,8 +38,8 @@ check: lint ## lint, all tests, each named step killed once
 	$(PYTEST) -q -n 2 tests --ignore tests/faults --ignore tests/benchmarks
 	$(PYTEST) -q -n 2 tests/faults -m "not matrix"
 
-faults: .venv/developed ## the whole fault matrix; SEEDS=n draws fewer
-	INGESTKIT_FAULT_SEEDS=$(SEEDS) $(PYTEST) -q -n 2 tests/faults
+faults: .venv/developed ## the whole fault matrix; SEEDS=n, DRAW=n and LOT=n do a part of it
+	INGESTKIT_FAULT_SEEDS=$(SEEDS) INGESTKIT_FAULT_DRAW=$(DRAW) INGESTKIT_FAULT_LOT=$(LOT) $(PYTEST) -q -n 2 tests/faults
 
 bench: .venv/developed ## speed beside limits and other tools; QUICK=1 takes fewer rows
 	$(PYTEST) -q -s -p no:xdist tests/benchmarks $(if $(QUICK),--quick)

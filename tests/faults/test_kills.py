@@ -15,6 +15,11 @@ pytestmark = pytest.mark.faults
 
 STEPS = sorted(named_steps() - set(ELSEWHERE))
 SEEDS = int(os.environ.get("INGESTKIT_FAULT_SEEDS", "10"))
+LOT = int(os.environ.get("INGESTKIT_FAULT_LOT", "0"))
+"""Where the draw begins: the same lot draws the same steps and moments again."""
+DRAW = int(os.environ.get("INGESTKIT_FAULT_DRAW") or len(STEPS))
+DRAWN = sorted(random.Random(LOT).sample(STEPS, min(DRAW, len(STEPS))))
+"""The steps of the matrix that are done this time; all of them unless a draw is asked for."""
 
 
 def places(story: Story, step: str) -> Iterator[tuple[int, int, int]]:
@@ -63,7 +68,7 @@ def test_killed_twice_and_without_its_shortcuts_the_next_run_finishes_the_work(
 @pytest.mark.matrix
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("bare", [False, True], ids=["plain", "bare"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", DRAWN)
 def test_killed_whenever_a_step_is_reached(story: Story, step: str, *, bare: bool, tmp_path: Path) -> None:
     failed = {}
     for act, place, times in places(story, step):
@@ -96,6 +101,6 @@ def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", range(LOT, LOT + SEEDS))
 def test_killed_at_random_moments(story: Story, seed: int, tmp_path: Path) -> None:
     assert at_random(story, tmp_path / "world", seed, bare=seed % 2 == 1) == []
