@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,19 +210,29 @@ def test_a_deleted_warehouse_is_noticed_and_built_again(story: Story, tmp_path: 
     assert world.debris() == []
 
 
-@pytest.mark.timeout(900)
-def test_killed_while_building_the_target_again_it_is_finished(story: Story, tmp_path: Path) -> None:
-    lost = story.end.copied(tmp_path / "lost")
+def rebuilt(story: Story, folder: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
+    """Kill the rebuilding of the target at these steps, each in a world of its own, and say what came out otherwise."""
+    lost = story.end.copied(folder / "lost")
     lost.warehouse.unlink()
-    steps = steps_of(lost.copied(tmp_path / "undisturbed"), *BACKFILL)
-    assert "load.committed" in steps
+    steps = steps_of(lost.copied(folder / "undisturbed"), *BACKFILL)
     failed: dict[str, Any] = {}
-    for step in sorted(steps):
-        world = lost.copied(tmp_path / step)
+    for step in filter(wanted, sorted(steps)):
+        world = lost.copied(folder / step)
         ended = world.call(*BACKFILL, kill=f"{step}:{(steps[step] + 1) // 2}")
         assert ended.killed, ended
         world.does(*BACKFILL)
         world.does(*RUN)
         if found := [*differences(contents(story.after[2]), contents(world.seen())), *world.debris()]:
             failed[step] = found
-    assert failed == {}
+    return failed
+
+
+def test_killed_while_publishing_the_target_again_it_is_finished(story: Story, tmp_path: Path) -> None:
+    chosen = {"warehouse.created", "run.opened", "load.intended", "load.before_commit", "load.committed", "gate.done"}
+    assert rebuilt(story, tmp_path, chosen.__contains__) == {}
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(900)
+def test_killed_anywhere_while_building_the_target_again_it_is_finished(story: Story, tmp_path: Path) -> None:
+    assert rebuilt(story, tmp_path, bool) == {}
