@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import Story
 from tests.faults.test_story import ELSEWHERE, named_steps
-from tests.faults.world import ACTS, differences, watched
+from tests.faults.world import ACTS, RUN, differences, watched
 
 pytestmark = pytest.mark.faults
 
@@ -63,6 +63,17 @@ def test_killed_twice_and_without_its_shortcuts_the_next_run_finishes_the_work(
 ) -> None:
     act, place, _ = [found for found in places(story, step) if found[0] <= 1][-1]
     assert disturbed(story, tmp_path / "world", (act, place), step, 1, bare=True, twice=True) == []
+
+
+@pytest.mark.parametrize("stage", ["extract", "validate", "gate"])
+def test_what_left_its_sidecar_is_not_done_again(story: Story, stage: str, tmp_path: Path) -> None:
+    world = story.before[0].copied(tmp_path / "world")
+    assert world.call(*RUN, "--jobs", "1", kill=f"{stage}.sidecar_written:1").killed
+    record = tmp_path / "steps"
+    ended = world.call(*RUN, record=str(record))
+    assert ended.code == 0, ended
+    begun = record.read_text().split().count(f"{stage}.begun")
+    assert begun == story.steps[0][0][f"{stage}.begun"] - 1
 
 
 @pytest.mark.matrix

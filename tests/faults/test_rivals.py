@@ -11,6 +11,10 @@ from tests.faults.world import RUN, World, alike
 pytestmark = pytest.mark.faults
 
 WAITING = (*RUN, "--if-locked", "wait:60s")
+ALONE = (*RUN, "--jobs", "1")
+"""Without threads beside it, so that it does not freeze in the midst of a transaction on the state."""
+SLOW = {"INGESTKIT__STATE__LEASE__TTL": "90s", "INGESTKIT__STATE__LEASE__BEAT": "30s"}
+"""A heart that beats too seldom to learn of the loss of the lease first."""
 INSIDE = ("load.fenced", "load.rows_written", "load.before_commit", "load.committed")
 """Steps at which the warehouse file is open."""
 
@@ -52,7 +56,7 @@ def test_models_side_by_side_end_as_one_run_does(story: Story, act: int, tmp_pat
 
 def test_a_runner_frozen_past_its_lease_writes_nothing_more(story: Story, tmp_path: Path) -> None:
     world = story.before[0].copied(tmp_path / "world")
-    frozen = world.start(*RUN, freeze="load.intended:1").frozen()
+    frozen = world.start(*ALONE, freeze="load.intended:1").frozen()
     world.does(*WAITING)
     alike(story.after[0], world.seen())
     frozen.wake()
@@ -62,17 +66,27 @@ def test_a_runner_frozen_past_its_lease_writes_nothing_more(story: Story, tmp_pa
     finished(story, world)
 
 
-def test_a_frozen_runner_that_believes_in_its_lease_is_fenced_off(story: Story, tmp_path: Path) -> None:
-    """Its heart beats too seldom to learn of the loss first: only the fence stands in its way."""
-    slow = {"INGESTKIT__STATE__LEASE__TTL": "90s", "INGESTKIT__STATE__LEASE__BEAT": "30s"}
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("extract.begun", "no longer holds the lease"),
+        ("validate.recorded", "no longer holds the lease"),
+        ("load.intended", "was not published: a later owner"),
+        ("gate.begun", "no longer holds the lease"),
+    ],
+)
+def test_a_frozen_runner_that_believes_in_its_lease_is_turned_away(
+    story: Story, step: str, message: str, tmp_path: Path
+) -> None:
+    """Its heart does not tell it of the loss: only guard and fence stand in its way."""
     world = story.before[0].copied(tmp_path / "world")
-    frozen = world.start(*RUN, environ=slow, freeze="load.intended:1").frozen()
+    frozen = world.start(*ALONE, environ=SLOW, freeze=f"{step}:1").frozen()
     world.expire_leases()
     world.does(*RUN)
     frozen.wake()
     ended = frozen.wait()
     assert ended.code == 8, ended
-    assert "was not published: a later owner" in ended.err
+    assert message in ended.err
     ended.is_clear()
     finished(story, world)
 
@@ -82,7 +96,7 @@ def test_who_finds_the_warehouse_held_by_a_frozen_load_waits_and_gives_up(
     story: Story, step: str, tmp_path: Path
 ) -> None:
     world = story.before[0].copied(tmp_path / "world")
-    frozen = world.start(*RUN, freeze=f"{step}:2").frozen()
+    frozen = world.start(*ALONE, environ=SLOW, freeze=f"{step}:2").frozen()
     world.expire_leases()
     other = world.call(*RUN)
     assert other.code == 8, other
@@ -102,7 +116,7 @@ def test_a_runner_frozen_anywhere_doubles_nothing(story: Story, act: int, step: 
     if not story.steps[act][0][step]:
         pytest.skip(f"act {act} does not come to {step}")
     world = story.before[act].copied(tmp_path / "world")
-    frozen = world.start(*RUN, freeze=f"{step}:1").frozen()
+    frozen = world.start(*ALONE, environ=SLOW, freeze=f"{step}:1").frozen()
     world.expire_leases()
     other = world.call(*RUN)
     assert other.code in (0, 8), other
@@ -110,4 +124,8 @@ def test_a_runner_frozen_anywhere_doubles_nothing(story: Story, act: int, step: 
     ended = frozen.wait()
     assert ended.code in (0, 8), ended
     ended.is_clear()
-    finished(story, world, act)
+    world.does(*RUN)
+    alike(story.after[act], world.seen())
+    # What it still makes after its wake lies in a folder of its own, which nobody reads.
+    own = f".{act + 1}/"
+    assert [name for name in world.debris() if own not in name] == []
