@@ -128,6 +128,7 @@ CREATE TABLE pipeline (
     held_reason TEXT,
     floors JSON NOT NULL,
     pins JSON NOT NULL,
+    rebuild JSON,
     moved_at TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (pipeline)
 );

@@ -9,10 +9,11 @@ from uuid import uuid4
 import sqlalchemy as sql
 
 from ingestkit import decide, steps
+from ingestkit.check import lacking, tables_gone
 from ingestkit.errors import UsageError
 from ingestkit.lake import BATCH_KINDS, sidecar_name, token_of
 from ingestkit.mirroring import show
-from ingestkit.model import Completion, CompletionStatus, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, instant
+from ingestkit.model import Completion, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, instant
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, replay
 from ingestkit.runner import holding
@@ -65,7 +66,8 @@ def _own(session: Session, lease: Lease) -> Lease:
     """Give the state a new id and write it, with our token, into the fence: from now on nobody else can publish."""
     state_id = uuid4().hex
     with lease.transaction() as conn:
-        runs.update_pipeline(conn, session.pipeline.name, state_id=state_id)
+        # What the target lacks is known only when the state is rebuilt; until the next run has looked, all may.
+        runs.update_pipeline(conn, session.pipeline.name, state_id=state_id, rebuild=list(session.pipeline.models))
     steps.reached("adopt.owned")
     session.warehouse.check()
     session.warehouse.fence(
@@ -175,16 +177,9 @@ def _compared(session: Session) -> tuple[str, ...]:
                 f"{receipt.model}: batch {receipt.batch} was published by {receipt.run_id} and never came to its gate; "
                 "the next run finishes it"
             )
-    newest: dict[str, Completion] = {}
-    for entry in done.values():
-        if entry.status is CompletionStatus.DONE:
-            before = newest.get(entry.model)
-            if before is None or session.pipeline.order(before.batch) < session.pipeline.order(entry.batch):
-                newest[entry.model] = entry
-    for model, entry in sorted(newest.items()):
-        if (entry.batch, model) not in receipts:
-            told.append(
-                f"{model}: batch {entry.batch} was done, but the target has no receipt of it: "
-                f"ingestkit backfill {name} --from-lake"
-            )
+    lacks = lacking(session, session.pipeline.models, receipts.values(), tables_gone(session, session.pipeline.models))
+    for model, batches in sorted(lacks.items()):
+        told.append(
+            f"{model}: {', '.join(batches)} was done, but the target does not hold it so: the next run builds it again"
+        )
     return tuple(told)

@@ -10,16 +10,18 @@ from ingestkit.errors import (
     UsageError,
 )
 from ingestkit.model import CompletionStatus
-from ingestkit.outcome import ModelResult, Outcome
+from ingestkit.outcome import Outcome
+from ingestkit.rebuilding import mark, rebuild
 from ingestkit.recover import recover
 from ingestkit.reporting import outcome_of
-from ingestkit.runner import RunOptions, active_run, finish_open, holding, paused, work
+from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.load import newer_content
 from ingestkit.states import completions
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, work
 
 
 def backfill(session: Session, options: RunOptions) -> Outcome:
@@ -29,14 +31,16 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         if stopped is not None and stopped.status == "paused":
             return stopped
         recover(session, lease)
-        results = finish_open(session, lease, options)
-        check(session, lease, rebuilding=options.from_lake)
         if options.from_lake and options.batch is None and options.run_id is None:
-            results.extend(_restore(session, lease))
+            mark(session, lease)
+            results = rebuild(session, lease, options)
+            results += finish_open(session, lease, options)
             return outcome_of(session, "backfill", Found(), results)
+        results = finish_open(session, lease, options)
+        check(session, lease, from_lake=options.from_lake)
         batch = options.batch or _batch_of(session, options.run_id)
         models = _done_models(session, lease, batch, options)
-        kind = "restore" if options.from_lake else "backfill"
+        kind = "from_lake" if options.from_lake else "backfill"
         _refuse_superseded(session, batch, models)
         unit = _redo_unit(session, lease, batch, models, kind)
         fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
@@ -90,7 +94,7 @@ def _refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> N
 
 
 def _redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:
-    if kind == "restore":
+    if kind in FROM_LAKE:
         return Unit(batch, models, kind)
     with session.state.read() as conn:
         done = completions.whole(conn, session.pipeline.name, batch)
@@ -105,25 +109,3 @@ def _redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ..
         f"batch {batch} cannot be fetched: {blocked}",
         hint=f"ingestkit backfill {session.pipeline.name} --batch {batch} --from-lake does it from what had landed",
     )
-
-
-def _restore(session: Session, lease: Lease) -> list[ModelResult]:
-    """Publish again from the lake what the target lacks: per model from its newest full batch on, oldest first."""
-    receipts = {(one.model, one.batch) for one in session.warehouse.receipts(session.pipeline.name)}
-    order = session.pipeline.order
-    with session.state.read() as conn:
-        done = [entry for entry, _ in completions.whole(conn, session.pipeline.name).values()]
-    needed: dict[str, list[str]] = {}
-    for model in lease.models:
-        mine = [one for one in done if one.model == model and one.status is CompletionStatus.DONE]
-        full = [order(one.batch) for one in mine if one.mode == "replace"]
-        since = max(full, default=None)
-        for one in mine:
-            if (since is None or order(one.batch) >= since) and (model, one.batch) not in receipts:
-                needed.setdefault(one.batch, []).append(model)
-    results: list[ModelResult] = []
-    for batch in sorted(needed, key=order):
-        models = tuple(sorted(needed[batch]))
-        fresh = attempts.open_new(session, lease, batch, models, kind="restore", command="run")
-        results.extend(work(active_run(session, lease, fresh, Unit(batch, models, "restore")), ALL_STAGES))
-    return results

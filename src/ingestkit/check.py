@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from ingestkit import steps
 from ingestkit.errors import IngestkitError, LakeError, StateError, WarehouseError
-from ingestkit.model import Completion, CompletionStatus, Fence, Receipt
+from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
 from ingestkit.states import completions, decisions, runs
+from ingestkit.states.completions import Published
 from ingestkit.states.lease import Lease
 
 
@@ -28,12 +29,15 @@ ROOM = 2
 """How many times the bytes to be fetched must be free in the lake: for raw files, and for what is made of them."""
 
 
-def check(session: Session, lease: Lease, *, fetching: int = 0, rebuilding: bool = False) -> None:
+def check(
+    session: Session, lease: Lease, *, fetching: int = 0, from_lake: bool = False, rebuilding: bool = False
+) -> None:
     """Prove that source, lake and warehouse answer, and that the target is the one this state has written.
 
-    `rebuilding` lets missing fences and receipts pass, which the command is about to write again, and asks no source.
+    `from_lake` asks no source; `rebuilding` neither, and lets missing fences and receipts pass, which are to be
+    written again.
     """
-    if not rebuilding:
+    if not (from_lake or rebuilding):
         session.source.check()
     session.lake.store.check()
     _check_room(session, fetching)
@@ -52,7 +56,7 @@ def check(session: Session, lease: Lease, *, fetching: int = 0, rebuilding: bool
     if missing:
         session.warehouse.fence(missing)
     if not rebuilding:
-        _check_receipts(session, known)
+        _check_receipts(session, known, lease.models)
     steps.reached("check.done")
 
 
@@ -93,7 +97,8 @@ def _agrees(session: Session) -> None:
     fences = session.warehouse.fences(session.pipeline.name)
     for model in session.pipeline.models:
         _check_fence(session, known, model, fences.get(model), rebuilding=False)
-    _check_receipts(session, known)
+        _check_owner(session, model)
+    _check_receipts(session, known, session.pipeline.models)
 
 
 def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> None:
@@ -137,6 +142,16 @@ def _known(session: Session, models: Sequence[str]) -> Known:
     return Known(row["state_id"], row["token_counter"], newest, intended)
 
 
+def _check_owner(session: Session, model: str) -> None:
+    table, mine = session.pipeline.table(model), (session.pipeline.name, model)
+    owner = session.warehouse.table_owner(table)
+    if owner is not None and owner != mine:
+        raise WarehouseError(
+            f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
+            hint=f"give the model another one: models.{model}.table in pipeline {mine[0]}",
+        )
+
+
 def _check_fence(session: Session, known: Known, model: str, fence: Fence | None, *, rebuilding: bool) -> None:
     name = session.pipeline.name
     if fence is None:
@@ -156,11 +171,59 @@ def _check_fence(session: Session, known: Known, model: str, fence: Fence | None
         )
 
 
-def _check_receipts(session: Session, known: Known) -> None:
-    receipts = {(one.model, one.batch): one for one in session.warehouse.receipts(session.pipeline.name)}
-    _refuse_older_copy(session, receipts.values())
+def lacking(
+    session: Session, models: Sequence[str], receipts: Iterable[Receipt], gone: Iterable[str]
+) -> dict[str, list[str]]:
+    """By model, the batches that were published and are not in the target as they were, oldest first.
+
+    Only those count that the target is made of: from the model's newest full (replace) batch on. `gone` are the models
+    whose table does not exist: nothing of theirs is there, whatever receipts say.
+    """
+    order = session.pipeline.order
+    with session.state.read() as conn:
+        done = completions.published(conn, session.pipeline.name, models)
+    full = completions.newest((key for key, one in done.items() if one.mode is LoadMode.REPLACE), order)
+    standing = {(one.batch, one.model): one for one in receipts if one.model not in set(gone)}
+    found: dict[str, list[str]] = {}
+    for (batch, model), one in sorted(done.items(), key=lambda pair: order(pair[0][0])):
+        if model in full and order(batch) < order(full[model]):
+            continue
+        receipt = standing.get((batch, model))
+        if receipt is None or not _stands_for(receipt, one):
+            found.setdefault(model, []).append(batch)
+    return found
+
+
+def tables_gone(session: Session, models: Sequence[str]) -> frozenset[str]:
+    """The models whose target table does not exist."""
+    tables = {model: session.pipeline.table(model) for model in models}
+    missing = session.warehouse.missing(tuple(tables.values()))
+    return frozenset(model for model, table in tables.items() if table in missing)
+
+
+def _stands_for(receipt: Receipt, done: Published) -> bool:
+    """Whether the receipt is of what the completion says, or of a later publish that has not come to its gate."""
+    if receipt.generation == done.generation:
+        return receipt.digest == done.digest
+    return receipt.generation > done.generation
+
+
+def _check_receipts(session: Session, known: Known, models: Sequence[str]) -> None:
+    name = session.pipeline.name
+    receipts = session.warehouse.receipts(name)
+    _refuse_older_copy(session, receipts)
+    by_key = {(one.model, one.batch): one for one in receipts}
     for model, done in known.newest.items():
-        _check_receipt(session, done, receipts.get((model, done.batch)), known.intended[model])
+        _refuse_newer(session, done, by_key.get((model, done.batch)), known.intended[model])
+    gone = tables_gone(session, models) if known.newest else frozenset()
+    lacks = lacking(session, models, receipts, gone)
+    for model, batches in sorted(lacks.items()):
+        why = f"has no table {session.pipeline.table(model)}" if model in gone else "was put back or emptied"
+        raise WarehouseError(
+            f"{name}.{model}: {', '.join(batches[:3])}{' and more' if len(batches) > 3 else ''} was published, but "
+            f"the target does not hold it as it was: it {why}",
+            hint=f"ingestkit backfill {name} --from-lake",
+        )
 
 
 def _refuse_older_copy(session: Session, receipts: Iterable[Receipt]) -> None:
@@ -181,29 +244,15 @@ def _refuse_older_copy(session: Session, receipts: Iterable[Receipt]) -> None:
             )
 
 
-def _check_receipt(session: Session, done: Completion, receipt: Receipt | None, intended: int) -> None:
+def _refuse_newer(session: Session, done: Completion, receipt: Receipt | None, intended: int) -> None:
+    """A generation nobody of this state has meant was published under another one."""
+    if receipt is None or receipt.generation <= max(done.generation, intended):
+        return
     name = session.pipeline.name
-    if receipt is None:
-        raise WarehouseError(
-            f"{name}.{done.model}: batch {done.batch} was published, but the target has no receipt of it; "
-            "the table was put back or emptied",
-            hint=f"ingestkit backfill {name} --from-lake",
-        )
-    if (receipt.generation, receipt.digest) == (done.generation, done.digest):
-        return
-    if done.generation < receipt.generation <= intended:
-        # Published by a run that has not come to its gate: it will be taken up from its receipt.
-        return
-    if receipt.generation > done.generation:
-        raise StateError(
-            f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, and this "
-            f"state knows only {done.generation}",
-            hint=f"ingestkit state adopt {name} --reason '...'",
-        )
-    raise WarehouseError(
-        f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, older than "
-        f"the {done.generation} that was published",
-        hint=f"ingestkit backfill {name} --from-lake",
+    raise StateError(
+        f"{name}.{done.model}: the target holds generation {receipt.generation} of batch {done.batch}, and this "
+        f"state knows only {done.generation}",
+        hint=f"ingestkit state adopt {name} --reason '...'",
     )
 
 

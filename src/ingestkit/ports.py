@@ -133,8 +133,8 @@ class Load:
     losers: Path | None
     """Parquet of (file_id, record_no): records left out because their key came before."""
     newer: tuple[Path, ...] = ()
-    previous: tuple[Path, ...] = ()
-    """Valid files of this batch's earlier generation, for what a redone merge leaves behind."""
+    previous: tuple[Path, ...] | None = ()
+    """Valid files of this batch's earlier generation, for what a redone merge leaves behind; None: they are gone."""
     lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
 
 
@@ -199,6 +199,17 @@ class Warehouse(Protocol):
         In this order: raise the fence of each model, in name order (Fenced when one does not answer exactly once); look
         at each receipt (one that answers the intent is returned as it is; a generation not below the intended one is
         PlanAgain); write rows; count; `judge`; write receipts; commit. Any error rolls everything back.
+        """
+        ...
+
+    def missing(self, tables: tuple[str, ...]) -> frozenset[str]:
+        """Which of these target tables do not exist."""
+        ...
+
+    def void(self, fence: Fence) -> None:
+        """Remove the receipts of a model whose table is gone, since they speak of nothing.
+
+        In one transaction that begins with the fence, as `publish` does: Fenced when it does not answer.
         """
         ...
 

@@ -11,33 +11,23 @@ from ingestkit.errors import (
     Busy,
     LeaseHeld,
     UsageError,
+    WarehouseError,
 )
 from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import RunStatus, Stage, StageStatus
 from ingestkit.outcome import Outcome
 from ingestkit.phases import WORK
+from ingestkit.rebuilding import marked, rebuild
 from ingestkit.recover import recover
 from ingestkit.reporting import results_of
-from ingestkit.runner import (
-    RunOptions,
-    active_run,
-    as_kept,
-    bytes_of,
-    holding,
-    landed_unit,
-    locked,
-    nothing_new,
-    open_unit,
-    paused,
-    waiting_units,
-    work,
-)
+from ingestkit.runner import bytes_of, holding, locked, nothing_new, paused, waiting_units
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, sight_anew
 from ingestkit.states import runs, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
 from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.working import RunOptions, active_run, as_kept, landed_unit, open_unit, work
 
 
 def stage(session: Session, wanted: Stage, options: RunOptions) -> Outcome:
@@ -55,6 +45,13 @@ def _stage(session: Session, wanted: Stage, options: RunOptions) -> Outcome:
             return stopped
         refuse_empty_state(session)
         recover(session, lease)
+        if wanted is Stage.EXTRACT:
+            rebuild(session, lease, options)
+        elif left := marked(session, lease.models):
+            raise WarehouseError(
+                f"the target of {session.pipeline.name} ({', '.join(left)}) is being built again and is not whole",
+                hint=f"ingestkit run {session.pipeline.name}",
+            )
         if wanted is Stage.EXTRACT:
             return _extract_stage(session, lease, options)
         return _later_stage(session, lease, wanted, options)
@@ -167,7 +164,7 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
         raise UsageError(f"run {known.run_id} has not come to {wanted}", hint=f"ingestkit runs show {known.run_id}")
     behind = [one for one in ALL_STAGES if ALL_STAGES.index(one) > ALL_STAGES.index(wanted) and one in done]
     again = [wanted, *behind]
-    check(session, lease)
+    check(session, lease, rebuilding=known.kind == "restore")
     if known.status is not RunStatus.OPEN:
         known = attempts.reopen(session, lease, known, wanted.value, redo=True)
     else:

@@ -22,6 +22,7 @@ from ingestkit.ports import Source
 from ingestkit.recording import waits
 from ingestkit.session import Session
 from ingestkit.settings import Retry
+from ingestkit.working import RunOptions
 from tests.integration.world import FIRST, SECOND, World
 
 
@@ -92,7 +93,7 @@ def test_what_passes_by_itself_is_tried_again(world: World) -> None:
     told = Quiet()
     with session_of(world.root, told) as session:
         shaken, source = flaky(session, 2, lambda: SourceError("the line dropped", transient=True))
-        assert runner.run(shaken, runner.RunOptions()).status == "done"
+        assert runner.run(shaken, RunOptions()).status == "done"
     assert source.opened == 3
     assert len([one for one in told.warnings if "extract of a failed and is tried again" in one]) == 2
     stage = world.stages("p.20260101.1")["extract", "a"]
@@ -105,7 +106,7 @@ def test_after_the_last_attempt_the_run_fails(world: World) -> None:
     with session_of(world.root, Quiet()) as session:
         shaken, source = flaky(session, 9, lambda: SourceError("the line dropped", transient=True))
         with pytest.raises(SourceError, match="the line dropped"):
-            runner.run(shaken, runner.RunOptions())
+            runner.run(shaken, RunOptions())
     assert source.opened == 3
     stage = world.stages("p.20260101.1")["extract", "a"]
     assert (stage["status"], stage["retry"], stage["error"]) == ("FAILED", 2, "the line dropped")
@@ -116,7 +117,7 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(world: World) -> None:
     with session_of(world.root, Quiet()) as session:
         shaken, source = flaky(session, 1, lambda: SourceError("no such user"))
         with pytest.raises(SourceError, match="no such user"):
-            runner.run(shaken, runner.RunOptions())
+            runner.run(shaken, RunOptions())
     assert source.opened == 1
 
 
@@ -147,7 +148,7 @@ def test_a_stage_past_its_time_is_asked_to_stop_and_fails(world: World) -> None:
 
         shaken, _ = flaky(session, 9, slow)
         with pytest.raises(SourceError, match="ran longer than its time-out of"):
-            runner.run(shaken, runner.RunOptions())
+            runner.run(shaken, RunOptions())
     row = world.run_row("p.20260101.1")
     assert (row["status"], row["exit_code"]) == ("FAILED", 4)
     stage = world.stages("p.20260101.1")["extract", "a"]

@@ -32,7 +32,7 @@ def backfill(
             hint="ingestkit runs list",
         )
     from ingestkit import backfilling
-    from ingestkit.runner import RunOptions
+    from ingestkit.working import RunOptions
 
     wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, from_lake=from_lake, if_locked=if_locked)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:

@@ -28,8 +28,9 @@ def run(
 ) -> int:
     """Take every waiting batch from the source to the target, oldest first."""
     from ingestkit import runner
+    from ingestkit.working import RunOptions
 
-    wanted = runner.RunOptions(
+    wanted = RunOptions(
         models=tuple(model or ()),
         batch=batch,
         run_id=run_id,

@@ -8,7 +8,7 @@ from ingestkit.cli import opening, options
 from ingestkit.cli.options import Output
 
 if TYPE_CHECKING:
-    from ingestkit.runner import RunOptions
+    from ingestkit.working import RunOptions
 
 
 def extract(
@@ -26,7 +26,7 @@ def extract(
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
     """Open a run for the oldest waiting batch, and bring its files into the lake."""
-    from ingestkit.runner import RunOptions
+    from ingestkit.working import RunOptions
 
     wanted = RunOptions(
         models=tuple(model or ()),
@@ -154,7 +154,7 @@ def _later(
     output: Output,
 ) -> int:
     """A stage that works on a run which extract opened."""
-    from ingestkit.runner import RunOptions
+    from ingestkit.working import RunOptions
 
     wanted = RunOptions(run_id=run_id, force=force, if_locked=if_locked)
     return _stage(ctx, stage, pipeline=pipeline, wanted=wanted, jobs=jobs, skip_exit_code=skip_exit_code, output=output)

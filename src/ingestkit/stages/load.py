@@ -96,7 +96,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         return Planned(given.model, intent, None, by)
     current = _valid_files(ctx, given)
     newer: list[Artifact] = []
-    previous: list[Artifact] = []
+    previous: tuple[Path, ...] | None = ()
     own = _own(receipts, given.model, ctx.batch)
     published = own is not None and own.answers(intent)
     if intent.mode is LoadMode.MERGE and not published:
@@ -105,8 +105,8 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
             if not found and (receipt.counts.staged or 0) > 0:
                 raise _gone(ctx, given.model, receipt.batch)
             newer.extend(found)
-        previous = [one for one in given.others if one.kind is ArtifactKind.VALID and one.status == "published"]
-    _hold(ctx, given.model, [*newer, *previous])
+        _hold(ctx, given.model, newer)
+        previous = _previous(ctx, given)
     load = Load(
         intent=intent,
         table=ctx.pipeline.table(given.model),
@@ -115,7 +115,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         files=current,
         losers=_losers(ctx, given),
         newer=tuple(ctx.lake.store.path(one.path) for one in newer),
-        previous=tuple(ctx.lake.store.path(one.path) for one in previous),
+        previous=previous,
         lineage=ctx.pipeline.lineage(),
     )
     return Planned(given.model, intent, load)
@@ -235,6 +235,17 @@ def _losers(ctx: RunContext, given: Given) -> Path | None:
     return ctx.lake.store.path(keys[0].path) if keys else None
 
 
+def _previous(ctx: RunContext, given: Given) -> tuple[Path, ...] | None:
+    """What the batch's earlier generation was read from; None where the lake does not hold all of it any more."""
+    found = [one for one in given.others if one.kind is ArtifactKind.VALID and one.status == "published"]
+    if all(ctx.lake.holds(one.path, one.bytes) for one in found):
+        return tuple(ctx.lake.store.path(one.path) for one in found)
+    ctx.progress.warned(
+        f"{given.model}: what the batch said before is no longer in the lake; what of it stays is unknown"
+    )
+    return None
+
+
 def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:
     for one in artifacts:
         if not ctx.lake.holds(one.path, one.bytes):
@@ -244,7 +255,7 @@ def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:
 def _gone(ctx: RunContext, model: str, batch: str) -> WarehouseError:
     return WarehouseError(
         f"{model}: batch {ctx.batch} cannot be merged after {batch}, whose valid rows are no longer in the lake",
-        hint=f"ingestkit backfill {ctx.pipeline.name} --from-lake rebuilds the table from its newest full batch",
+        hint=f"to make them again: ingestkit backfill {ctx.pipeline.name} --batch {batch} --from-lake",
     )
 
 

@@ -1,6 +1,7 @@
 """What of a pipeline is done, in short: asked by every command, over its whole past, so nothing else is read."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -50,3 +51,26 @@ def whole(
         fields["counts"] = Counts.from_json(fields["counts"])
         found[fields["batch"], fields["model"]] = (Completion(**fields), at)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a done completion says was published."""
+
+    mode: LoadMode
+    generation: int
+    digest: str | None
+
+
+def published(conn: sql.Connection, pipeline: str, models: Iterable[str]) -> dict[tuple[str, str], Published]:
+    """By (batch, model): what every completion of status done published."""
+    columns = completion.c
+    query = sql.select(columns.batch, columns.model, columns.mode, columns.generation, columns.digest).where(
+        columns.pipeline == pipeline,
+        columns.status == CompletionStatus.DONE.value,
+        columns.model.in_(list(models)),
+    )
+    return {
+        (batch, model): Published(LoadMode(mode), generation, digest)
+        for batch, model, mode, generation, digest in conn.execute(query).fetchall()
+    }

@@ -62,6 +62,7 @@ pipeline = sql.Table(
     sql.Column("held_reason", Text),
     sql.Column("floors", Json, nullable=False),
     sql.Column("pins", Json, nullable=False),
+    sql.Column("rebuild", sql.JSON(none_as_null=True)),
     sql.Column("moved_at", Instant),
 )
 

@@ -124,6 +124,16 @@ class DuckdbWarehouse:
             steps.reached("load.committed")
             return stand
 
+    def missing(self, tables: tuple[str, ...]) -> frozenset[str]:
+        """Those of the tables that do not exist; all of them where the file does not."""
+        with self._reading() as connection:
+            return duckdb_tables.missing(connection, self.schema, tables) if connection else frozenset(tables)
+
+    def void(self, fence: Fence) -> None:
+        """Remove a model's receipts, under its fence."""
+        with self._session() as connection:
+            self._transacted(connection, lambda: duckdb_publish.void(connection, self.schema, fence))
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of one statement, in a transaction that cannot write."""
         with self._session() as connection:

@@ -8,7 +8,7 @@ import duckdb
 
 from ingestkit import steps
 from ingestkit.errors import Fenced, PlanAgain, WarehouseError
-from ingestkit.model import Counts, LoadMode, Receipt
+from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.ports import Load, Publication
 from ingestkit.warehouses import duckdb_sql as sql
 from ingestkit.warehouses import duckdb_tables
@@ -48,7 +48,12 @@ def publish(connection: Connection, schema: str, publication: Publication, at: d
     """The port's `publish`, inside a transaction that the caller has begun and will commit."""
     loads = sorted(publication.loads, key=lambda load: load.intent.model)
     for load in loads:
-        raise_fence(connection, schema, publication, load)
+        model, table = load.intent.model, load.table
+        raise_fence(
+            connection,
+            schema,
+            Fence(publication.pipeline, model, publication.state_id, publication.token, table),
+        )
     steps.reached("load.fenced")
     standing = {load.intent.model: standing_receipt(connection, schema, publication, load) for load in loads}
     stand: dict[str, Receipt] = {}
@@ -59,37 +64,40 @@ def publish(connection: Connection, schema: str, publication: Publication, at: d
     return stand
 
 
-def raise_fence(connection: Connection, schema: str, publication: Publication, load: Load) -> None:
+def raise_fence(connection: Connection, schema: str, mine: Fence) -> None:
     """Take the model's fence row, so that an earlier owner updates none and a simultaneous one conflicts."""
-    who = f"{publication.pipeline}.{load.intent.model}"
+    who = f"{mine.pipeline}.{mine.model}"
     answered = connection.execute(
         f"UPDATE {sql.name(schema, sql.FENCES)} SET token = $token WHERE pipeline = $pipeline AND model = $model "
         'AND state_id = $state_id AND token <= $token RETURNING "table"',
-        {
-            "token": publication.token,
-            "pipeline": publication.pipeline,
-            "model": load.intent.model,
-            "state_id": publication.state_id,
-        },
+        {"token": mine.token, "pipeline": mine.pipeline, "model": mine.model, "state_id": mine.state_id},
     ).fetchall()
     if len(answered) != 1:
-        raise Fenced(f"{who} was not published: {_refusal(connection, schema, publication, load)}")
-    if answered[0][0].lower() != load.table.lower():
+        raise Fenced(f"{who} was not published: {_refusal(connection, schema, mine)}")
+    if answered[0][0].lower() != mine.table.lower():
         raise WarehouseError(
-            f"{who} is to be published into {load.table}, but its fence row names {answered[0][0]}",
+            f"{who} is to be published into {mine.table}, but its fence row names {answered[0][0]}",
             hint="set the model's `table:` back",
         )
 
 
-def _refusal(connection: Connection, schema: str, publication: Publication, load: Load) -> str:
-    fence = duckdb_tables.fences(connection, schema, publication.pipeline).get(load.intent.model)
+def _refusal(connection: Connection, schema: str, mine: Fence) -> str:
+    fence = duckdb_tables.fences(connection, schema, mine.pipeline).get(mine.model)
     if fence is None:
         return "the warehouse has no fence row for it"
-    if fence.state_id != publication.state_id:
+    if fence.state_id != mine.state_id:
         return f"the warehouse belongs to another state ({fence.state_id})"
-    if fence.token > publication.token:
-        return f"a later owner (token {fence.token}) came before this one ({publication.token})"
+    if fence.token > mine.token:
+        return f"a later owner (token {fence.token}) came before this one ({mine.token})"
     return "the warehouse has more than one fence row for it"
+
+
+def void(connection: Connection, schema: str, mine: Fence) -> None:
+    """The port's `void`, inside a transaction that the caller has begun and will commit."""
+    raise_fence(connection, schema, mine)
+    connection.execute(
+        f"DELETE FROM {sql.name(schema, sql.RECEIPTS)} WHERE pipeline = ? AND model = ?", [mine.pipeline, mine.model]
+    )
 
 
 def standing_receipt(connection: Connection, schema: str, publication: Publication, load: Load) -> Receipt | None:
@@ -206,7 +214,7 @@ def merge(connection: Connection, target: Target) -> Written:
     here = f"SELECT {sql.names(load.key)} FROM {target.table}"
     (added,) = _figures(connection, sql.count(sql.without(rows, here, load.key)))
     (loaded,) = _figures(connection, sql.merge(target.table, target.columns, load.key, rows))
-    left_behind = 0
+    left_behind = None if load.previous is None else 0
     if load.previous:
         left = sql.without(sql.keys_of(load.previous, load.key), target.rows, load.key)
         (left_behind,) = _figures(connection, sql.count(sql.without(left, newer, load.key) if newer else left))

@@ -70,6 +70,16 @@ def owner(connection: Connection, schema: str, table: str) -> tuple[str, str] | 
     return (found[0], found[1]) if found else None
 
 
+def missing(connection: Connection, schema: str, tables: tuple[str, ...]) -> frozenset[str]:
+    """Those of the tables that do not exist. To DuckDB, names that differ in case alone are one."""
+    found = connection.execute(
+        "SELECT lower(table_name) FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ?",
+        [schema],
+    ).fetchall()
+    there = {row[0] for row in found}
+    return frozenset(table for table in tables if table.lower() not in there)
+
+
 def write_fences(connection: Connection, schema: str, rows: tuple[Fence, ...], *, adopt: bool) -> None:
     fence_table = sql.name(schema, sql.FENCES)
     for row in rows:

@@ -29,6 +29,7 @@ def create_runs() -> None:
         sql.Column("held_reason", sql.Text()),
         sql.Column("floors", sql.JSON(), nullable=False),
         sql.Column("pins", sql.JSON(), nullable=False),
+        sql.Column("rebuild", sql.JSON()),
         sql.Column("moved_at", INSTANT),
         sql.PrimaryKeyConstraint("pipeline"),
     )

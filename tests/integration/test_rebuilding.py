@@ -1,0 +1,138 @@
+"""A target that is gone, put back or half there: found, and built again whole, whatever happens on the way."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestkit import steps
+from tests.integration.world import FIRST, SECOND, THIRD, World, batches_of
+
+APPEND = {"models.b.load": "append", "models.b.key": []}
+RESTATED = {"20260108/b.csv": "id,d\nx,2026-01-08\nq,2026-01-09\n"}
+
+
+class Killed(BaseException):
+    """Ends a command where it is, as a kill would."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, wanted: str, number: int = 1) -> None:
+    left = [number]
+
+    def reached(step: str) -> None:
+        if step == wanted:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+    monkeypatch.setattr(steps, "reached", reached)
+
+
+def tables(world: World) -> list[Any]:
+    return [world.table("a", "id", "n", "_batch"), world.table("b", "id", "d", "_batch")]
+
+
+@pytest.fixture
+def filled(world: World) -> World:
+    world.set_up(APPEND)
+    world.drop(FIRST, SECOND, THIRD)
+    world.does("run")
+    return world
+
+
+def test_one_batch_from_the_lake_does_not_make_a_deleted_target_look_whole(filled: World) -> None:
+    (filled.root / "warehouse.duckdb").unlink()
+    told = filled.refused(7, "backfill", "p", "--batch", "20260115", "--from-lake")
+    assert "gone" in told
+    assert "ingestkit backfill p --from-lake" in told
+    assert not (filled.root / "warehouse.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("rebuild.marked", 1),
+        ("warehouse.created", 1),
+        ("check.done", 1),
+        ("rebuild.voided", 1),
+        ("load.committed", 1),
+        ("load.committed", 2),
+        ("run.done", 1),
+        ("run.done", 2),
+    ],
+)
+def test_a_rebuild_that_was_killed_is_finished_by_the_next_run(
+    filled: World, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    whole = tables(filled)
+    (filled.root / "warehouse.duckdb").unlink()
+    with monkeypatch.context() as patched:
+        die_at(patched, step, number)
+        with pytest.raises(Killed):
+            filled.call("backfill", "p", "--from-lake")
+    filled.does("run")
+    assert tables(filled) == whole
+    assert filled.does("run")["status"] == "nothing new"
+    assert filled.state("SELECT rebuild FROM pipeline") == [(None,)]
+
+
+def test_a_rebuild_of_one_model_leaves_the_others_to_the_next_run(filled: World) -> None:
+    whole = tables(filled)
+    (filled.root / "warehouse.duckdb").unlink()
+    filled.does("backfill", "p", "--from-lake", "--model", "a")
+    assert batches_of(filled.does("run")) == ["20260101", "20260108", "20260115"]
+    assert tables(filled) == whole
+
+
+def test_a_dropped_table_is_found_and_built_again(filled: World) -> None:
+    whole = tables(filled)
+    filled.target_does("DROP TABLE b")
+    filled.drop({"20260122/a.csv": "id,n\n9,9\n"})
+    assert "has no table b" in filled.refused(7, "run")
+    filled.does("backfill", "p", "--from-lake")
+    assert tables(filled) == whole
+    filled.does("run")
+    assert filled.table("b", "id", "d", "_batch") == whole[1]
+
+
+def test_a_target_put_back_to_before_a_restatement_is_found_and_cured(filled: World, tmp_path: Path) -> None:
+    file = filled.root / "warehouse.duckdb"
+    shutil.copy(file, tmp_path / "older.duckdb")
+    filled.drop(RESTATED)
+    filled.does("run")
+    whole = tables(filled)
+    shutil.copy(tmp_path / "older.duckdb", file)
+    filled.drop({"20260122/a.csv": "id,n\n9,9\n"})
+    assert "backfill p --from-lake" in filled.refused(7, "run")
+    assert batches_of(filled.does("backfill", "p", "--from-lake")) == ["20260108"]
+    assert tables(filled) == whole
+    filled.does("run")
+
+
+def test_a_state_and_a_target_lost_together_come_back_from_the_lake(filled: World) -> None:
+    whole = tables(filled)
+    (filled.root / "warehouse.duckdb").unlink()
+    for file in filled.database.parent.glob(f"{filled.database.name}*"):
+        file.unlink()
+    filled.does("state", "adopt", "p", "--reason", "both lost", "--yes")
+    filled.does("run")
+    assert tables(filled) == whole
+    assert filled.does("run")["status"] == "nothing new"
+
+
+def test_lost_valid_rows_do_not_stop_a_merge_from_being_restated(world: World) -> None:
+    world.drop(FIRST, SECOND, THIRD)
+    world.does("run")
+    shutil.rmtree(world.root / "lake/valid")
+    world.drop(RESTATED)
+    told = world.refused(7, "run")
+    assert "ingestkit backfill p --batch 20260115 --from-lake" in told
+    world.does("backfill", "p", "--batch", "20260115", "--from-lake")
+    world.does("run")
+    assert world.table("b", "id", "_batch") == [
+        ("q", "20260108"),
+        ("x", "20260115"),
+        ("y", "20260101"),
+        ("z", "20260108"),
+    ]
