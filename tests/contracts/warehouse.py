@@ -203,6 +203,36 @@ class WarehouseContract:
             warehouse.publish(publication(replace(load((file,)), table="hco")))
         assert self.rows(warehouse, "hco") == []
 
+    def test_tables_that_do_not_exist_are_named(self, warehouse: Warehouse) -> None:
+        ready(warehouse, "hcp")
+        assert warehouse.missing(("hcp", "hco")) == {"hco"}
+
+    def test_receipts_of_a_table_that_is_gone_are_removed_for_its_model_alone(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready(warehouse, "hco", "hcp")
+        files = (write_valid(tmp_path / "a.parquet", PERSON, [("1", "Basel")]),)
+        warehouse.publish(publication(load(files), load(files, model="hco")))
+        warehouse.void(fence("hcp", token=2))
+        assert [one.model for one in warehouse.receipts(PIPELINE)] == ["hco"]
+        assert warehouse.fences(PIPELINE)["hcp"].token == 2
+
+    def test_an_owner_with_an_older_token_removes_no_receipt(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        files = (write_valid(tmp_path / "a.parquet", PERSON, [("1", "Basel")]),)
+        warehouse.publish(publication(load(files), token=5))
+        with pytest.raises(Fenced):
+            warehouse.void(fence("hcp", token=4))
+        assert len(warehouse.receipts(PIPELINE)) == 1
+
+    def test_an_earlier_generation_that_is_gone_leaves_an_unknown_number_behind(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready(warehouse, "hcp")
+        files = (write_valid(tmp_path / "a.parquet", PERSON, [("1", "Basel")]),)
+        gone = replace(load(files, LoadMode.MERGE), previous=None)
+        assert warehouse.publish(publication(gone))["hcp"].counts.left_behind is None
+
     def test_the_receipt_says_what_was_published(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")
         began = datetime.now(UTC)

@@ -20,6 +20,8 @@ ELSEWHERE = {
     "adopt.owned": "test_state_lost",
     "adopt.fenced": "test_state_lost",
     "queue.appended": "test_state_lost",
+    "rebuild.marked": "test_state_lost",
+    "rebuild.voided": "test_state_lost",
 }
 """Steps this story does not come to, and the scenario that does."""
 
