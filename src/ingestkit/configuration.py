@@ -78,7 +78,11 @@ def pipeline_files(root: Path) -> Mapping[str, Path]:
     """The pipelines of the project and the files they stand in, by name."""
     folder = root / "config" / "pipelines"
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ConfigError(f"{shown(root, folder)} cannot be read: {error.strerror}", hint=f"ls -ld {folder}") from error
+    for path in paths:
         if path.suffix not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in found:

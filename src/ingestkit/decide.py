@@ -7,35 +7,53 @@ from typing import Any
 import sqlalchemy as sql
 
 from ingestkit.errors import UsageError
+from ingestkit.files import shown
 from ingestkit.mirroring import show
 from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, recover
 from ingestkit.runner import holding
 from ingestkit.session import Session
+from ingestkit.sighting import is_unpublished
 from ingestkit.states import completions, decisions, ledger, rows, runs
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease
 from ingestkit.states.tables import completion
 
-UNLOADED = (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED)
-
 
 def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
     """Step over a batch: its models count as done without being loaded."""
-    _refuse_key(session, batch)
+    batch = _key(session, batch)
     with holding(session, session.pipeline.models, "skip", "fail") as lease:
         recover(session, lease)
         with session.state.read() as conn:
-            done = completions.whole(conn, session.pipeline.name)
+            done = completions.whole(conn, session.pipeline.name, batch)
+            known = ledger.versions(conn, session.pipeline.name, [batch])
+        if not known and not done and batch not in session.source.batches(None):
+            raise UsageError(f"neither the source nor the ledger of {session.pipeline.name} knows a batch {batch!r}")
         models = [model for model in session.pipeline.models if (batch, model) not in done]
-        if not models:
+        files = [file.path for file in ledger.latest(known).values() if file.model and is_unpublished(file)]
+        if not models and not files:
             raise UsageError(f"batch {batch} of {session.pipeline.name} is done already: there is nothing to step over")
+        _refuse_published(session, batch, models)
         with lease.transaction() as conn:
-            made = _decide(conn, session, "skip", {"batch": batch, "models": models}, reason, by)
+            made = _decide(conn, session, "skip", {"batch": batch, "models": models, "files": files}, reason, by)
             apply(conn, session.pipeline.name, made, lease.token)
         _after(session, lease)
-    return Outcome("skip", session.pipeline.name, "done", f"batch {batch} is stepped over for {', '.join(models)}")
+    what = f"for {', '.join(models)}" if models else f"in what came later: {', '.join(map(shown, files))}"
+    return Outcome("skip", session.pipeline.name, "done", f"batch {batch} is stepped over {what}")
+
+
+def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> None:
+    """What is in the target cannot be stepped over: only its run's end is missing."""
+    if not models or not session.warehouse.present():
+        return
+    for receipt in session.warehouse.receipts(session.pipeline.name):
+        if receipt.batch == batch and receipt.model in models:
+            raise UsageError(
+                f"batch {batch} of {receipt.model} is published already, by run {receipt.run_id}, which has not ended",
+                hint=f"to end it: ingestkit run {session.pipeline.name}",
+            )
 
 
 def pause(session: Session, reason: str, by: str) -> Outcome:
@@ -52,7 +70,7 @@ def resume(session: Session, reason: str, by: str) -> Outcome:
 
 def set_floor(session: Session, batch: str, models: Sequence[str], reason: str, by: str) -> Outcome:
     """Take everything up to and including a batch as done."""
-    _refuse_key(session, batch)
+    batch = _key(session, batch)
     wanted = session.pipeline.check_models(tuple(models))
     _decided(session, "set", {"batch": batch, "models": list(wanted)}, reason, by)
     told = f"{', '.join(wanted)} of {session.pipeline.name} begin after batch {batch}"
@@ -85,7 +103,7 @@ def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
     subject: Mapping[str, Any] = made.subject
     match made.kind:
         case "skip":
-            _skip(conn, pipeline, made, subject["batch"], subject["models"], token)
+            _skip(conn, pipeline, made, token)
         case "pause":
             runs.update_pipeline(conn, pipeline, paused_at=made.at, paused_by=made.by, paused_reason=made.reason)
         case "resume":
@@ -126,7 +144,8 @@ def _after(session: Session, lease: Lease) -> None:
     show(session)
 
 
-def _skip(conn: sql.Connection, pipeline: str, made: Decision, batch: str, models: Sequence[str], token: int) -> None:
+def _skip(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
+    batch, models, files = made.subject["batch"], made.subject["models"], made.subject["files"]
     for run, theirs in runs.open_runs(conn, pipeline):
         if run.batch == batch and theirs & set(models):
             runs.take_models(conn, run, theirs & set(models), "skip", made.at)
@@ -144,10 +163,11 @@ def _skip(conn: sql.Connection, pipeline: str, made: Decision, batch: str, model
             token=token,
         )
         rows.put_completion(conn, done, made.at)
-    for file in ledger.versions(conn, pipeline, [batch]):
-        if file.model in models and file.status in UNLOADED:
+    for file in ledger.latest(ledger.versions(conn, pipeline, [batch])).values():
+        if (file.model in models or file.path in files) and is_unpublished(file):
             _mark(conn, file, FileStatus.SKIPPED, made, token)
-    runs.update_pipeline(conn, pipeline, moved_at=made.at)
+    if models:
+        runs.update_pipeline(conn, pipeline, moved_at=made.at)
 
 
 def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
@@ -168,9 +188,13 @@ def _mark(conn: sql.Connection, file: FileVersion, status: FileStatus, made: Dec
     rows.put_file(conn, marked, made.at)
 
 
-def _refuse_key(session: Session, batch: str) -> None:
+def _key(session: Session, batch: str) -> str:
+    """The batch key as it is written, or a refusal where it can be none of the pipeline's."""
+    batches = session.pipeline.settings.source.batches
     try:
-        session.pipeline.order(batch)
+        return batches.key(batch)
     except ValueError:
-        kind = session.pipeline.settings.source.batches.kind
-        raise UsageError(f"{batch!r} is no batch key of {session.pipeline.name}: they are of kind {kind}") from None
+        raise UsageError(
+            f"{batch!r} is no batch key of {session.pipeline.name}: they are of kind {batches.kind}",
+            hint=f"ingestkit runs list {session.pipeline.name}",
+        ) from None

@@ -47,6 +47,11 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
     if only is not None and only not in keys:
         raise UsageError(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
     plan = _sort_out(session, lease, keys, done, floors)
+    if only is not None and only in plan.late:
+        raise UsageError(
+            f"batch {only} came after newer ones were done, and source.late is report",
+            hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {only} --reason '...'",
+        )
     units: list[Unit] = []
     waiting: dict[str, str] = {}
     unmapped: list[str] = []
@@ -104,10 +109,9 @@ def _sort_out(
                 scan[batch] = recent
             continue
         unheard = all((batch, model) not in done for model in session.pipeline.models)
-        if newest is not None and order(batch) < order(newest) and unheard:
+        if newest is not None and order(batch) < order(newest) and unheard and settings.late == "report":
             late.append(batch)
-            if settings.late == "report":
-                continue
+            continue
         open_batches[batch] = undone
     return _Plan(open_batches, scan, tuple(late))
 

@@ -154,7 +154,7 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
     absent = [model for model in waiting if not ledger.file_set(active.known_files(), model)]
     for model in absent:
         settings = pipeline.load_settings(model)
-        perform(active, Stage.LOAD, model, settings, partial(_without_file, active, model))
+        perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
     passed = [model for model in waiting if model not in absent and model in active.unit.newer]
     for model in passed:
         perform(active, Stage.LOAD, model, pipeline.load_settings(model), partial(_passed_over, active, model))
@@ -169,12 +169,6 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
         works = attempt(active, Stage.LOAD, there, job)
         for model in there:
             record(active, Stage.LOAD, model, pipeline.load_settings(model), works[model])
-
-
-def _without_file(active: Active, model: str) -> Work:
-    """A model without a file is left as it is in the target."""
-    gone = _forgotten([file for file in active.known_files() if file.model == model])
-    return Work(files=load.let_go(active.context(), gone), skipped="the batch has no file of it")
 
 
 def _forgotten(known: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
@@ -262,12 +256,12 @@ def _gate(active: Active) -> None:
         rows = active.rows()
         works = {model: _works(rows, model) for model in active.models}
         rules = tuple(rule for some in works.values() for work in some.values() for rule in work.rules)
-        completions = tuple(_completion(active, model, works[model]) for model in active.models)
-        rejected = sum(one.counts.rejected or 0 for one in completions)
+        ended = tuple(_completion(active, model, works[model]) for model in active.models)
+        rejected = sum(one.counts.rejected or 0 for one in ended)
         verdict = gate.verdict(rules, rejected)
         return Work(
-            counts=Counts.total(one.counts for one in completions),
-            completions=completions,
+            counts=Counts.total(one.counts for one in ended),
+            completions=ended,
             details={"verdict": verdict.value, "rules": [gate.explained(rule) for rule in rules]},
         )
 
@@ -291,6 +285,8 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
     if loaded.details.get("superseded_by"):
         status = CompletionStatus.SUPERSEDED
     elif intent is None:
+        if (before := _done_before(active, model)) is not None:
+            return replace(before, token=active.lease.token)
         status = CompletionStatus.EMPTY if active.unit.empty else CompletionStatus.ABSENT
     else:
         status = CompletionStatus.DONE
@@ -311,6 +307,13 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
         counts=counts,
         token=active.lease.token,
     )
+
+
+def _done_before(active: Active, model: str) -> Completion | None:
+    """A model that was published keeps its completion when its files are gone: the target is left as it is."""
+    with active.session.state.read() as conn:
+        entry = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
+    return entry[0] if entry is not None and entry[0].status is CompletionStatus.DONE else None
 
 
 def _clean(active: Active) -> None:

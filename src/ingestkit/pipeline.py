@@ -8,7 +8,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingestkit.errors import ConfigError, IngestkitError, Interrupted
+from ingestkit.errors import IngestkitError, Interrupted, UsageError
 from ingestkit.lake import Lake, Place
 from ingestkit.model import sha256_of
 from ingestkit.ports import Source, TargetColumn, Warehouse
@@ -42,13 +42,7 @@ class Pipeline:
 
     def order(self, batch: str) -> tuple[int, str]:
         """Where a batch key stands among others; keys of one pipeline are of one kind."""
-        match self.settings.source.batches.kind:
-            case "integer":
-                return int(batch), batch
-            case "hex":
-                return int(batch, 16), batch
-            case _:
-                return 0, batch
+        return self.settings.source.batches.order(batch)
 
     def lineage(self) -> tuple[str, ...]:
         wanted = self.settings.lineage
@@ -80,7 +74,7 @@ class Pipeline:
         """The models a command works on: those named, or all."""
         for name in wanted:
             if name not in self.settings.models:
-                raise ConfigError(f"pipeline {self.name} has no model {name!r}; it has {', '.join(self.models)}")
+                raise UsageError(f"pipeline {self.name} has no model {name!r}; it has {', '.join(self.models)}")
         return tuple(sorted(set(wanted or self.models)))
 
 

@@ -86,9 +86,13 @@ def _give_floors(session: Session, lease: Lease) -> None:
 
 def remove_scratch(mine: Path, owner: Owner) -> None:
     """Remove what processes of this machine that are gone left in scratch."""
-    if not mine.parent.is_dir():
-        return
-    for folder in mine.parent.iterdir():
+    try:
+        folders = list(mine.parent.iterdir()) if mine.parent.is_dir() else []
+    except OSError as error:
+        raise StateError(
+            f"the scratch folder {mine.parent} cannot be read: {error.strerror}", hint=f"ls -ld {mine.parent}"
+        ) from error
+    for folder in folders:
         if owner.ended(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
 

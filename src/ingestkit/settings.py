@@ -1,7 +1,7 @@
 """The pydantic models of everything in `config/`: names, ranges and defaults. Files and layers are `project`'s."""
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,6 +143,15 @@ class Model(Section):
         return self
 
 
+KEYS = {
+    "text": re.compile(r".{1,250}", re.DOTALL),
+    "integer": re.compile(r"[0-9]{1,18}"),
+    "hex": re.compile(r"(?:0x)?[0-9a-f]{1,64}", re.IGNORECASE),
+    "date": re.compile(r"([0-9]{4})([-_.]?)([0-9]{2})\2([0-9]{2})"),
+}
+"""How a batch key of each kind is written."""
+
+
 class Batches(Section):
     """How a batch is recognised: a named group `batch` in the folder's or the file's path."""
 
@@ -158,6 +167,31 @@ class Batches(Section):
         if "batch" not in re.compile(chosen).groupindex:
             raise ValueError("the pattern needs a group named batch: (?P<batch>...)")
         return self
+
+    def key(self, text: str) -> str:
+        """The one way to write a batch key of this kind; ValueError when the text is none."""
+        match = KEYS[self.kind].fullmatch(text)
+        if match is None:
+            raise ValueError(text)
+        match self.kind:
+            case "integer":
+                return str(int(text))
+            case "hex":
+                return format(int(text, 16), "x")
+            case "date":
+                return date(int(match[1]), int(match[3]), int(match[4])).isoformat()
+            case _:
+                return text
+
+    def order(self, key: str) -> tuple[int, str]:
+        """Where a key stands among others of its kind."""
+        match self.kind:
+            case "integer":
+                return int(key), key
+            case "hex":
+                return int(key, 16), key
+            case _:
+                return 0, key
 
 
 class Settle(Section):

@@ -33,10 +33,26 @@ def one_batch(session: Session, lease: Lease, batch: str, models: Sequence[str])
     """The work of one batch for an open run or a redo, whatever the state says of it: the unit, or why it must wait."""
     if batch not in list(session.source.batches(None)):
         return None, f"the source has no batch {batch!r} any more"
-    look = look_at(session, lease, batch, known_files(session, [batch]).get(batch, []), tuple(models), redo=False)
+    look = look_at(
+        session,
+        lease,
+        batch,
+        known_files(session, [batch]).get(batch, []),
+        tuple(models),
+        redo=False,
+        landed_stays=True,
+    )
     if look.unsettled:
         wait_quiet(session, look.unsettled)
-        look = look_at(session, lease, batch, known_files(session, [batch]).get(batch, []), tuple(models), redo=False)
+        look = look_at(
+            session,
+            lease,
+            batch,
+            known_files(session, [batch]).get(batch, []),
+            tuple(models),
+            redo=False,
+            landed_stays=True,
+        )
     return look.unit, look.blocked
 
 
@@ -81,21 +97,36 @@ class Look:
 
 
 def look_at(
-    session: Session, lease: Lease, batch: str, known: Sequence[FileVersion], models: tuple[str, ...], *, redo: bool
+    session: Session,
+    lease: Lease,
+    batch: str,
+    known: Sequence[FileVersion],
+    models: tuple[str, ...],
+    *,
+    redo: bool,
+    landed_stays: bool = False,
 ) -> Look:
-    """Sight the batch's files, note what is new in the ledger, and say what is to be done."""
+    """Sight the batch's files, note what is new in the ledger, and say what is to be done.
+
+    `redo` looks for what has changed in a done batch. `landed_stays` is for a run that goes on: what it had landed is
+    its own, though the source may not show it any more.
+    """
     items = list(session.source.items(batch))
     latest = ledger.latest(known)
     now = session.clock.now()
     sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}
     before = latest
     latest = _note(session, latest, sighted, now)
-    latest = _note_gone(lease, latest, {item.path for item in items}, now)
+    here = {item.path for item in items}
+    latest = _note_gone(session, lease, latest, here, now, landed_stays=landed_stays or redo)
+    everything = [*known, *latest.values()]
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
-        here = {item.path for item in items}
-        changed = {file.model for file in latest.values() if _is_unloaded(file) or _is_let_go(file, here)}
+        changed = {file.model for file in latest.values() if _is_unloaded(file)}
+        # A model all of whose files are forgotten and gone is left as it is.
+        let_go = {file.model for file in latest.values() if _is_let_go(file, here)}
+        changed |= {model for model in let_go if model and ledger.candidates(everything, model)}
         models = tuple(model for model in models if model in changed)
         if not models:
             return Look(unmapped=unmapped)
@@ -106,7 +137,7 @@ def look_at(
     blocked, unsettled = _arrived(session, latest, mapped, now)
     if blocked:
         return Look(blocked=blocked, unsettled=unsettled, unmapped=unmapped)
-    landed = any(ledger.candidates(latest.values(), model) or wanted[model] for model in models)
+    landed = any(ledger.candidates(everything, model) or wanted[model] for model in models)
     if not mapped and not landed and not redo:
         match session.pipeline.settings.source.empty_batch:
             case "fail":
@@ -116,6 +147,15 @@ def look_at(
             case _:
                 return Look(Unit(batch, models, "new", wanted, empty=True), unmapped=unmapped)
     return Look(Unit(batch, models, "changed" if redo else "new", wanted), unmapped=unmapped)
+
+
+UNPUBLISHED = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED)
+"""What a version that landed may be before its first publish."""
+
+
+def is_unpublished(file: FileVersion) -> bool:
+    """A version that no publish has taken yet, whether it landed or not."""
+    return file.loaded is None and (file.status is FileStatus.SEEN or file.status in UNPUBLISHED)
 
 
 def _is_unloaded(file: FileVersion) -> bool:
@@ -141,12 +181,14 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
     if before.model is None and item.models and not redo:
         return _new_version(session, item, before.version + 1, now)
     if _unchanged(session, item, before):
-        return before
+        # A sighting in the future is of a clock that has gone back since.
+        early = before.status is FileStatus.SEEN and before.sighted_at > now
+        return replace(before, sighted_at=now) if early else before
     if before.status is FileStatus.SEEN:
         return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)
     if before.model is None:
         return before
-    if before.loaded is None and before.status in (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED):
+    if before.loaded is None and before.status in UNPUBLISHED:
         # Nothing of it was published: this is a correction, which no policy for restated files is about.
         return _new_version(session, item, before.version + 1, now)
     return _restated(session, item, before, now)
@@ -227,18 +269,30 @@ def _note(
     return {**latest, **sighted}
 
 
-def _note_gone(lease: Lease, latest: dict[str, FileVersion], here: set[str], now: datetime) -> dict[str, FileVersion]:
-    """A file that was seen and went before it was fetched is skipped, with that reason."""
-    gone = [
-        replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched", token=lease.token)
-        for path, file in latest.items()
-        if path not in here and file.status is FileStatus.SEEN and file.model in lease.models
-    ]
+def _note_gone(
+    session: Session,
+    lease: Lease,
+    latest: dict[str, FileVersion],
+    here: set[str],
+    now: datetime,
+    *,
+    landed_stays: bool,
+) -> dict[str, FileVersion]:
+    """A file that went before it was fetched, or before a new attempt could publish it, is skipped with that reason."""
+    gone = []
+    for path, file in latest.items():
+        if path in here or file.model not in lease.models:
+            continue
+        if file.status is FileStatus.SEEN:
+            gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched"))
+        elif file.status in UNPUBLISHED and file.loaded is None and not landed_stays:
+            session.progress.warned(f"{path} is gone from the source before it was published, and is left out")
+            gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was published"))
     if not gone:
         return latest
     with lease.transaction() as conn:
         for file in gone:
-            rows.put_file(conn, file, now)
+            rows.put_file(conn, replace(file, token=lease.token), now)
     return latest | {file.path: file for file in gone}
 
 
@@ -266,7 +320,7 @@ def wait_quiet(session: Session, unsettled: Sequence[FileVersion]) -> None:
     """Wait once, as long as the youngest sighting asks, saying so."""
     quiet = session.pipeline.settings.source.settle.quiet
     oldest_end = max(file.sighted_at for file in unsettled) + quiet
-    seconds = max(0.0, (oldest_end - session.clock.now()).total_seconds())
+    seconds = min(max(0.0, (oldest_end - session.clock.now()).total_seconds()), quiet.total_seconds())
     session.progress.said(f"waiting {seconds:.0f} s for {len(unsettled)} file(s) to settle")
     session.stop.wait(seconds)
 

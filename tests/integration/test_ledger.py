@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.integration.world import FIRST, SECOND, THIRD, World, batches_of
+from tests.integration.world import BREAKS, FIRST, SECOND, THIRD, World, batches_of
 
 RESTATED = {"20260101/a.csv": "id,n\n1,99\n2,20\n5,50\n"}
 
@@ -349,16 +349,56 @@ def test_a_forgotten_file_that_is_gone_leaves_its_batch_without_it(world: World)
     assert world.does("run")["status"] == "nothing new"
 
 
-def test_the_only_file_of_a_model_forgotten_and_gone_leaves_the_target_as_it_is_and_is_no_work_for_ever(
-    world: World,
-) -> None:
+def test_the_only_file_of_a_model_forgotten_and_gone_leaves_the_model_as_it_is(world: World) -> None:
     world.drop(FIRST)
     world.does("run")
     (world.root / "drops/20260101/a.csv").unlink()
     world.does("manifest", "forget", "p", "--path", "20260101/a.csv", "--reason", "withdrawn", "--yes")
-    assert batches_of(world.does("run")) == ["20260101"]
-    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
     assert world.does("run")["status"] == "nothing new"
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    assert world.completions()["20260101", "a"] == "done"
+    assert world.files("--path", "20260101/a.csv")[0]["loaded"] == 2
+
+
+def test_a_file_renamed_before_it_was_published_is_published_once(world: World) -> None:
+    world.set_up({"models.b.load": "append", "models.b.key": []})
+    world.drop(FIRST, {"20260101/a.csv": BREAKS})
+    world.refused(5, "run")
+    folder = world.root / "drops/20260101"
+    (folder / "b.csv").rename(folder / "b_2.csv")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n"})
+    ended = world.call("run")
+    assert ended.code == 0
+    assert "20260101/b.csv is gone from the source before it was published" in ended.err
+    assert world.table("b", "id") == [("x",), ("y",)]
+    assert world.statuses()["20260101/b.csv"] == "skipped"
+
+
+def test_a_bad_file_taken_away_no_longer_stops_its_batch(world: World) -> None:
+    world.drop(FIRST, {"20260101/a.csv": BREAKS})
+    world.refused(5, "run")
+    (world.root / "drops/20260101/a.csv").unlink()
+    world.does("run")
+    assert world.completions() == {("20260101", "a"): "absent", ("20260101", "b"): "done"}
+
+
+def test_what_a_run_that_goes_on_had_landed_stays_its_own(world: World) -> None:
+    world.drop(FIRST)
+    world.does("extract", "p", "--run-id", "R")
+    (world.root / "drops/20260101/b.csv").unlink()
+    world.does("run", "--run-id", "R")
+    assert world.table("b", "id") == [("x",), ("y",)]
+
+
+def test_a_sighting_of_a_clock_that_went_back_is_made_again(world: World) -> None:
+    world.set_up({"source.settle.quiet": "200ms"})
+    world.drop(FIRST)
+    world.set_up({"source.settle.quiet": "200ms", "source.expect": ["a", "b"]})
+    (world.root / "drops/20260101/b.csv").rename(world.root / "b.csv")
+    assert world.does("run")["status"] == "waiting"
+    world.state_does("UPDATE file_manifest SET sighted_at = '2099-01-01T00:00:00.000000Z'")
+    (world.root / "b.csv").rename(world.root / "drops/20260101/b.csv")
+    assert world.does("run")["status"] == "done"
 
 
 @pytest.mark.parametrize("policy", ["ignore", "fail"])

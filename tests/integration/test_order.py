@@ -1,3 +1,6 @@
+import pytest
+
+from ingestkit import steps
 from tests.integration.world import BREAKS, FIRST, SECOND, THIRD, World, batches_of
 
 BAD = {"20260108/a.csv": BREAKS}
@@ -86,7 +89,7 @@ def test_models_are_completed_each_for_itself_and_the_checkpoint_waits_for_all(w
 
 
 def test_a_model_that_is_none_is_refused_with_those_there_are(world: World) -> None:
-    assert "has no model 'c'; it has a, b" in world.refused(3, "run", "--model", "c")
+    assert "has no model 'c'; it has a, b" in world.refused(2, "run", "--model", "c")
 
 
 def test_a_model_added_later_begins_after_the_checkpoint(world: World) -> None:
@@ -194,3 +197,50 @@ def test_a_reset_takes_everything_again_and_doubles_nothing(world: World) -> Non
     assert batches_of(world.does("run")) == ["20260101", "20260108"]
     assert (world.table("a", "id", "n"), world.table("b", "id", "d")) == before
     assert world.does("run")["status"] == "nothing new"
+
+
+def test_only_a_batch_somebody_knows_is_stepped_over(world: World) -> None:
+    world.set_up({"source.batches.kind": "date"})
+    world.drop(FIRST)
+    assert "no batch key" in world.refused(2, "skip", "p", "--batch", "foo", "--reason", "typo")
+    assert "knows" in world.refused(2, "skip", "p", "--batch", "20310101", "--reason", "typo")
+    assert "no batch key" in world.refused(2, "state", "set", "p", "--batch", "foo", "--reason", "typo", "--yes")
+    world.does("skip", "p", "--batch", "20260101", "--reason", "not wanted")
+    assert world.checkpoint() == "2026-01-01"
+
+
+def test_a_batch_that_is_in_the_target_is_not_stepped_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.drop(FIRST)
+
+    def end(step: str) -> None:
+        if step == "load.committed":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "reached", end)
+        world.call("run")
+    assert "published already" in world.refused(2, "skip", "p", "--batch", "20260101", "--reason", "no more")
+    world.does("run")
+    assert world.checkpoint() == "20260101"
+
+
+def test_a_restated_file_that_breaks_its_contract_is_stepped_over(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.drop({"20260101/a.csv": BREAKS}, SECOND)
+    world.refused(5, "run")
+    told = world.does("skip", "p", "--batch", "20260101", "--reason", "the old one stands")
+    assert "20260101/a.csv" in told["message"]
+    assert batches_of(world.does("run")) == ["20260108"]
+    assert world.completions()["20260101", "a"] == "done"
+
+
+def test_a_late_batch_says_only_what_is_done_with_it(world: World) -> None:
+    world.drop(SECOND)
+    world.does("run")
+    world.drop(FIRST)
+    assert "source.late is report" in world.refused(2, "run", "--batch", "20260101")
+    world.set_up({"source.late": "load"})
+    ended = world.call("run")
+    assert ended.code == 0
+    assert "not loaded" not in ended.err + ended.out

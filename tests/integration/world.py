@@ -151,6 +151,10 @@ class World:
             db.commit()
             return found
 
+    def state_does(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.database)) as db, db:
+            db.execute(statement)
+
     def target(self, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.root / "warehouse.duckdb"), read_only=True) as target:
             return target.execute(query).fetchall()

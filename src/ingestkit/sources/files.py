@@ -18,7 +18,7 @@ from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.model import Item
 from ingestkit.settings import Model, Source
-from ingestkit.sources.naming import batch_of, batch_order, checked_after, claim_patterns, claimants
+from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,7 +59,7 @@ class FilesSource:
         batches = self.settings.batches
         floor = checked_after(batches, after) if after is not None else None
         self._walk = self._walked()
-        ordered = sorted((batch_order(batches.kind, key), key) for key in self._walk.batches)
+        ordered = sorted((batches.order(key), key) for key in self._walk.batches)
         return (key for order, key in ordered if floor is None or order > floor)
 
     def items(self, batch: str) -> Iterator[Item]:

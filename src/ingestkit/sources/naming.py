@@ -2,48 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from datetime import date
 
 from ingestkit.errors import ConfigError, SourceError
 from ingestkit.files import shown
 from ingestkit.settings import Batches, Model
 
-KINDS = {
-    "text": re.compile(r".{1,250}", re.DOTALL),
-    "integer": re.compile(r"[0-9]{1,18}"),
-    "hex": re.compile(r"(?:0x)?[0-9a-f]{1,64}", re.IGNORECASE),
-    "date": re.compile(r"([0-9]{4})([-_.]?)([0-9]{2})\2([0-9]{2})"),
-}
-
 TOLERANT = r"(?:[a-z]{{2,3}}_)?{name}(?:[-_. ](?:\d[\dtz]*|full|part\d*))*\.(?:csv|tsv|txt|dat)(?:\.gz)?"
 """How files of a model are called when it does not say: any case, `US_` before, a date, number or `full` behind."""
-
-
-def batch_key(kind: str, text: str) -> str:
-    """The one way to write a batch key of this kind; ValueError when the text is none."""
-    match = KINDS[kind].fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    match kind:
-        case "integer":
-            return str(int(text))
-        case "hex":
-            return format(int(text, 16), "x")
-        case "date":
-            return date(int(match[1]), int(match[3]), int(match[4])).isoformat()
-        case _:
-            return text
-
-
-def batch_order(kind: str, key: str) -> tuple[int, str]:
-    """Where a key stands among others of its kind."""
-    match kind:
-        case "integer":
-            return int(key), key
-        case "hex":
-            return int(key, 16), key
-        case _:
-            return 0, key
 
 
 def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | None:
@@ -52,7 +17,7 @@ def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | No
     if match is None:
         return None
     try:
-        return batch_key(settings.kind, match["batch"] or "")
+        return settings.key(match["batch"] or "")
     except ValueError:
         raise SourceError(
             f"{shown(path)} matches the batch pattern, but {shown(match['batch'] or '')!r} is no key"
@@ -64,7 +29,7 @@ def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | No
 def checked_after(settings: Batches, after: str) -> tuple[int, str]:
     """The place of a key that came from outside: a checkpoint or a flag."""
     try:
-        return batch_order(settings.kind, batch_key(settings.kind, after))
+        return settings.order(settings.key(after))
     except ValueError:
         raise ConfigError(
             f"{after!r} is no batch key of kind {settings.kind}",
