@@ -4,6 +4,7 @@ Nothing is rounded, cut, shifted or guessed: `try_cast` alone would take ` 5`, `
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -269,7 +270,7 @@ def compare_header(contract: Contract, path: str, file_id: str, names: Sequence[
         raise HeaderBroken(
             f"{shown(path)} has another header than model {contract.model}: {'; '.join(fatal)} "
             f"(expected {', '.join(expected)}; found {', '.join(names)})",
-            hint=f"ingestkit manifest show --path {shown(path)}",
+            hint=f"ingestkit manifest show --path {shlex.quote(shown(path))}",
             drift=tuple(drift),
         )
     return tuple(drift)

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import shlex
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def _only_member(path: str, archive: zipfile.ZipFile) -> AbstractContextManager[
 
 
 def broken(path: str, what: str) -> ContractError:
-    return ContractError(f"{shown(path)} {what}", hint=f"ingestkit manifest show --path {shown(path)}")
+    return ContractError(f"{shown(path)} {what}", hint=f"ingestkit manifest show --path {shlex.quote(shown(path))}")
 
 
 def open_text(path: str, stream: Readable, dialect: Dialect, *, max_record_lines: int) -> TextFile:

@@ -1,5 +1,6 @@
 """Validate: raw files become typed Parquet and rejects, and every figure is read back from what was left."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -152,7 +153,7 @@ def _judged_files(ctx: RunContext, engine: Engine, parts: Sequence[Part]) -> tup
             f"{shown(worst.file.path)}: {worst.rejected_rows:,} of {worst.facts.records:,} records "
             f"({worst.reject_percent:.1f} %) break the contract, where validation.max_file_reject_pct is {limit:g} %; "
             f"most often {most.code} in {most.column} ({most.count:,} records, the first on line {most.samples[0][1]})",
-            hint=f"ingestkit manifest show --path {shown(worst.file.path)}",
+            hint=f"ingestkit manifest show --path {shlex.quote(shown(worst.file.path))}",
         )
     return [part for part in parts if part not in over], over
 
