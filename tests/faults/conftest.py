@@ -1,5 +1,7 @@
 """What the fault tests share: the process that forks the others, and the story as it goes undisturbed."""
 
+import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,19 @@ class Story:
     after: tuple[dict[str, Any], ...]
     end: World
     steps: tuple[tuple[Counter[str], ...], ...]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a draw, do so many cases of the matrix and the random moments, and leave the rest to `make check`."""
+    draw = int(os.environ.get("INGESTKIT_FAULT_DRAW") or 0)
+    if not draw:
+        return
+    matrix = [item for item in items if item.get_closest_marker("matrix")]
+    lot = random.Random(os.environ.get("INGESTKIT_FAULT_LOT", "0"))
+    drawn = {item.nodeid for item in lot.sample(matrix, min(draw, len(matrix)))}
+    chosen = [item for item in items if item.nodeid in drawn or item.get_closest_marker("moments")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,7 @@ pytestmark = pytest.mark.faults
 STEPS = sorted(named_steps() - set(ELSEWHERE))
 SEEDS = int(os.environ.get("INGESTKIT_FAULT_SEEDS", "10"))
 LOT = int(os.environ.get("INGESTKIT_FAULT_LOT", "0"))
-"""Where the draw begins: the same lot draws the same steps and moments again."""
-DRAW = int(os.environ.get("INGESTKIT_FAULT_DRAW") or len(STEPS))
-DRAWN = sorted(random.Random(LOT).sample(STEPS, min(DRAW, len(STEPS))))
-"""The steps of the matrix that are done this time; all of them unless a draw is asked for."""
+"""Where the draw begins: the same lot draws the same moments again."""
 
 
 def places(story: Story, step: str) -> Iterator[tuple[int, int, int]]:
@@ -79,7 +76,7 @@ def test_what_left_its_sidecar_is_not_done_again(story: Story, stage: str, tmp_p
 @pytest.mark.matrix
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("bare", [False, True], ids=["plain", "bare"])
-@pytest.mark.parametrize("step", DRAWN)
+@pytest.mark.parametrize("step", STEPS)
 def test_killed_whenever_a_step_is_reached(story: Story, step: str, *, bare: bool, tmp_path: Path) -> None:
     failed = {}
     for act, place, times in places(story, step):
@@ -111,6 +108,7 @@ def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]
     return told
 
 
+@pytest.mark.moments
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(LOT, LOT + SEEDS))
 def test_killed_at_random_moments(story: Story, seed: int, tmp_path: Path) -> None:
