@@ -229,3 +229,12 @@ def test_a_name_at_the_source_that_is_no_text_is_told(world: World) -> None:
     (world.root / os.fsdecode(b"drops/20260101/a_\xff.csv")).write_text("id,n\n")
     said = world.refused(4, "run")
     assert "is not UTF-8" in said
+
+
+def test_folders_of_the_project_that_may_not_be_read_are_named(ordinary: World) -> None:
+    pipelines, scratch = ordinary.root / "config/pipelines", ordinary.root / "state/scratch"
+    pipelines.chmod(0)
+    assert "config/pipelines cannot be read" in ordinary.refused(3, "run")
+    pipelines.chmod(0o755)
+    scratch.chmod(0)
+    assert "state/scratch cannot be read" in ordinary.refused(7, "run", "p")
