@@ -325,6 +325,7 @@ def _clean(active: Active) -> None:
             found = clean.debris(active.context(), model, active.known_files(), active.artifacts(model))
             found += _expired(active, model)
             clean.remove(active.context(), found)
+            steps.reached("clean.removed")
             with active.lease.transaction() as conn:
                 ledger.mark_removed(conn, found, active.session.clock.now())
             details[model] = len(found)

@@ -13,19 +13,16 @@ from ingestkit.pipeline import Pipeline, RunContext
 def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:
     """Objects of this batch and model that no row needs: never registered, or of an attempt that was not published.
 
+    The rows say which of the registered ones, not the lake: one that is gone already may still be marked as there.
     Raw objects stay as long as their file is in the ledger: they are what everything else can be made from.
     """
-    registered = {one.path: one for one in artifacts}
+    registered = {one.path for one in artifacts}
     ledgered = {file.id for file in files}
-    found = []
+    found = [one.path for one in artifacts if one.kind is not ArtifactKind.RAW and one.status in ("made", "superseded")]
     for kind in BATCH_KINDS:
         for stored in ctx.lake.store.list(f"{kind}/{ctx.pipeline.name}/{model}/{safe_name(ctx.batch)}/"):
-            row = registered.get(stored.name)
-            if row is None:
-                if kind == ArtifactKind.RAW and file_id_of(stored.name) in ledgered:
-                    continue
-                found.append(stored.name)
-            elif row.kind is not ArtifactKind.RAW and row.status in ("made", "superseded"):
+            needed = kind == ArtifactKind.RAW and file_id_of(stored.name) in ledgered
+            if stored.name not in registered and not needed:
                 found.append(stored.name)
     return found
 
