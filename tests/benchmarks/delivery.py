@@ -1,4 +1,4 @@
-"""A large delivery of people, shaped as OpenData's: 14 columns, accents, quoted commas, some empty fields."""
+"""A large delivery of people, shaped as OpenData's: 14 columns, accents, quoted commas, gaps, one bad row in 1,000."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ COPY (
         ['CD', 'NA', 'IM', 'FM', NULL][1 + i % 5] AS specialty_1__v,
         lpad(((i * 7919) % 10000000000)::VARCHAR, 10, '0') AS npi_num__v,
         ['US', 'DE', 'FR', 'CA'][1 + i % 4] AS primary_country__v,
-        CASE WHEN i % 11 > 0 THEN 1930 + i % 70 END AS birth_year__v,
+        CASE WHEN i % 1000 = 500 THEN 'unknown' WHEN i % 11 > 0 THEN (1930 + i % 70)::VARCHAR END AS birth_year__v,
         'VALID' AS record_state__v,
         CASE WHEN i % 1000 = 0 THEN (142976940000000000 + i)::VARCHAR END AS record_merged_vid__v,
         CASE i % 3 WHEN 0 THEN 'true' WHEN 1 THEN 'false' END AS data_privacy_opt_out__v,
