@@ -3,6 +3,7 @@
 Nothing is rounded, cut, shifted or guessed: `try_cast` alone would take ` 5`, `1e3` or `2026-1-5`, and drop an offset.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from ingestkit.errors import ConfigError, ContractError
 from ingestkit.files import shown
 from ingestkit.model import Drift
 from ingestkit.settings import Column, Model
+from ingestkit.textshape import Numbers, Ranges, Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
 
 DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 TIME = r"[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6}0*)?)?"
@@ -69,6 +71,12 @@ class Check:
     code: str
     message: str
     passes: str
+    ranges: Ranges | None = None
+    """Where the rule is a pattern of one range of bytes for each place: those."""
+    longest: int | None = None
+    """Where it limits the length: as many bytes cannot be more characters."""
+    bounds: tuple[float, float] | None = None
+    """Where it limits whole numbers: the least and the most that pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +90,26 @@ class CompiledColumn:
     value: str
     guarded: bool
     checks: tuple[Check, ...]
+    zoned: bool = False
+    """Whether texts without an offset are local times of a zone."""
 
     @property
     def typed(self) -> bool:
         return self.type != "string"
+
+    def at_a_glance(self, texts: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+        """The values of a block's texts where all can be told to be valid at once, else None."""
+        shape = shape_of(texts)
+        if shape is None or (self.required and shape.nulls):
+            return None
+        if self.typed and not shape.count:
+            return pa.nulls(len(texts), arrow_type(self.type))
+        values = _told(self, shape)
+        if values is None and self.typed:
+            return None
+        if not all(_passes(check, shape, values) for check in self.checks):
+            return None
+        return texts if values is None else spread(values, shape, arrow_type(self.type))
 
     def valid(self) -> str | None:
         """SQL that is true where a record may be kept, or None where it always may."""
@@ -138,13 +162,13 @@ class Contract:
             [*((column.name, arrow_type(column.type)) for column in self.columns), (RECORD_NUMBER, pa.int64())]
         )
 
-    def typing_sql(self, table: str) -> str | None:
-        """SELECT the values of all columns but strings, and `_valid`; None where every text is good as it is."""
-        values = [f"{column.value} AS {typed_name(column.name)}" for column in self.columns if column.typed]
-        valid = [part for column in self.columns if (part := column.valid()) is not None]
+    def typing_sql(self, table: str, columns: Sequence[CompiledColumn]) -> str | None:
+        """SELECT the values of these columns but strings, and `_valid`; None where every text is good as it is."""
+        values = [f"{column.value} AS {typed_name(column.name)}" for column in columns if column.typed]
+        valid = [part for column in columns if (part := column.valid()) is not None]
         if not values and not valid:
             return None
-        shown = [typed_name(column.name) for column in self.columns if column.typed]
+        shown = [typed_name(column.name) for column in columns if column.typed]
         inner = f"SELECT {', '.join(('*', *values))} FROM {table}"
         shown.append(f"({' AND '.join(valid) or 'true'}) AS _valid")
         return f"SELECT {', '.join(shown)} FROM ({inner})"
@@ -173,23 +197,52 @@ def _compiled(model: str, name: str, column: Column, *, required: bool) -> Compi
     checks: list[Check] = []
     if column.pattern is not None:
         passes = f"regexp_full_match({text}, {literal(column.pattern)})"
-        checks.append(Check("pattern", f"does not match {column.pattern}", passes))
+        ranges = ranges_of(column.pattern)
+        checks.append(Check("pattern", f"does not match {column.pattern}", passes, ranges=ranges))
     if column.min_length is not None:
         checks.append(
             Check("length", f"shorter than {column.min_length} characters", f"length({text}) >= {column.min_length}")
         )
     if column.max_length is not None:
-        checks.append(
-            Check("length", f"longer than {column.max_length} characters", f"length({text}) <= {column.max_length}")
-        )
+        most = column.max_length
+        told = f"longer than {most} characters"
+        checks.append(Check("length", told, f"length({text}) <= {most}", longest=most))
     for code, limit, sign, message in (
         ("min", column.min, ">=", "less than"),
         ("max", column.max, "<=", "more than"),
     ):
         if limit is not None:
             bound = _bound(model, name, column, code, limit)
-            checks.append(Check(code, f"{message} {limit}", f"{typed} {sign} {bound}"))
-    return CompiledColumn(name, column.type, required, text, value, column.type != "string", tuple(checks))
+            bounds = None
+            if column.type == "integer":
+                bounds = (int(limit), math.inf) if code == "min" else (-math.inf, int(limit))
+            checks.append(Check(code, f"{message} {limit}", f"{typed} {sign} {bound}", bounds=bounds))
+    zoned = column.timezone is not None
+    return CompiledColumn(name, column.type, required, text, value, column.type != "string", tuple(checks), zoned)
+
+
+def _told(column: CompiledColumn, shape: Shape) -> Numbers | None:
+    """The values of texts that numpy can convert, all of them valid as far as the type goes."""
+    if column.zoned:
+        return None
+    match column.type:
+        case "integer":
+            return whole_numbers(shape)
+        case "date":
+            return dates(shape)
+        case "timestamp" | "local_timestamp":
+            return moments(shape, offset=column.type == "timestamp")
+    return None
+
+
+def _passes(check: Check, shape: Shape, values: Numbers | None) -> bool:
+    if check.ranges is not None:
+        return fits(shape, check.ranges)
+    if check.longest is not None:
+        return shape.longest <= check.longest
+    if check.bounds is not None and values is not None:
+        return bool(check.bounds[0] <= values.min() and values.max() <= check.bounds[1])
+    return False
 
 
 def _value(column: Column, text: str) -> str:
@@ -199,7 +252,9 @@ def _value(column: Column, text: str) -> str:
             return text
         case "boolean":
             true, false = (", ".join(map(literal, words)) for words in (TRUE_WORDS, FALSE_WORDS))
-            return f"CASE WHEN lower({text}) IN ({true}) THEN true WHEN lower({text}) IN ({false}) THEN false END"
+            words = f"CASE WHEN lower({text}) IN ({true}) THEN true WHEN lower({text}) IN ({false}) THEN false END"
+            # The usual words first, since lower case costs more than comparing.
+            return f"CASE {text} WHEN 'true' THEN true WHEN 'false' THEN false ELSE {words} END"
         case "timestamp" if column.timezone is not None:
             return _zoned(text, column.timezone)
     kind = sql_type(column.type)

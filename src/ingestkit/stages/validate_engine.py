@@ -63,19 +63,23 @@ class Engine:
             raise ConfigError(f"model {self.contract.model}: the contract cannot be compiled: {told}") from error
 
     def typed(self, text: pa.Table) -> tuple[pa.Table, pa.ChunkedArray | None]:
-        """Values by column, and which rows are valid; None for all of them."""
-        statement = self.contract.typing_sql("text")
+        """Values by column, and which rows are valid; None for all of them.
+
+        Columns that can be told at a glance are not asked about; the engine types and proves the others.
+        """
+        columns = self.contract.columns
+        told = {one.name: values for one in columns if (values := one.at_a_glance(text.column(one.name))) is not None}
+        asked = [column for column in columns if column.name not in told]
+        statement = self.contract.typing_sql("text", asked)
         found = self._ask(statement, text) if statement is not None else None
         valid = found.column("_valid") if found is not None else None
         at = 0
-        columns = []
-        for column in self.contract.columns:
+        for column in asked:
+            told[column.name] = text.column(column.name)
             if column.typed and found is not None:
-                columns.append(found.column(at))
+                told[column.name] = found.column(at)
                 at += 1
-            else:
-                columns.append(text.column(column.name))
-        typed = pa.table(columns, names=[column.name for column in self.contract.columns])
+        typed = pa.table({column.name: told[column.name] for column in columns})
         return typed, None if valid is None or pyarrow.compute.all(valid).as_py() is not False else valid
 
     def errors(self, text: pa.Table) -> pa.ChunkedArray:

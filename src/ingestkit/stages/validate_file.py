@@ -1,9 +1,10 @@
 """One raw file made into its valid Parquet and its rejects; figures over several files are the stage's."""
 
+import itertools
 import json
 import shlex
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from ingestkit.stages.validate_engine import Engine
 
 FACTS = b"ingestkit"
 ROW_GROUP = 122_880
+SAMPLE = 10_000
 REJECTS = pa.schema(
     [
         ("file_id", pa.string()),
@@ -114,8 +116,20 @@ def artifact_of(ctx: RunContext, model: str, file_id: str | None, kind: Artifact
     )
 
 
-def parquet_into(into: HashingWriter | Path, schema: pa.Schema) -> pyarrow.parquet.ParquetWriter:
-    return pyarrow.parquet.ParquetWriter(into, schema, compression="zstd", compression_level=1)
+def parquet_into(
+    into: HashingWriter | Path, schema: pa.Schema, repeating: Sequence[str] | bool = True
+) -> pyarrow.parquet.ParquetWriter:
+    """A writer of Parquet, with dictionaries for the columns that repeat themselves."""
+    return pyarrow.parquet.ParquetWriter(
+        into, schema, compression="zstd", compression_level=1, use_dictionary=repeating
+    )
+
+
+def _repeating(sample: pa.Table) -> list[str]:
+    """Columns whose values come again: a dictionary of values that do not is made in vain, and takes more room."""
+    few = sample.slice(0, SAMPLE)
+    most = few.num_rows // 4
+    return [name for name in few.column_names if len(pyarrow.compute.unique(few.column(name))) <= most]
 
 
 def _copy(aside: Path, into: HashingWriter) -> None:
@@ -134,12 +148,15 @@ def _convert(ctx: RunContext, file: FileVersion, engine: Engine, into: HashingWr
         if not text.names and not settings.allow_empty:
             raise broken(file.path, "is empty: it has not even a header")
         drift = compare_header(engine.contract, file.path, file.id, text.names) if text.names else ()
+        groups = _grouped(_converted(ctx, text, engine, raw))
+        first = list(itertools.islice(groups, 1))
+        repeating = _repeating(first[0].typed) if first else True
         with (
-            parquet_into(into, engine.contract.schema) as valid,
+            parquet_into(into, engine.contract.schema, repeating) as valid,
             parquet_into(aside, REJECTS) as rejects,
         ):
             records = valid_lines = 0
-            for done in _grouped(_converted(ctx, text, engine, raw)):
+            for done in itertools.chain(first, groups):
                 valid.write_table(_moved(done.typed, RECORD_NUMBER, records + 1))
                 rejects.write_table(_placed(done.rejects, records, file))
                 records += done.records
