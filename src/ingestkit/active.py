@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 from ingestkit.model import (
     Artifact,
@@ -32,8 +33,8 @@ class Active:
     unit: Unit
     again: frozenset[Stage] = frozenset()
     """Stages to be done again whatever is there."""
-    previous_rows: Mapping[str, int] = field(default_factory=dict)
-    """Rows of the newest done batch before this one, by model: what a row delta is judged against."""
+    usual_rows: Mapping[str, float] = field(default_factory=dict)
+    """The median of the rows of some done batches before this one, by model: what a row delta is judged against."""
     sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -62,7 +63,7 @@ class Active:
             progress=session.progress,
             threads=session.jobs,
             memory_limit=_share(session.settings.memory_limit, min(session.jobs, len(self.models))),
-            facts={"previous_rows": self.previous_rows},
+            facts={"usual_rows": self.usual_rows},
         )
 
     def rows(self) -> dict[tuple[Stage, str], StageRow]:
@@ -78,21 +79,28 @@ class Active:
             return ledger.artifacts(conn, self.pipeline_name, [self.batch], model)
 
 
-def previous_rows(session: Session, before: str) -> dict[str, int]:
-    """Rows of the newest done batch before this one, by model."""
+def usual_rows(session: Session, before: str) -> dict[str, float]:
+    """The median of the rows of the newest done batches before this one, by model."""
     order = session.pipeline.order
+    among = session.pipeline.settings.gate.row_delta_batches
+    found: dict[str, float] = {}
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
-        older = (
-            (batch, model)
-            for (batch, model), (status, _) in done.items()
-            if status is CompletionStatus.DONE and order(batch) < order(before)
-        )
-        newest = {
-            model: completions.whole(conn, session.pipeline.name, batch)[batch, model][0].counts.valid
-            for model, batch in completions.newest(older, order).items()
-        }
-    return {model: valid for model, valid in newest.items() if valid is not None}
+        for model in session.pipeline.models:
+            older = [
+                batch
+                for (batch, name), (status, _) in done.items()
+                if name == model and status is CompletionStatus.DONE and order(batch) < order(before)
+            ]
+            newest = sorted(older, key=order)[-among:]
+            rows = [
+                entry.counts.valid
+                for entry in completions.some(conn, session.pipeline.name, model, newest)
+                if entry.counts.valid is not None
+            ]
+            if rows:
+                found[model] = median(rows)
+    return found
 
 
 def _share(limit: str, among: int) -> str:

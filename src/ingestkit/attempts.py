@@ -6,7 +6,7 @@ import sqlalchemy as sql
 
 from ingestkit import steps
 from ingestkit.errors import Busy, UsageError
-from ingestkit.model import Intent, RunStatus, human_duration
+from ingestkit.model import Intent, RunStatus, Verdict, human_duration
 from ingestkit.session import Session
 from ingestkit.states import runs
 from ingestkit.states.lease import Lease
@@ -153,6 +153,7 @@ def reopen(session: Session, lease: Lease, run: Run, command: str, *, redo: bool
             duration=None,
             error=None,
             exit_code=None,
+            verdict=None,
             retry=run.retry + 1,
             touched_at=now,
             last_command=command,
@@ -188,11 +189,14 @@ def refuse_busy(session: Session, run: Run, *, take_over: bool) -> None:
         )
 
 
-def fail(session: Session, lease: Lease, run: Run, error: str, exit_code: int) -> None:
+def fail(
+    session: Session, lease: Lease, run: Run, error: str, exit_code: int, *, verdict: Verdict | None = None
+) -> None:
     """Close a run as FAILED, and hold the pipeline when it has failed often enough in a row."""
     now = session.clock.now()
     with lease.transaction() as conn:
-        runs.close_run(conn, run, RunStatus.FAILED, now, error=error, exit_code=exit_code)
+        judged = verdict.value if verdict is not None else None
+        runs.close_run(conn, run, RunStatus.FAILED, now, error=error, exit_code=exit_code, verdict=judged)
         hold_after = session.pipeline.settings.retry.hold_after
         if hold_after is not None and runs.failures_in_a_row(conn, run.pipeline, hold_after) >= hold_after:
             runs.update_pipeline(

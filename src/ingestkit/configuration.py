@@ -1,5 +1,6 @@
 """The configuration of a project: file, profile, environment and flags laid over each other, checked, and explained."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,14 @@ from pydantic import BaseModel
 from ingestkit import layers, references, variables
 from ingestkit.errors import ConfigError
 from ingestkit.layers import PUT_RIGHT, Keys, Node, Origin, dotted
+from ingestkit.model import SqlCheck
 from ingestkit.settings import DuckdbConnection, Everything, LocalConnection, PipelineSettings, Settings
 from ingestkit.shapes import checked, nearest
 from ingestkit.variables import Variable
 
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
+MODELS_OF_CHECK = re.compile(r"\s*--\s*models:\s*(\S.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,31 @@ def pipeline(configuration: Configuration, name: str) -> PipelineSettings:
     if settings is None or problems:
         raise ConfigError("\n".join(problems), hint=PUT_RIGHT)
     return settings
+
+
+def gate_checks(root: Path, settings: PipelineSettings) -> tuple[SqlCheck, ...]:
+    """The pipeline's own queries over what is published, each with the models it names in its first line."""
+    return tuple(
+        _gate_check(root, path, settings) for path in sorted((root / "sql" / "gate" / settings.pipeline).glob("*.sql"))
+    )
+
+
+def _gate_check(root: Path, path: Path, settings: PipelineSettings) -> SqlCheck:
+    name = shown(root, path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} cannot be read: {error}", hint=PUT_RIGHT) from error
+    named = MODELS_OF_CHECK.match(text)
+    if named is None:
+        raise ConfigError(
+            f"{name}: its first line must name the models it looks at, such as `-- models: hcp, hco`", hint=PUT_RIGHT
+        )
+    models = tuple(dict.fromkeys(word.strip() for word in named[1].split(",")))
+    for model in models:
+        if model not in settings.models:
+            raise ConfigError(f"{name}: there is no model {model!r}{nearest(model, settings.models)}", hint=PUT_RIGHT)
+    return SqlCheck(name, models, text.strip().removesuffix(";"))
 
 
 def explained(model: BaseModel, tree: Node, at: Keys = ()) -> tuple[Setting, ...]:

@@ -1,23 +1,38 @@
 """What a person decides about a pipeline: taken under the lease, recorded with who and why, copied to the lake."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sql
 
+from ingestkit import approvals
+from ingestkit.attempts import find
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import show
-from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion
+from ingestkit.model import (
+    Completion,
+    CompletionStatus,
+    FileStatus,
+    FileVersion,
+    Rule,
+    RunStatus,
+    Stage,
+    Work,
+    digest_of,
+)
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, recover
 from ingestkit.runner import holding
 from ingestkit.session import Session
 from ingestkit.sighting import is_unpublished
-from ingestkit.states import completions, decisions, ledger, rows, runs
+from ingestkit.stages import gate
+from ingestkit.states import completions, decisions, ledger, rows, runs, stage_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease
+from ingestkit.states.runs import Run
 from ingestkit.states.tables import completion
 
 
@@ -54,6 +69,54 @@ def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> No
                 f"batch {batch} of {receipt.model} is published already, by run {receipt.run_id}, which has not ended",
                 hint=f"to end it: ingestkit run {session.pipeline.name}",
             )
+
+
+def approve(session: Session, run_id: str, names: Sequence[str], reason: str, by: str) -> Outcome:
+    """Let rules of a failed run pass over their limits, for the content they were judged over and no worse figures."""
+    pipeline = session.pipeline.name
+    with holding(session, session.pipeline.models, "approve", "fail") as lease:
+        recover(session, lease)
+        run = find(session, run_id)
+        with session.state.read() as conn:
+            rows = stage_rows.of_run(conn, run.run_id)
+            meant = {model: one for model, (one, _) in runs.intents(conn, run.run_id).items() if one is not None}
+        works = {key: sidecar.work for key, row in rows.items() if (sidecar := row.work()) is not None}
+        failed = _failed_rules(run, works, names)
+        contents = {
+            model: {"digest": digest_of(work.files), "generation": meant[model].generation if model in meant else None}
+            for (stage, model), work in works.items()
+            if stage is Stage.VALIDATE
+        }
+        assert run.batch is not None
+        what = approvals.subject(run.run_id, run.batch, failed, contents)
+        with lease.transaction() as conn:
+            made = _decide(conn, session, "approve", what, reason, by)
+        _after(session, lease)
+    told = "; ".join(gate.explained(rule) for rule in failed)
+    return Outcome(
+        "approve",
+        pipeline,
+        "done",
+        f"approved for batch {run.batch} by decision {made.number}: {told}; go on with: ingestkit run {pipeline}",
+        run_ids=(run.run_id,),
+    )
+
+
+def _failed_rules(run: Run, works: Mapping[tuple[Stage, str], Work], names: Sequence[str]) -> list[Rule]:
+    """The rules that closed the run, or those of them that are named; a refusal where they may not be approved."""
+    look = f"ingestkit runs show {shlex.quote(run.run_id)}"
+    closed = [rule for work in works.values() for rule in work.rules if rule.passed is False]
+    if run.status is not RunStatus.FAILED or not closed:
+        raise UsageError(f"no rule closed run {run.run_id}: there is nothing to approve", hint=look)
+    for name in names:
+        if name not in {rule.name for rule in closed}:
+            known = ", ".join(sorted({rule.name for rule in closed}))
+            raise UsageError(f"{name!r} is no rule that closed run {run.run_id}; those are {known}", hint=look)
+    chosen = [rule for rule in closed if not names or rule.name in names]
+    if fixed := [rule for rule in chosen if not rule.approvable]:
+        told = "; ".join(gate.explained(rule) for rule in fixed)
+        raise UsageError(f"nobody can approve this: {told}", hint=look)
+    return chosen
 
 
 def pause(session: Session, reason: str, by: str) -> Outcome:

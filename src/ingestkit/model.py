@@ -239,6 +239,7 @@ class Counts:
     loaded: int | None = None
     deleted: int | None = None
     superseded: int | None = None
+    filtered: int | None = None
     left_behind: int | None = None
     target: int | None = None
 
@@ -260,7 +261,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule as judged: `passed` is None when it had not the history it needs."""
+    """One rule as judged: `passed` is None when it had not the history it needs.
+
+    `model` names several where a rule looks at several, with commas between them.
+    """
 
     name: str
     stage: Stage
@@ -269,6 +273,20 @@ class Rule:
     limit: float | None
     passed: bool | None
     approvable: bool = True
+    least: bool = False
+    """Whether the limit is the least that passes, not the most."""
+    contract: bool = False
+    """Whether a failure says that data break their contract, not that a gate is closed."""
+    basis: str | None = None
+    """What the figure was taken from where it moves by itself: the newest instant, of which the figure is the age."""
+    approved_by: int | None = None
+    """The decision that lets it pass over its limit."""
+    told: str | None = None
+    """What a person should know of a failure, beyond figure and limit."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self.model.split(", "))
 
     def to_json(self) -> dict[str, Any]:
         return _plain(self)
@@ -276,6 +294,15 @@ class Rule:
     @classmethod
     def from_json(cls, row: Json) -> Self:
         return cls(**{**row, "stage": Stage(row["stage"])})
+
+
+@dataclass(frozen=True, slots=True)
+class SqlCheck:
+    """A query of one's own over published data, which passes when it returns nothing."""
+
+    name: str
+    models: tuple[str, ...]
+    query: str
 
 
 @dataclass(frozen=True, slots=True)

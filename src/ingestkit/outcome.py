@@ -15,6 +15,8 @@ class ModelResult:
     status: str
     rows: int | None = None
     rejected: int | None = None
+    duplicates: int | None = None
+    superseded: int | None = None
     bytes: int | None = None
     sha256: str | None = None
     """Digest of the model's file set."""

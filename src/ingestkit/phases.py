@@ -1,12 +1,12 @@
 """What each stage of a run is given, when it stands already, and what becomes of what it returns."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from ingestkit import steps
+from ingestkit import approvals, steps
 from ingestkit.active import Active
 from ingestkit.errors import (
     IngestkitError,
@@ -27,16 +27,19 @@ from ingestkit.model import (
     FileVersion,
     Item,
     Receipt,
+    Rule,
     Stage,
     StageStatus,
+    Verdict,
     Work,
+    digest_of,
     sha256_of,
 )
 from ingestkit.observe import logging
 from ingestkit.recording import attempt, perform, record
 from ingestkit.sighting import is_absent, one_batch
 from ingestkit.stages import clean, extract, gate, load
-from ingestkit.states import completions, ledger, quarantine, runs
+from ingestkit.states import completions, decisions, ledger, quarantine, runs
 from ingestkit.states.stage_rows import StageRow
 
 PLANS = 5
@@ -99,9 +102,20 @@ def _validate(active: Active, model: str) -> None:
         if model in active.unit.newer:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
-        return active.session.validate(active.context(), model, candidates, active.artifacts(model), again=again)
+        work = active.session.validate(active.context(), model, candidates, active.artifacts(model), again=again)
+        contents = {model: {"digest": digest_of(work.files)}}
+        return replace(work, rules=_approved(active, work.rules, contents))
 
     perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))
+
+
+def _approved(active: Active, rules: Sequence[Rule], contents: approvals.Contents) -> tuple[Rule, ...]:
+    if all(rule.passed is not False for rule in rules):
+        return tuple(rules)
+    with active.session.state.read() as conn:
+        chain = decisions.chain(conn, active.pipeline_name)
+    decisions.verify(chain)
+    return approvals.applied(rules, active.batch, contents, chain)
 
 
 def _stands(
@@ -255,17 +269,37 @@ def _gate(active: Active) -> None:
     def job() -> Work:
         rows = active.rows()
         works = {model: _works(rows, model) for model in active.models}
-        rules = tuple(rule for some in works.values() for work in some.values() for rule in work.rules)
         ended = tuple(_completion(active, model, works[model]) for model in active.models)
+        mine = _published_rules(active, works, ended)
+        rules = (*(rule for some in works.values() for work in some.values() for rule in work.rules), *mine)
         rejected = sum(one.counts.rejected or 0 for one in ended)
         verdict = gate.verdict(rules, rejected)
         return Work(
             counts=Counts.total(one.counts for one in ended),
-            completions=ended,
+            rules=mine,
+            # What is published stays; it only is not done, and nothing is sent on.
+            completions=() if verdict is Verdict.FAILED else ended,
             details={"verdict": verdict.value, "rules": [gate.explained(rule) for rule in rules]},
         )
 
     perform(active, Stage.GATE, "*", active.session.pipeline.gate_settings(), job)
+
+
+def _published_rules(
+    active: Active, works: Mapping[str, Mapping[Stage, Work]], ended: Sequence[Completion]
+) -> tuple[Rule, ...]:
+    """The rules over what this run published, those approved passed."""
+    loads = {one.model: works[one.model][Stage.LOAD] for one in ended if one.status is CompletionStatus.DONE}
+    published = {
+        model: (works[model][Stage.VALIDATE].counts, work.counts)
+        for model, work in loads.items()
+        if "intent" in work.details
+    }
+    with active.session.state.read() as conn:
+        before = {model for (_, model) in completions.whole(conn, active.pipeline_name, active.batch)}
+    rules = gate.judged(active.context(), published, before | set(active.models))
+    contents = {one.model: {"digest": one.digest, "generation": one.generation} for one in ended}
+    return _approved(active, rules, contents)
 
 
 def _works(rows: dict[tuple[Stage, str], StageRow], model: str) -> dict[Stage, Work]:

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 
 from ingestkit.errors import IngestkitError, Interrupted, UsageError
 from ingestkit.lake import Lake, Place
-from ingestkit.model import sha256_of
+from ingestkit.model import LoadMode, SqlCheck, sha256_of
 from ingestkit.ports import Source, TargetColumn, Warehouse
-from ingestkit.settings import LINEAGE, Model, PipelineSettings
+from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
 
+ROW_DELTA_OF_REPLACE = 50.0
+"""By how much a model that is replaced may grow or shrink where nobody has said it, in percent."""
 VALIDATE_VERSION = 1
 """Raised when validate would make other artifacts from the same raw bytes and settings."""
 LOAD_VERSION = 1
@@ -21,10 +23,22 @@ LOAD_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the gates ask of one model; None is not judged."""
+
+    max_reject_pct: float
+    row_delta_pct: float | None
+    min_rows: int | None
+    max_loss_pct: float | None
+    freshness: Freshness | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """A pipeline's settings, with the answers stages ask of them."""
 
     settings: PipelineSettings
+    checks: tuple[SqlCheck, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,7 +82,23 @@ class Pipeline:
         return sha256_of(self.settings.source.model_dump(mode="json"))
 
     def gate_settings(self) -> str:
-        return sha256_of(self.settings.gate.model_dump(mode="json"))
+        models = {name: one.gate.model_dump(mode="json") for name, one in self.settings.models.items()}
+        checks = [(one.name, one.models, one.query) for one in self.checks]
+        return sha256_of([self.settings.gate.model_dump(mode="json"), models, checks])
+
+    def limits(self, model: str) -> Limits:
+        """The model's own limits, and the pipeline's where it has none."""
+        said, own = self.settings.gate, self.model(model)
+        delta = said.row_delta_pct if own.gate.row_delta_pct is None else own.gate.row_delta_pct
+        if delta is None and own.load is LoadMode.REPLACE:
+            delta = ROW_DELTA_OF_REPLACE
+        return Limits(
+            max_reject_pct=said.max_reject_pct if own.gate.max_reject_pct is None else own.gate.max_reject_pct,
+            row_delta_pct=None if delta == "never" else delta,
+            min_rows=own.gate.min_rows if own.gate.min_rows is not None else said.min_rows,
+            max_loss_pct=own.gate.max_loss_pct if own.gate.max_loss_pct is not None else said.max_loss_pct,
+            freshness=own.gate.freshness,
+        )
 
     def check_models(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """The models a command works on: those named, or all."""

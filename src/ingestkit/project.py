@@ -139,7 +139,8 @@ class Project:
 
     def pipeline(self, name: str) -> Pipeline:
         """The pipeline, checked; nothing is opened."""
-        return Pipeline(configuration.pipeline(self.configuration, name))
+        settings = configuration.pipeline(self.configuration, name)
+        return Pipeline(settings, configuration.gate_checks(self.root, settings))
 
     def explained(self, pipeline: str | None = None) -> tuple[Setting, ...]:
         """Every setting of the project or of one pipeline, with where it came from; references as references."""
@@ -196,7 +197,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
     asked = _resolved(secrets, settings.source, f"pipelines.{settings.pipeline}.source")
     return Session(
         **shared,
-        pipeline=Pipeline(settings),
+        pipeline=Pipeline(settings, configuration.gate_checks(root, settings)),
         config=config,
         config_hash=sha256_of(config),
         source=_source(root, connections[asked.connection], asked, settings),

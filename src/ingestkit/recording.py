@@ -1,6 +1,7 @@
 """Doing one stage and writing of it: begin, retry, time-out, sidecar, then rows, or the queue where they fail."""
 
 import json
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from ingestkit import attempts, files, steps
 from ingestkit.active import Active
 from ingestkit.errors import (
     Busy,
+    ContractError,
     Fenced,
     GateClosed,
     IngestkitError,
@@ -35,6 +37,9 @@ from ingestkit.settings import Retry
 from ingestkit.stages import gate
 from ingestkit.states import sidecars, stage_rows
 from ingestkit.states.queue import PendingRecord
+
+OF_REJECTS = ("reject_rate", "file_reject_rate", "loss")
+"""Rules whose failure is looked at record by record."""
 
 
 def perform(
@@ -110,10 +115,18 @@ def record(active: Active, stage: Stage, model: str, settings: str, work: Work) 
         raise _closed(active, stage, work.rules)
 
 
-def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> GateClosed:
-    failed = "; ".join(gate.explained(rule) for rule in rules if rule.passed is False)
+def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> IngestkitError:
+    """The error a verdict ends in: what failed, how to look at it, and how to let it pass where a person may."""
+    failed = [rule for rule in rules if rule.passed is False]
     behind = "nothing was published" if stage is Stage.VALIDATE else "nothing is sent on"
-    return GateClosed(f"{failed}: {behind}", hint=f"ingestkit runs show {active.run.run_id}")
+    run_id, pipeline = active.run.run_id, active.pipeline_name
+    look = f"ingestkit runs show {shlex.quote(run_id)}"
+    if any(rule.name in OF_REJECTS or rule.contract for rule in failed):
+        look = f"ingestkit quarantine list {pipeline} --batch {shlex.quote(active.batch)}"
+    if all(rule.approvable for rule in failed):
+        look += f"; to let it pass: ingestkit approve {shlex.quote(run_id)} --reason '...'"
+    broken = any(rule.contract for rule in failed)
+    return (ContractError if broken else GateClosed)(f"{gate.failures(failed)}: {behind}", hint=look)
 
 
 def _show(session: Session, sidecar: Sidecar, path: str) -> None:

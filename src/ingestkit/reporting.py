@@ -35,6 +35,8 @@ def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage
                 status=status,
                 rows=rows_,
                 rejected=counts.rejected if counts else None,
+                duplicates=counts.duplicates if counts else None,
+                superseded=counts.superseded if counts else None,
                 bytes=counts.bytes if counts else None,
                 sha256=entry[0].digest if entry else None,
                 seconds=_seconds(rows, model),

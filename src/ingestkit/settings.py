@@ -110,6 +110,23 @@ class Dialect(Section):
     quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
 
 
+class Freshness(Section):
+    """How old the newest value of a column may be when the batch is judged."""
+
+    column: str
+    max_age: Duration
+
+
+class ModelGate(Section):
+    """The limits of one model; what it does not say is the pipeline's."""
+
+    max_reject_pct: Percent | None = None
+    row_delta_pct: Annotated[Number, Field(ge=0)] | Literal["never"] | None = None
+    min_rows: Annotated[Whole, Field(ge=0)] | None = None
+    max_loss_pct: Percent | None = None
+    freshness: Freshness | None = None
+
+
 class Model(Section):
     """One logical table of a pipeline."""
 
@@ -120,6 +137,7 @@ class Model(Section):
     absent: Literal["keep", "warn", "fail"] = "keep"
     allow_empty: bool = False
     csv: Dialect = Dialect()
+    gate: ModelGate = ModelGate()
     columns: dict[str, Column] = Field(min_length=1)
 
     @field_validator("columns")
@@ -140,6 +158,11 @@ class Model(Section):
                 raise ValueError(f"key column {name!r} is not among the columns")
         if self.load is LoadMode.MERGE and not self.key:
             raise ValueError("load: merge needs a key")
+        if self.gate.freshness is not None:
+            dated = self.columns.get(self.gate.freshness.column)
+            if dated is None or dated.type not in ("date", "timestamp"):
+                named = self.gate.freshness.column
+                raise ValueError(f"gate.freshness: {named!r} is no column of type date or timestamp")
         return self
 
 
@@ -214,8 +237,13 @@ class Source(Section):
 
 class Gate(Section):
     max_reject_pct: Percent = 5
-    row_delta_pct: Annotated[Number, Field(ge=0)] | None = None
+    row_delta_pct: Annotated[Number, Field(ge=0)] | Literal["never"] | None = None
+    """How much a model may grow or shrink; None: by 50 % where it is replaced, else not judged."""
+    row_delta_batches: Annotated[Whole, Field(ge=1, le=100)] = 5
+    """Against how many done batches before it: their median."""
     min_rows: Annotated[Whole, Field(ge=0)] | None = None
+    max_loss_pct: Percent | None = None
+    """How much of the source may be missing from the target for whatever reason."""
 
 
 class Validation(Section):

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingestkit import attempts, steps
-from ingestkit.active import Active, previous_rows
+from ingestkit.active import Active, usual_rows
 from ingestkit.attempts import refuse_busy
 from ingestkit.check import check
 from ingestkit.errors import (
     Busy,
+    ContractError,
     Fenced,
+    GateClosed,
     IngestkitError,
     Interrupted,
     LeaseLost,
@@ -17,7 +19,7 @@ from ingestkit.errors import (
     StateError,
 )
 from ingestkit.mirroring import show
-from ingestkit.model import FileStatus, RunStatus, Stage
+from ingestkit.model import FileStatus, RunStatus, Stage, Verdict
 from ingestkit.outcome import ModelResult
 from ingestkit.phases import do_stage
 from ingestkit.reporting import results_of
@@ -59,7 +61,8 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     except (LeaseLost, Fenced, Interrupted, Busy, StateError):
         raise
     except IngestkitError as error:
-        attempts.fail(active.session, active.lease, active.run, error.message, error.exit_code)
+        verdict = Verdict.FAILED if isinstance(error, (GateClosed, ContractError)) else None
+        attempts.fail(active.session, active.lease, active.run, error.message, error.exit_code, verdict=verdict)
         stale(active.session)
         show(active.session)
         raise
@@ -130,8 +133,8 @@ def open_unit(session: Session, lease: Lease, run_: Run, models: tuple[str, ...]
 def active_run(
     session: Session, lease: Lease, run_: Run, unit: Unit, *, again: frozenset[Stage] = frozenset()
 ) -> Active:
-    before = previous_rows(session, unit.batch)
-    return Active(session, lease, run_, unit.models, unit, again=again, previous_rows=before)
+    usual = usual_rows(session, unit.batch)
+    return Active(session, lease, run_, unit.models, unit, again=again, usual_rows=usual)
 
 
 def landed_unit(session: Session, known: Run, models: tuple[str, ...]) -> Unit:

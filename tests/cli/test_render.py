@@ -68,8 +68,8 @@ def test_json_has_a_schema_version_and_keeps_unknown_apart_from_zero(capsys: pyt
         *("schema_version", "command", "pipeline", "status", "message", "exit_code", "run_ids", "warnings", "results")
     }
     assert list(shown["results"][0]) == [
-        *("pipeline", "model", "batch", "run_id", "stage", "status", "rows", "rejected", "bytes", "sha256", "seconds"),
-        *("sidecar", "detail"),
+        *("pipeline", "model", "batch", "run_id", "stage", "status", "rows", "rejected", "duplicates"),
+        *("superseded", "bytes", "sha256", "seconds", "sidecar", "detail"),
     ]
 
 

@@ -57,7 +57,7 @@ models:
     columns:
       id: {type: string, required: true}
       amount: {type: 'decimal(10,2)'}
-gate: {max_reject_pct: 60}
+gate: {max_reject_pct: 60, row_delta_pct: never}
 validation: {max_file_reject_pct: 90}
 retry: {attempts: 2, first_wait: 100ms, cap: 100ms, backoff: none}
 """

@@ -19,7 +19,7 @@ def test_a_rule_over_its_limit_closes_the_gate_and_nothing_is_published(world: W
     world.drop(FIRST, ONE_BAD)
     said = world.refused(6, "run")
     assert "a: reject_rate is 25 where 10 is the limit: nothing was published" in said
-    assert "hint: ingestkit runs show p.20260101.1" in said
+    assert "hint: ingestkit quarantine list p --batch 20260101; to let it pass: ingestkit approve p.20260101.1" in said
     assert world.target("SELECT table_name FROM duckdb_tables() WHERE NOT starts_with(table_name, 'ingestkit_')") == []
     row = world.run_row("p.20260101.1")
     assert (row["status"], row["exit_code"], row["phases_failed"]) == ("FAILED", 6, ["validate"])

@@ -37,7 +37,7 @@ PIPELINE: dict[str, Any] = {
         "a": {"key": ["id"], "load": "replace", "columns": {"id": {"required": True}, "n": {"type": "integer"}}},
         "b": {"key": ["id"], "load": "merge", "columns": {"id": {"required": True}, "d": {"type": "date"}}},
     },
-    "gate": {"max_reject_pct": 60},
+    "gate": {"max_reject_pct": 60, "row_delta_pct": "never"},
     "validation": {"max_file_reject_pct": 80},
     "retry": {"attempts": 3, "first_wait": "10ms", "cap": "20ms"},
 }

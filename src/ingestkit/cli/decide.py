@@ -1,9 +1,32 @@
-"""`skip`, `pause` and `resume`: decisions of a person, kept with who and why."""
+"""`approve`, `skip`, `pause` and `resume`: decisions of a person, kept with who and why."""
+
+from typing import Annotated
 
 import typer
 
 from ingestkit.cli import opening, options
 from ingestkit.cli.options import Output
+
+
+def approve(
+    ctx: typer.Context,
+    *,
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run that a rule closed.")],
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="NAME", help="Only this rule; may be given again.", show_envvar=False),
+    ] = None,
+    reason: options.Reason,
+    by: options.By = None,
+    output: options.OutputFormat = Output.TEXT,
+) -> int:
+    """Let the rules that closed a run pass, for the same data and no worse figures."""
+    from ingestkit import decide
+
+    name = opening.pipeline_name(opening.project_of(ctx), None, run_id)
+    with opening.deciding(ctx, name) as session:
+        outcome = decide.approve(session, run_id, rule or (), reason, opening.who(by))
+    return opening.ended(ctx, outcome, output)
 
 
 def skip(

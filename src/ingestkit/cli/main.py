@@ -30,6 +30,7 @@ COMMANDS = {
         "check:check",
         "Look at everything a pipeline needs, configuration to state: one line each, with the fix.",
     ),
+    "approve": ("decide:approve", "Let the rules that closed a run pass, for the same data and no worse figures."),
     "skip": ("decide:skip", "Step over a batch, so that those behind it can go on."),
     "pause": ("decide:pause", "Let no run of the pipeline begin until it is resumed."),
     "resume": ("decide:resume", "Let a paused or held pipeline run again."),

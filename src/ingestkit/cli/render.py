@@ -20,7 +20,9 @@ Row: TypeAlias = Mapping[str, Any]
 SIZES = frozenset({"bytes", "size"})
 GOOD = frozenset({"done", "success", "passed", "loaded", "nothing new", "ok"})
 BAD = frozenset({"failed", "interrupted", "quarantined", "fail", "bug"})
-SHOWN = ("model", "batch", "stage", "status", "rows", "rejected", "bytes", "seconds", "detail")
+SPLIT = ("duplicates", "superseded")
+"""What is lost for a reason of its own: shown where there is any."""
+SHOWN = ("model", "batch", "stage", "status", "rows", "rejected", *SPLIT, "bytes", "seconds", "detail")
 HEADINGS = {"seconds": "time", "expected_seconds": "expected"}
 
 
@@ -158,7 +160,7 @@ def write(text: str) -> None:
 def _worth_showing(results: Sequence[Row]) -> list[str]:
     """Columns in which something stands; the stage only where it is not the same everywhere."""
     stages = {row["stage"] for row in results}
-    filled = [name for name in SHOWN if any(row[name] is not None for row in results)]
+    filled = [name for name in SHOWN if any(row[name] if name in SPLIT else row[name] is not None for row in results)]
     return [name for name in filled if name != "stage" or len(stages) > 1]
 
 

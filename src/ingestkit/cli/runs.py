@@ -16,7 +16,7 @@ TABLES = {
     "stages": ("stage", "model", "status", "retry", "expected_seconds", "seconds", "error"),
     "files": ("path", "version", "model", "status", "size", "read", "valid", "rejected", "loaded", "reason"),
     "quarantine": ("model", "path", "column", "code", "count", "samples", "status"),
-    "rules": ("name", "stage", "model", "figure", "limit", "judged"),
+    "rules": ("name", "stage", "model", "figure", "limit", "judged", "told"),
     "drift": ("model", "kind", "column", "expected", "found", "action"),
 }
 JUDGED = {True: "passed", False: "failed", None: "not judged"}
@@ -72,5 +72,10 @@ def show(
 
 def _for_people(found: Mapping[str, Any]) -> dict[str, Any]:
     run = {name: value for name, value in found["run"].items() if name != "config"}
-    rules = [{**rule, "judged": JUDGED[rule["passed"]]} for rule in found["rules"]]
+    rules = [{**rule, "judged": _judged(rule), "told": rule["told"] or "-"} for rule in found["rules"]]
     return render.picked({**found, "run": run, "rules": rules}, TABLES)
+
+
+def _judged(rule: Mapping[str, Any]) -> str:
+    approved = rule["approved_by"]
+    return JUDGED[rule["passed"]] if approved is None else f"approved by decision {approved}"

@@ -1,8 +1,84 @@
-"""Gate: the verdict over a run, from the rules its stages recorded. It closes the run and takes nothing back."""
+"""Gate: judges what was published, and gives the verdict over all rules of a run. It takes nothing back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from typing import Any
 
-from ingestkit.model import Rule, Verdict
+from ingestkit.contract import quoted
+from ingestkit.errors import ConfigError, WarehouseError
+from ingestkit.layers import PUT_RIGHT
+from ingestkit.model import Counts, Rule, SqlCheck, Stage, Verdict
+from ingestkit.pipeline import RunContext
+from ingestkit.settings import Freshness
+from ingestkit.stages.validate_rules import percent
+
+
+def judged(
+    ctx: RunContext, published: Mapping[str, tuple[Counts, Counts]], complete: Iterable[str]
+) -> tuple[Rule, ...]:
+    """Every rule over published data. `published` are what validate and load counted of the models this run published;
+    `complete` the models that are done for the batch with this run."""
+    rules: list[Rule] = []
+    for model, (validated, loaded) in sorted(published.items()):
+        limits = ctx.pipeline.limits(model)
+        rules += _loss(model, validated, loaded, limits.max_loss_pct)
+        if limits.freshness is not None:
+            rules.append(_freshness(ctx, model, limits.freshness))
+    done = set(complete)
+    for check in ctx.pipeline.checks:
+        if set(check.models) <= done and set(check.models) & set(published):
+            rules.append(_sql(ctx, check))
+    return tuple(rules)
+
+
+def _loss(model: str, validated: Counts, loaded: Counts, limit: float | None) -> list[Rule]:
+    """What of the source is not in the target, and why: none of it may be without a reason."""
+    records, rejected, duplicates = validated.records or 0, validated.rejected or 0, validated.duplicates or 0
+    filtered, superseded = loaded.filtered or 0, loaded.superseded or 0
+    lost = records - (loaded.loaded or 0)
+    unexplained = lost - rejected - filtered - superseded
+    told = (
+        f"of {records:,} records {rejected - duplicates:,} were rejected, {duplicates:,} duplicates, "
+        f"{filtered:,} filtered, {superseded:,} superseded, {unexplained:,} unexplained"
+    )
+    rules = [
+        Rule("unexplained_loss", Stage.GATE, model, unexplained, 0, unexplained == 0, approvable=False, told=told),
+    ]
+    if limit is not None:
+        # What a newer batch has said stands in the target all the same.
+        figure = percent(lost - superseded, records)
+        rules.append(Rule("loss", Stage.GATE, model, figure, limit, figure <= limit, told=told))
+    return rules
+
+
+def _freshness(ctx: RunContext, model: str, asked: Freshness) -> Rule:
+    """How many hours old the newest value is; not judged of a table without one."""
+    limit = asked.max_age.total_seconds() / 3600
+    statement = f"SELECT max({quoted(asked.column)}) FROM {quoted(ctx.pipeline.table(model))}"
+    newest = _instant(ctx.warehouse.query(statement)[0][0])
+    if newest is None:
+        return Rule("freshness", Stage.GATE, model, None, limit, None)
+    age = (ctx.clock.now() - newest).total_seconds() / 3600
+    told = f"the newest {asked.column} is {newest:%Y-%m-%d %H:%M}Z; figures are hours"
+    return Rule("freshness", Stage.GATE, model, round(age, 2), limit, age <= limit, basis=newest.isoformat(), told=told)
+
+
+def _instant(value: Any) -> datetime | None:
+    match value:
+        case datetime():
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        case date():
+            return datetime.combine(value, time(), UTC)
+    return None
+
+
+def _sql(ctx: RunContext, check: SqlCheck) -> Rule:
+    try:
+        ((found,),) = ctx.warehouse.query(f"SELECT count(*) FROM (\n{check.query}\n) AS found")
+    except WarehouseError as error:
+        raise ConfigError(f"{check.name} cannot be asked: {error.message}", hint=PUT_RIGHT) from error
+    told = f"{found:,} rows were returned, and it passes when there is none"
+    return Rule(check.name, Stage.GATE, ", ".join(check.models), int(found), 0, found == 0, told=told)
 
 
 def verdict(rules: Iterable[Rule], rejected: int) -> Verdict:
@@ -16,8 +92,16 @@ def explained(rule: Rule) -> str:
     """A rule as a person reads it: its name, figure and limit."""
     if rule.passed is None:
         return f"{rule.model}: {rule.name} not judged"
-    return f"{rule.model}: {rule.name} is {_figure(rule.figure)} where {_figure(rule.limit)} is the limit"
+    least = "the least" if rule.least else "the limit"
+    told = f"{rule.model}: {rule.name} is {_figure(rule.figure)} where {_figure(rule.limit)} is {least}"
+    if rule.approved_by is not None:
+        return f"{told}, approved by decision {rule.approved_by}"
+    return f"{told} ({rule.told})" if rule.told and rule.passed is False else told
+
+
+def failures(rules: Sequence[Rule]) -> str:
+    return "; ".join(explained(rule) for rule in rules if rule.passed is False)
 
 
 def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:g}"
+    return "unknown" if value is None else f"{value:,.6g}"

@@ -13,18 +13,23 @@ def percent(part: int, whole: int) -> float:
 
 def judged(ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[float]) -> tuple[Rule, ...]:
     """Every rule of validate. `file_percents` are the reject rates of the files that were kept."""
-    gate, validation = ctx.pipeline.settings.gate, ctx.pipeline.settings.validation
+    limits = ctx.pipeline.limits(model)
     valid, records, rejected = counts.valid or 0, counts.records or 0, counts.rejected or 0
     rules = [
         _at_most("line_proof", model, records - valid - rejected, 0, approvable=False),
-        _at_most("reject_rate", model, percent(rejected, records), gate.max_reject_pct),
-        _at_most("file_reject_rate", model, max(file_percents, default=0.0), validation.max_file_reject_pct),
+        _at_most("reject_rate", model, percent(rejected, records), limits.max_reject_pct),
+        _at_most(
+            "file_reject_rate",
+            model,
+            max(file_percents, default=0.0),
+            ctx.pipeline.settings.validation.max_file_reject_pct,
+        ),
         _at_least("empty", model, valid, 0 if _may_be_empty(ctx, model) else 1),
     ]
-    if gate.min_rows is not None:
-        rules.append(_at_least("min_rows", model, valid, gate.min_rows))
-    if gate.row_delta_pct is not None:
-        rules.append(_row_delta(ctx, model, valid, gate.row_delta_pct))
+    if limits.min_rows is not None:
+        rules.append(_at_least("min_rows", model, valid, limits.min_rows))
+    if limits.row_delta_pct is not None:
+        rules.append(_row_delta(ctx, model, valid, limits.row_delta_pct))
     return tuple(rules)
 
 
@@ -34,15 +39,18 @@ def _may_be_empty(ctx: RunContext, model: str) -> bool:
 
 
 def _row_delta(ctx: RunContext, model: str, valid: int, limit: float) -> Rule:
-    previous = ctx.facts.get("previous_rows", {}).get(model)
-    if not previous:
+    usual = ctx.facts.get("usual_rows", {}).get(model)
+    if not usual:
         return Rule("row_delta", Stage.VALIDATE, model, None, limit, None)
-    return _at_most("row_delta", model, percent(abs(valid - previous), previous), limit)
+    told = f"{valid:,} rows where {usual:,.0f} are usual"
+    return _at_most("row_delta", model, 100 * abs(valid - usual) / usual, limit, told=told)
 
 
-def _at_most(name: str, model: str, figure: float, limit: float, *, approvable: bool = True) -> Rule:
-    return Rule(name, Stage.VALIDATE, model, figure, limit, figure <= limit, approvable)
+def _at_most(
+    name: str, model: str, figure: float, limit: float, *, approvable: bool = True, told: str | None = None
+) -> Rule:
+    return Rule(name, Stage.VALIDATE, model, figure, limit, figure <= limit, approvable, told=told)
 
 
 def _at_least(name: str, model: str, figure: float, limit: float) -> Rule:
-    return Rule(name, Stage.VALIDATE, model, figure, limit, figure >= limit)
+    return Rule(name, Stage.VALIDATE, model, figure, limit, figure >= limit, least=True)

@@ -1,6 +1,6 @@
 """What of a pipeline is done, in short: asked by every command, over its whole past, so nothing else is read."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -40,8 +40,19 @@ def whole(
         query = query.where(completion.c.batch == batch)
     if model is not None:
         query = query.where(completion.c.model == model)
+    return {(one.batch, one.model): (one, at) for one, at in _completions(conn, query)}
+
+
+def some(conn: sql.Connection, pipeline: str, model: str, batches: Sequence[str]) -> list[Completion]:
+    """The completions of one model in a few batches."""
+    query = sql.select(completion).where(
+        completion.c.pipeline == pipeline, completion.c.model == model, completion.c.batch.in_(batches)
+    )
+    return [one for one, _ in _completions(conn, query)]
+
+
+def _completions(conn: sql.Connection, query: sql.Select[Any]) -> Iterator[tuple[Completion, datetime]]:
     names = completion.columns.keys()
-    found = {}
     for row in conn.execute(query).fetchall():
         fields = dict(zip(names, row, strict=True))
         at = fields.pop("at")
@@ -49,8 +60,7 @@ def whole(
         fields["mode"] = LoadMode(mode) if mode else None
         fields["status"] = CompletionStatus(fields["status"])
         fields["counts"] = Counts.from_json(fields["counts"])
-        found[fields["batch"], fields["model"]] = (Completion(**fields), at)
-    return found
+        yield Completion(**fields), at
 
 
 @dataclass(frozen=True, slots=True)
