@@ -14,7 +14,7 @@ import pyarrow as pa
 from ingestkit.errors import ConfigError, ContractError
 from ingestkit.files import shown
 from ingestkit.model import Drift
-from ingestkit.settings import Column, Model
+from ingestkit.settings import LINE, Column, Model
 from ingestkit.textshape import Numbers, Ranges, Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
 
 DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
@@ -159,7 +159,11 @@ class Contract:
     @property
     def schema(self) -> pa.Schema:
         return pa.schema(
-            [*((column.name, arrow_type(column.type)) for column in self.columns), (RECORD_NUMBER, pa.int64())]
+            [
+                *((column.name, arrow_type(column.type)) for column in self.columns),
+                (RECORD_NUMBER, pa.int64()),
+                (LINE, pa.int64()),
+            ]
         )
 
     def typing_sql(self, table: str, columns: Sequence[CompiledColumn]) -> str | None:

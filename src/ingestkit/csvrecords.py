@@ -1,6 +1,6 @@
 """Splitting text into records by quote parity, vectorised, with every flaw costing its own first line and no more."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -9,17 +9,21 @@ import pyarrow as pa
 
 Positions: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
+View: TypeAlias = npt.NDArray[np.uint8]
 
 CARRIAGE_RETURN = 13
 LINE_FEED = 10
+ANY_LINE_END = 0
+"""LF, CRLF or CR, each wherever it stands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The bytes that mean something: delimiter, quote, and the one that ends a line."""
+    """The bytes that mean something: delimiter, quote, escape, and the one that ends a line. -1 is none."""
 
     delimiter: int = ord(",")
     quote: int = ord('"')
+    escape: int = -1
     newline: int = LINE_FEED
 
 
@@ -44,71 +48,206 @@ class Records:
         return len(self.starts)
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text and the places in it that mean something; escaped ones do not."""
+
+    data: bytes
+    view: View
+    marks: Marks
+    breaks: Positions
+    """Where the line ends stand, those within values too."""
+    joins: Flags | None
+    """Which of these are escaped, and end no record; None for none."""
+    quotes: Positions
+    opens: Flags
+    """For each quote, whether it may open a value (or go on after a doubled quote)."""
+    closes: Flags
+    escaped: Positions
+    at_end: bool
+    max_lines: int
+    walls: Positions
+    """Lines, counted from 0, behind which no record may go on."""
+
+
 def split(data: bytes, marks: Marks, *, at_end: bool, max_lines: int) -> Records:
     """Split text that begins at a record's start. `at_end`: nothing follows, and the text ends with a line end."""
+    breaks = line_ends(data, marks.newline, at_end=at_end)
+    walls = np.array([len(breaks) - 1] if at_end and len(breaks) else [], np.int64)
+    return _split(_text(data, marks, breaks, walls, at_end=at_end, max_lines=max_lines))
+
+
+def split_again(data: bytes, marks: Marks, records: Records, indexes: Positions, *, max_lines: int) -> Records:
+    """The lines behind the first of some records of several lines, as records of their own."""
+    every = line_ends(data, marks.newline, at_end=True)
+    first, more = records.lines[indexes], records.spans[indexes] - 1
+    starts = every[first] + 1
+    sizes = records.ends[indexes] + 1 - starts
+    joined = b"".join([data[start : start + size] for start, size in zip(starts, sizes, strict=True)])
+    ends = np.cumsum(sizes)
+    moved = starts - (ends - sizes)
+    walls = np.cumsum(more) - 1
+    lines = np.repeat(first + 1 - (walls + 1 - more), more) + np.arange(int(more.sum()))
+    breaks = every[lines] - np.repeat(moved, more)
+    found = _split(_text(joined, marks, breaks, walls, at_end=True, max_lines=max_lines))
+    piece = np.searchsorted(ends, found.starts, side="right")
+    return replace(
+        found,
+        starts=found.starts + moved[piece],
+        ends=found.ends + moved[piece],
+        lines=lines[found.lines],
+        consumed=records.consumed,
+    )
+
+
+def first_line_ends(data: bytes, marks: Marks, records: Records, indexes: Positions) -> Positions:
+    """Where the line end of each record's first line stands."""
+    ends = records.ends[indexes]
+    several = records.spans[indexes] > 1
+    if several.any():
+        every = line_ends(data, marks.newline, at_end=True)
+        ends = np.where(several, every[records.lines[indexes]], ends)
+    return ends
+
+
+def line_ends(data: bytes, newline: int, *, at_end: bool) -> Positions:
+    """Where lines end; of a carriage return and a line feed, the line feed."""
     view = np.frombuffer(data, np.uint8)
-    breaks = np.flatnonzero(view == marks.newline)
-    quotes = np.flatnonzero(view == marks.quote) if marks.quote in data else np.empty(0, np.int64)
-    opens, closes = _possible(view, quotes, marks)
-    found = _by_parity(breaks, quotes, opens, closes, at_end=at_end, max_lines=max_lines)
-    first, last, flaws = found or _line_by_line(breaks, quotes, opens, closes, at_end=at_end, max_lines=max_lines)
-    records = _without_blank(view, breaks, first, last, flaws)
-    _find_lone_line_ends(view, quotes, records, marks)
-    _find_bad_bytes(data, records)
-    return records
+    if newline != ANY_LINE_END:
+        return np.flatnonzero(view == newline)
+    feeds = np.flatnonzero(view == LINE_FEED)
+    returns = np.flatnonzero(view == CARRIAGE_RETURN) if CARRIAGE_RETURN in data else feeds[:0]
+    if len(returns) and returns[-1] == len(view) - 1 and not at_end:
+        # What follows may be its line feed.
+        returns = returns[:-1]
+    alone = view[np.minimum(returns + 1, len(view) - 1)] != LINE_FEED
+    return np.sort(np.concatenate((feeds, returns[alone]))) if alone.any() else feeds
 
 
-def _possible(view: npt.NDArray[np.uint8], quotes: Positions, marks: Marks) -> tuple[Flags, Flags]:
+def _text(data: bytes, marks: Marks, breaks: Positions, walls: Positions, *, at_end: bool, max_lines: int) -> Text:
+    view = np.frombuffer(data, np.uint8)
+    quotes = np.empty(0, np.int64)
+    if marks.quote >= 0 and marks.quote in data:
+        quotes = np.flatnonzero(view == marks.quote)
+    escaped = _escaped(data, view, marks.escape)
+    joins = None
+    plain = None
+    if len(escaped):
+        plain = np.ones(len(view) + 1, np.bool_)
+        plain[escaped] = False
+        quotes = quotes[plain[quotes]]
+        joins = ~plain[breaks]
+    opens, closes = _possible(view, quotes, marks, plain)
+    return Text(data, view, marks, breaks, joins, quotes, opens, closes, escaped, at_end, max_lines, walls)
+
+
+def _escaped(data: bytes, view: View, escape: int) -> Positions:
+    """The places behind each escape that is not itself escaped; the last may be behind the end."""
+    if escape < 0 or escape not in data:
+        return np.empty(0, np.int64)
+    found = np.flatnonzero(view == escape)
+    begins = np.concatenate(([True], np.diff(found) > 1))
+    run = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    active: Positions = found[(np.arange(len(found)) - run) % 2 == 0]
+    return active + 1
+
+
+def _possible(view: View, quotes: Positions, marks: Marks, plain: Flags | None) -> tuple[Flags, Flags]:
     """For each quote: whether it may open a value (or go on after a doubled quote), and whether it may close one."""
     if not len(quotes):
         return np.empty(0, np.bool_), np.empty(0, np.bool_)
-    before = view[np.maximum(quotes - 1, 0)]
-    opens = (before == marks.delimiter) | (before == marks.newline) | (before == marks.quote) | (quotes == 0)
+    at = np.maximum(quotes - 1, 0)
+    opens = _among(view[at], marks)
+    if plain is not None:
+        opens &= plain[at]
+    opens |= quotes == 0
     after = view[np.minimum(quotes + 1, len(view) - 1)]
-    closes = (after == marks.delimiter) | (after == marks.newline) | (after == marks.quote)
-    closes |= (after == CARRIAGE_RETURN) | (quotes == len(view) - 1)
+    closes = _among(after, marks) | (after == CARRIAGE_RETURN) | (quotes == len(view) - 1)
     return opens, closes
 
 
-def _by_parity(
-    breaks: Positions, quotes: Positions, opens: Flags, closes: Flags, *, at_end: bool, max_lines: int
-) -> tuple[Positions, Positions, dict[int, str]] | None:
+def _among(beside: View, marks: Marks) -> Flags:
+    """Whether a byte may stand beside a quote that means something."""
+    found: Flags = beside == marks.delimiter
+    if marks.newline == ANY_LINE_END:
+        found |= (beside == LINE_FEED) | (beside == CARRIAGE_RETURN)
+    else:
+        found |= beside == marks.newline
+    if marks.escape < 0:
+        found |= beside == marks.quote
+    return found
+
+
+def _split(text: Text) -> Records:
+    first, last, flaws = _by_parity(text) or _line_by_line(text)
+    records = _without_blank(text, first, last, flaws)
+    _find_bad_escapes(text, records)
+    _find_lone_line_ends(text, records)
+    _find_bad_bytes(text.data, records)
+    return records
+
+
+def _by_parity(text: Text) -> tuple[Positions, Positions, dict[int, str]] | None:
     """First and last line of each record where every quote stands where one may; None where one does not."""
-    last = np.flatnonzero(np.searchsorted(quotes, breaks) % 2 == 0) if len(quotes) else np.arange(len(breaks))
+    breaks, quotes = text.breaks, text.quotes
+    if not len(quotes) and text.joins is None:
+        last = np.arange(len(breaks))
+    else:
+        ends = np.searchsorted(quotes, breaks) % 2 == 0
+        if text.joins is not None:
+            ends &= ~text.joins
+        if not ends[text.walls].all():
+            return None
+        last = np.flatnonzero(ends)
     first = np.concatenate(([0], last[:-1] + 1)) if len(last) else last
     done = int(last[-1]) + 1 if len(last) else 0
     left = len(breaks) - done
-    if left > (0 if at_end else max_lines - 1) or (len(last) and int((last - first).max()) >= max_lines):
+    if left >= text.max_lines or (len(last) and int((last - first).max()) >= text.max_lines):
         return None
     inside = np.searchsorted(quotes, breaks[done - 1]) if done else 0
-    if not (opens[:inside:2].all() and closes[1:inside:2].all()):
+    if not (text.opens[:inside:2].all() and text.closes[1:inside:2].all()):
         return None
     return first, last, {}
 
 
-def _line_by_line(
-    breaks: Positions, quotes: Positions, opens: Flags, closes: Flags, *, at_end: bool, max_lines: int
-) -> tuple[Positions, Positions, dict[int, str]]:
-    """The same where a quote is astray: a line that cannot be a record's first is a flaw, and the next begins anew."""
-    starts = np.concatenate(([0], breaks[:-1] + 1)) if len(breaks) else breaks
-    begin = np.searchsorted(quotes, starts)
-    count = np.searchsorted(quotes, breaks) - begin
-    whole = quotes[: int(count.sum())]
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What each line is by itself: whether its quotes are odd, and whether one is astray, read outside or inside."""
+
+    odd: Flags
+    joins: Flags
+    astray: tuple[Flags, Flags]
+
+    def __len__(self) -> int:
+        return len(self.odd)
+
+
+def _lines(text: Text) -> Lines:
+    breaks, size = text.breaks, len(text.breaks)
+    starts = np.concatenate(([0], breaks[:-1] + 1)) if size else breaks
+    begin = np.searchsorted(text.quotes, starts)
+    count = np.searchsorted(text.quotes, breaks) - begin
+    whole = text.quotes[: int(count.sum())]
     of_line = np.searchsorted(breaks, whole)
     even = (np.arange(len(whole)) - begin[of_line]) % 2 == 0
-    opens, closes = opens[: len(whole)], closes[: len(whole)]
-    size = len(breaks)
-    wrong_outside = np.bincount(of_line[(even & ~opens) | (~even & ~closes)], minlength=size) > 0
-    wrong_inside = np.bincount(of_line[(even & ~closes) | (~even & ~opens)], minlength=size) > 0
-    odd = count % 2 == 1
-    unclean = np.flatnonzero(odd | wrong_outside)
+    opens, closes = text.opens[: len(whole)], text.closes[: len(whole)]
+    outside = np.bincount(of_line[(even & ~opens) | (~even & ~closes)], minlength=size) > 0
+    inside = np.bincount(of_line[(even & ~closes) | (~even & ~opens)], minlength=size) > 0
+    joins = np.zeros(size, np.bool_) if text.joins is None else text.joins
+    return Lines(count % 2 == 1, joins, (outside, inside))
+
+
+def _line_by_line(text: Text) -> tuple[Positions, Positions, dict[int, str]]:
+    """The same where a quote is astray: a line that cannot be a record's first is a flaw, and the next begins anew."""
+    lines = _lines(text)
+    unclean = np.flatnonzero(lines.odd | lines.joins | lines.astray[False])
     first: list[Positions] = []
     last: list[Positions] = []
     flaws: dict[int, str] = {}
     line = made = 0
-    while line < size:
+    while line < len(lines):
         at = np.searchsorted(unclean, line)
-        stop = int(unclean[at]) if at < len(unclean) else size
+        stop = int(unclean[at]) if at < len(unclean) else len(lines)
         if stop > line:
             plain = np.arange(line, stop)
             first.append(plain)
@@ -116,7 +255,7 @@ def _line_by_line(
             made += stop - line
             line = stop
             continue
-        end, flaw = _close(line, odd, wrong_outside, wrong_inside, at_end=at_end, max_lines=max_lines)
+        end, flaw = _close(text, lines, line)
         if end is None:
             break
         if flaw is not None:
@@ -129,30 +268,31 @@ def _line_by_line(
     return np.concatenate(first or [nothing]), np.concatenate(last or [nothing]), flaws
 
 
-def _close(
-    line: int, odd: Flags, wrong_outside: Flags, wrong_inside: Flags, *, at_end: bool, max_lines: int
-) -> tuple[int | None, str | None]:
+def _close(text: Text, lines: Lines, line: int) -> tuple[int | None, str | None]:
     """The last line of the record that begins on `line`, and its flaw; no line where the text so far cannot tell."""
-    if wrong_outside[line]:
-        return line, "quote"
-    limit = line + max_lines
-    for following in range(line + 1, min(len(odd), limit)):
-        if wrong_inside[following]:
+    wall = np.searchsorted(text.walls, line)
+    known = int(text.walls[wall]) + 1 if wall < len(text.walls) else len(lines)
+    limit = line + text.max_lines
+    inside = False
+    for following in range(line, min(known, limit)):
+        if lines.astray[inside][following]:
             return line, "quote"
-        if odd[following]:
+        inside ^= bool(lines.odd[following])
+        if not inside and not lines.joins[following]:
             return following, None
-    if len(odd) >= limit:
+    if known >= limit:
         return line, "too_long"
-    return (line, "quote") if at_end else (None, None)
+    if known < len(lines) or text.at_end:
+        return line, "quote" if inside else "escape"
+    return None, None
 
 
-def _without_blank(
-    view: npt.NDArray[np.uint8], breaks: Positions, first: Positions, last: Positions, flaws: dict[int, str]
-) -> Records:
+def _without_blank(text: Text, first: Positions, last: Positions, flaws: dict[int, str]) -> Records:
+    breaks = text.breaks
     line_starts = np.concatenate(([0], breaks[:-1] + 1)) if len(breaks) else breaks
     starts, ends = line_starts[first], breaks[last]
     length = ends - starts
-    blank = (length == 0) | ((length == 1) & (view[starts] == CARRIAGE_RETURN))
+    blank = (length == 0) | ((length == 1) & (text.view[starts] == CARRIAGE_RETURN))
     lines = int(last[-1]) + 1 if len(last) else 0
     consumed = int(ends[-1]) + 1 if len(ends) else 0
     blanks = int(blank.sum())
@@ -164,18 +304,36 @@ def _without_blank(
     return Records(starts, ends, first, last - first + 1, lines, blanks, consumed, flaws)
 
 
-def _find_lone_line_ends(view: npt.NDArray[np.uint8], quotes: Positions, records: Records, marks: Marks) -> None:
+def _find_bad_escapes(text: Text, records: Records) -> None:
+    """An escape before what needs none would vanish from the value; one before CRLF may mean either or both."""
+    places = text.escaped[text.escaped < records.consumed]
+    if not len(places) or not len(records):
+        return
+    behind = text.view[places]
+    meant = (text.marks.delimiter, text.marks.quote, text.marks.escape, CARRIAGE_RETURN, LINE_FEED)
+    index = np.searchsorted(records.ends, places)
+    bad = ~np.isin(behind, [mark for mark in meant if mark >= 0])
+    bad |= (behind == CARRIAGE_RETURN) & (places + 1 == records.ends[index])
+    for one in np.unique(index[bad]):
+        records.flaws.setdefault(int(one), "escape")
+
+
+def _find_lone_line_ends(text: Text, records: Records) -> None:
     """A line end of another kind outside quotes would be read as one by some and as text by others: a flaw."""
-    text = view[: records.consumed]
-    if marks.newline == LINE_FEED:
-        found = np.flatnonzero(text == CARRIAGE_RETURN)
-        found = found[text[found + 1] != LINE_FEED]
-    else:
-        found = np.flatnonzero(text == LINE_FEED)
+    if text.marks.newline == ANY_LINE_END:
+        return
+    other = CARRIAGE_RETURN if text.marks.newline == LINE_FEED else LINE_FEED
+    if other not in text.data:
+        return
+    found = np.flatnonzero(text.view[: records.consumed] == other)
+    if other == CARRIAGE_RETURN:
+        found = found[text.view[found + 1] != LINE_FEED]
+    if len(text.escaped):
+        found = found[~np.isin(found, text.escaped)]
     if not len(found) or not len(records):
         return
     index = np.searchsorted(records.ends, found)
-    within = np.searchsorted(quotes, found) - np.searchsorted(quotes, records.starts[index])
+    within = np.searchsorted(text.quotes, found) - np.searchsorted(text.quotes, records.starts[index])
     for one in np.unique(index[within % 2 == 0]):
         records.flaws.setdefault(int(one), "newline")
 
@@ -191,8 +349,9 @@ def _find_bad_bytes(data: bytes, records: Records) -> None:
     beyond_ascii = np.flatnonzero(np.frombuffer(data, np.uint8, records.consumed) >= 0x80)
     for one in np.unique(np.searchsorted(records.ends, beyond_ascii)):
         index = int(one)
-        record = data[int(records.starts[index]) : int(records.ends[index])]
-        if not is_utf8(record, len(record)):
+        try:
+            data[int(records.starts[index]) : int(records.ends[index])].decode()
+        except UnicodeDecodeError:
             records.flaws.setdefault(index, "encoding")
 
 

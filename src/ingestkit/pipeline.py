@@ -16,7 +16,7 @@ from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
 
 ROW_DELTA_OF_REPLACE = 50.0
 """By how much a model that is replaced may grow or shrink where nobody has said it, in percent."""
-VALIDATE_VERSION = 1
+VALIDATE_VERSION = 2
 """Raised when validate would make other artifacts from the same raw bytes and settings."""
 LOAD_VERSION = 1
 """Raised when load would write other rows from the same artifacts and settings."""

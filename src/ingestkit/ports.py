@@ -113,7 +113,7 @@ class TargetColumn:
 
 @dataclass(frozen=True, slots=True)
 class ValidFile:
-    """A valid artifact to load: Parquet with the contract's columns and `_record_no`."""
+    """A valid artifact to load: Parquet with the contract's columns, `_record_no`, and others that no table has."""
 
     path: Path
     source_file: str

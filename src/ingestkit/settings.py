@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ingestkit.model import LoadMode
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
+LINE = "_line"
+"""Where valid rows say on which line they begin; no table has it."""
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -103,11 +105,54 @@ class Column(Section):
         return value
 
 
-class Dialect(Section):
-    """How a text file is written."""
+def named_tab(value: Any) -> Any:
+    """`tab` by its name, since a bare tab in YAML is no value."""
+    return "\t" if value == "tab" else value
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
+
+def several(value: Any) -> Any:
+    """One text as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+class Dialect(Section):
+    """How a text file is written. Nothing of it is guessed but which of the line ends it has."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1), BeforeValidator(named_tab)] = ","
+    quote: str = '"'
+    escape: Literal["double", "backslash"] = "double"
+    encoding: Literal["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"] = "utf-8"
+    preamble: Annotated[Whole, Field(ge=0, le=10_000)] = 0
+    header: bool = True
+    trailer: Annotated[tuple[Pattern, ...], Field(max_length=100), BeforeValidator(several)] = ()
+    """The last lines of a file, each as a pattern of the whole line; a group `count` is how many records there are."""
+    mixed_newlines: Literal["reject", "accept"] = "reject"
+
+    @field_validator("quote")
+    @classmethod
+    def one_character_or_none(cls, value: str) -> str:
+        if len(value) != 1 and value != "none":
+            raise ValueError("should be one character, or none")
+        return value
+
+    @model_validator(mode="after")
+    def characters_differ(self) -> "Dialect":
+        taken: dict[str, str] = {"\\": "escape"} if self.escape == "backslash" else {}
+        for name, character in (("delimiter", self.delimiter), ("quote", self.quote)):
+            if character == "none":
+                continue
+            if not character.isascii() or character in "\r\n\0":
+                raise ValueError(f"{name} {character!r} should be an ASCII character other than a line end")
+            if character in taken:
+                raise ValueError(f"{name} {character!r} is the {taken[character]} already")
+            taken[character] = name
+        return self
+
+    @model_validator(mode="after")
+    def one_count(self) -> "Dialect":
+        if sum("count" in re.compile(line).groupindex for line in self.trailer) > 1:
+            raise ValueError("trailer has more than one group named count")
+        return self
 
 
 class Freshness(Section):
@@ -144,7 +189,7 @@ class Model(Section):
     @classmethod
     def names_differ(cls, columns: dict[str, Column]) -> dict[str, Column]:
         """Warehouses take names without regard to case, and lineage columns have theirs."""
-        taken = {name: f"the lineage column {name}" for name in LINEAGE}
+        taken = {name: f"the lineage column {name}" for name in (*LINEAGE, LINE)}
         for name in columns:
             if (other := taken.get(name.casefold())) is not None:
                 raise ValueError(f"column {name!r} has the name of {other}; case does not tell them apart")

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from ingestkit import csvfile
-from ingestkit.csvfile import blocks, open_text, raw_records, texts, unpacked
+from ingestkit.csvfile import blocks, open_text, unpacked
+from ingestkit.csvvalues import raw_records, texts
 from ingestkit.errors import ContractError
 from ingestkit.settings import Dialect
 
@@ -30,7 +31,7 @@ class Seen:
 
 
 def seen(data: bytes, *, max_record_lines: int = 20, dialect: Dialect | None = None) -> Seen:
-    text = open_text("x.csv", io.BytesIO(data), dialect or Dialect(), max_record_lines=max_record_lines)
+    text = open_text("x.csv", io.BytesIO(data), dialect or Dialect(), (), max_record_lines=max_record_lines)
     rows, flaws, raw = [], [], []
     before, explained = 0, text.header_lines
     for block in blocks(text):
@@ -39,13 +40,13 @@ def seen(data: bytes, *, max_record_lines: int = 20, dialect: Dialect | None = N
         explained += int(block.records.spans.sum())
         assert len(kept) + len(found) == len(block.records)
         for flaw in found:
-            [(line, byte, content)] = raw_records(block, np.array([flaw.index]))
+            [(line, byte, content)] = raw_records(text, block, np.array([flaw.index]))
             assert data[byte : byte + len(content)] == content
             flaws.append((before + flaw.index + 1, line, flaw.code))
             raw.append(content)
         before += len(block.records)
     assert text.census.records == before
-    return Seen(rows, flaws, raw, text.census.lines, explained + text.census.blank)
+    return Seen(rows, flaws, raw, text.census.lines(text.newline), explained + text.census.blank)
 
 
 def lines_in(data: bytes) -> int:

@@ -124,9 +124,10 @@ def test_good_rows_are_typed_and_numbered_and_bad_rows_name_every_failing_column
     file = land(ctx, "b/hcp.csv", text(row(1, '"Zoë\nLee"'), bad, row(2), "1,2", ',Ann,"",'))
     work = validate(ctx, "hcp", [file], [])
     valid = table(ctx, of_kind(work, ArtifactKind.VALID)[0])
-    assert valid.schema.names == ["vid__v", "name", "born", "modified", "_record_no"]
+    assert valid.schema.names == ["vid__v", "name", "born", "modified", "_record_no", "_line"]
     assert valid.schema.field("modified").type == pa.timestamp("us", tz="UTC")
     assert valid.column("_record_no").to_pylist() == [1, 3]
+    assert valid.column("_line").to_pylist() == [None, 5]
     assert valid.column("name").to_pylist() == ["Zoë\nLee", "Ann"]
     assert rejected(ctx, work) == [
         (2, 4, [("vid__v", "pattern"), ("name", "length"), ("born", "min"), ("modified", "type")]),
@@ -305,7 +306,7 @@ def test_columns_are_taken_by_name_and_an_optional_one_may_be_missing(tmp_path: 
     ctx = context(tmp_path)
     file = land(ctx, "b/hcp.csv", text("Ann,100000000000000001,1970", header="name,vid__v,born"))
     work = validate(ctx, "hcp", [file], [])
-    assert table(ctx, work.artifacts[0]).drop(["_record_no"]).to_pylist() == [
+    assert table(ctx, work.artifacts[0]).drop(["_record_no", "_line"]).to_pylist() == [
         {"vid__v": "100000000000000001", "name": "Ann", "born": 1970, "modified": None}
     ]
     assert [(one.kind, one.column, one.action) for one in work.drift] == [("missing", "modified", "null")]

@@ -10,15 +10,16 @@ import pyarrow.parquet
 
 from ingestkit import steps
 from ingestkit.contract import compile_contract
-from ingestkit.csvfile import broken, line_ends_within
+from ingestkit.csvframe import broken
 from ingestkit.errors import ContractError, TargetError
 from ingestkit.files import shown
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Quarantined, Work
 from ingestkit.pipeline import RunContext
-from ingestkit.stages.validate_engine import Engine
-from ingestkit.stages.validate_file import Facts, make_artifacts
-from ingestkit.stages.validate_keys import Candidate, keys_artifact, parquet
+from ingestkit.stages.validate_engine import Engine, parquet
+from ingestkit.stages.validate_file import Facts, make_artifacts, rejected_in
+from ingestkit.stages.validate_keys import Candidate, keys_artifact
 from ingestkit.stages.validate_rules import judged, percent
+from ingestkit.stages.validate_text import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _part(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifa
     pair = _reusable(ctx, model, file, known)
     made = pair is None
     if pair is None:
-        pair = make_artifacts(ctx, model, file, engine)
+        pair = make_artifacts(ctx, model, file, engine, read_text)
         steps.reached("validate.file_done")
     else:
         ctx.progress.moved("validate", model, file.size)
@@ -91,7 +92,10 @@ def _part(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifa
     path = ctx.lake.store.path(valid.path)
     facts = Facts.read(path)
     valid_rows = pyarrow.parquet.read_metadata(path).num_rows
-    rejected_rows, rejected_lines = _rejected(ctx, rejects, facts.newline)
+    if facts.cut is None:
+        rejected_rows, rejected_lines = rejected_in(ctx.lake.store.path(rejects.path), facts)
+    else:
+        rejected_rows, rejected_lines = facts.cut.rows, facts.cut.lines
     part = Part(Candidate(file, valid, path, facts), rejects, valid_rows, rejected_rows, rejected_lines, made)
     _prove(part)
     return part
@@ -117,26 +121,17 @@ def _reusable(
     return None
 
 
-def _rejected(ctx: RunContext, rejects: Artifact, newline: int) -> tuple[int, int]:
-    """How many records were rejected, and how many lines they have."""
-    rows = lines = 0
-    with pyarrow.parquet.ParquetFile(ctx.lake.store.path(rejects.path)) as file:
-        for batch in file.iter_batches(columns=["raw"]):
-            rows += batch.num_rows
-            lines += batch.num_rows + line_ends_within(batch.column(0), newline)
-    return rows, lines
-
-
 def _prove(part: Part) -> None:
     """Every line and every record of the file is accounted for, or the file fails."""
     facts = part.facts
-    explained = facts.header + facts.blank + facts.valid_lines + part.rejected_lines
+    explained = facts.lines_before + facts.blank + facts.trailer + facts.valid_lines + part.rejected_lines
     if facts.lines != explained or facts.records != part.valid_rows + part.rejected_rows:
         raise broken(
             part.file.path,
             f"is not accounted for: the line proof of {shown(part.file.path)} does not close: {facts.lines} lines, of "
-            f"which {facts.header} header, {facts.blank} blank, {facts.valid_lines} valid and {part.rejected_lines} "
-            f"rejected; {facts.records} records, of which {part.valid_rows} valid and {part.rejected_rows} rejected",
+            f"which {facts.preamble} preamble, {facts.header} header, {facts.blank} blank, {facts.trailer} trailer, "
+            f"{facts.valid_lines} valid and {part.rejected_lines} rejected; {facts.records} records, of "
+            f"which {part.valid_rows} valid and {part.rejected_rows} rejected",
         )
 
 
@@ -224,20 +219,18 @@ def _quarantine(
     sources = [
         f"SELECT file_id, path, record, line, errors FROM {parquet(ctx.lake.store.path(part.rejects.path))}"
         for part in parts
-        if part.rejected_rows
+        if part.rejected_rows and part.facts.cut is None
     ]
     if keys is not None:
         source = parquet(ctx.lake.store.path(keys.path))
         sources.append(f"SELECT file_id, path, record_no AS record, line, errors FROM {source}")
-    if not sources:
-        return ()
-    statement = (
-        'SELECT file_id, path, error."column", error.code, count(*), arg_min([record, line], record, 3) '
-        f"FROM (SELECT * EXCLUDE (errors), unnest(errors) AS error FROM ({' UNION ALL '.join(sources)})) "
-        "GROUP BY ALL ORDER BY path, 3, 4"
-    )
-    with engine.connection() as db:
-        found = db.sql(statement).fetchall()
+    found = engine.reasons(" UNION ALL ".join(sources)) if sources else []
+    cut = [
+        (part.file.id, part.file.path, one.column, one.code, one.count, one.samples)
+        for part in parts
+        if part.facts.cut is not None
+        for one in part.facts.cut.reasons
+    ]
     return tuple(
         Quarantined(
             run_id=ctx.run_id,
@@ -249,10 +242,10 @@ def _quarantine(
             column=column,
             code=code,
             count=count,
-            samples=tuple((record, line) for record, line in samples),
+            samples=samples,
             token=ctx.token,
         )
-        for file_id, path, column, code, count, samples in found
+        for file_id, path, column, code, count, samples in sorted([*found, *cut], key=lambda one: one[1:4])
     )
 
 
@@ -273,16 +266,19 @@ def _whole(ctx: RunContext, model: str, part: Part) -> Quarantined:
 
 
 def _proof(parts: Sequence[Part]) -> dict[str, Any]:
-    each = [
+    each: list[dict[str, Any]] = [
         {
             "path": part.file.path,
             "lines": part.facts.lines,
+            "preamble": part.facts.preamble,
             "header": part.facts.header,
             "blank": part.facts.blank,
+            "trailer": part.facts.trailer,
             "valid_lines": part.facts.valid_lines,
             "rejected_lines": part.rejected_lines,
+            "newlines": part.facts.newlines,
         }
         for part in parts
     ]
-    names = ("lines", "header", "blank", "valid_lines", "rejected_lines")
+    names = ("lines", "preamble", "header", "blank", "trailer", "valid_lines", "rejected_lines")
     return {**{name: sum(part[name] for part in each) for name in names}, "files": each}

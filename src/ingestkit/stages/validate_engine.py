@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute
 
-from ingestkit.contract import ERRORS, Contract
+from ingestkit.contract import ERRORS, Contract, literal
 from ingestkit.errors import ConfigError
 from ingestkit.pipeline import RunContext
 
@@ -85,6 +85,16 @@ class Engine:
     def errors(self, text: pa.Table) -> pa.ChunkedArray:
         return self._ask(self.contract.errors_sql("text"), text).column("errors").cast(ERRORS)
 
+    def reasons(self, source: str) -> list[tuple[str, str, str, str, int, tuple[tuple[int, int], ...]]]:
+        """File, path, column, code, count and three samples (record and line) of the errors in a query of rejects."""
+        statement = (
+            'SELECT file_id, path, error."column", error.code, count(*), arg_min([record, line], record, 3) '
+            f"FROM (SELECT * EXCLUDE (errors), unnest(errors) AS error FROM ({source})) GROUP BY ALL"
+        )
+        with self.connection() as db:
+            found = db.sql(statement).fetchall()
+        return [(*row[:-1], tuple((record, line) for record, line in row[-1])) for row in found]
+
     def _ask(self, statement: str, text: pa.Table) -> pa.Table:
         with self.connection() as db:
             db.register("text", text)
@@ -96,3 +106,9 @@ class Engine:
     def close(self) -> None:
         self._db.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def parquet(path: Path) -> str:
+    """SQL that reads one Parquet file, whatever its folders are called."""
+    exact = "".join(f"[{char}]" if char in "*?[" else char for char in str(path))
+    return f"read_parquet({literal(exact)}, hive_partitioning=false)"

@@ -3,32 +3,33 @@
 import itertools
 import json
 import shlex
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, TypeAlias, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
 from ingestkit import steps
-from ingestkit.contract import ERRORS, RECORD_NUMBER, compare_header
-from ingestkit.csvfile import Block, Flaw, TextFile, blocks, broken, open_text, raw_records, texts, unpacked
-from ingestkit.csvrecords import Positions
+from ingestkit.contract import ERRORS, RECORD_NUMBER
+from ingestkit.csvvalues import line_ends_within
 from ingestkit.errors import LakeError
 from ingestkit.files import shown
 from ingestkit.lake import HashingWriter, Landed, made_name
 from ingestkit.model import Artifact, ArtifactKind, Drift, FileVersion
 from ingestkit.pipeline import RunContext
-from ingestkit.stages.validate_engine import Engine
+from ingestkit.settings import LINE
+from ingestkit.stages.validate_engine import Engine, parquet
+from ingestkit.stages.validate_rules import percent
 
 FACTS = b"ingestkit"
 ROW_GROUP = 122_880
 SAMPLE = 10_000
+DETAILS = 1_000
+"""So many rejects of a file that is quarantined whole are kept; all of them are counted."""
 REJECTS = pa.schema(
     [
         ("file_id", pa.string()),
@@ -43,17 +44,46 @@ REJECTS = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Reason:
+    """How often a column broke a rule, and the first records and lines where it did."""
+
+    column: str
+    code: str
+    count: int
+    samples: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a rejects artifact would tell if not only its first records were kept."""
+
+    rows: int
+    lines: int
+    reasons: tuple[Reason, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a valid artifact says of the file it came from; kept in it, so that it can be reused."""
 
     lines: int
+    preamble: int
     header: int
     blank: int
-    valid_lines: int
+    trailer: int
     records: int
     newline: int
+    encoding: str
+    newlines: Mapping[str, int]
+    valid_lines: int = 0
     drift: tuple[Drift, ...] = ()
+    cut: Cut | None = None
+
+    @property
+    def lines_before(self) -> int:
+        """How many lines stand before the first record."""
+        return self.preamble + self.header
 
     def to_bytes(self) -> bytes:
         return json.dumps({**asdict(self), "drift": [one.to_json() for one in self.drift]}).encode()
@@ -61,7 +91,15 @@ class Facts:
     @classmethod
     def read(cls, path: Path) -> "Facts":
         found = json.loads(pyarrow.parquet.read_metadata(path).metadata[FACTS])
-        return cls(**{**found, "drift": tuple(Drift.from_json(one) for one in found["drift"])})
+        drift = tuple(Drift.from_json(one) for one in found["drift"])
+        return cls(**{**found, "drift": drift, "cut": _cut_from_json(found["cut"])})
+
+
+def _cut_from_json(found: Mapping[str, Any] | None) -> Cut | None:
+    if found is None:
+        return None
+    reasons = ({**one, "samples": tuple((record, line) for record, line in one["samples"])} for one in found["reasons"])
+    return Cut(found["rows"], found["lines"], tuple(Reason(**one) for one in reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +107,29 @@ class Converted:
     """A block as it is written: typed rows and rejects, numbered within the block."""
 
     typed: pa.Table
+    """Values, record numbers, and the lines on which the records begin."""
     rejects: pa.Table
     records: int
     valid_lines: int
+    blank: int = 0
+    """Lines found blank when rejected records were opened again."""
 
 
-def make_artifacts(ctx: RunContext, model: str, file: FileVersion, engine: Engine) -> tuple[Artifact, Artifact]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An opened file of whatever format: converted blocks, and when the last has come, facts of so many records."""
+
+    blocks: Iterator[Converted]
+    facts: Callable[[int], Facts]
+    first_line: int
+
+
+Reader: TypeAlias = Callable[[RunContext, FileVersion, Engine], AbstractContextManager[Reading]]
+
+
+def make_artifacts(
+    ctx: RunContext, model: str, file: FileVersion, engine: Engine, read: Reader
+) -> tuple[Artifact, Artifact]:
     """Convert one raw file, and publish its valid Parquet and its rejects."""
     if file.raw is None or not ctx.lake.holds(file.raw, file.size):
         raise LakeError(
@@ -86,9 +141,10 @@ def make_artifacts(ctx: RunContext, model: str, file: FileVersion, engine: Engin
     rejects_name = made_name("rejects", place, ctx.batch, name)
     aside = engine.folder / f"{file.id}.rejects"
     try:
-        valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, into, aside))
+        valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, read, into, aside))
         steps.reached("validate.valid_published")
-        rejects = ctx.lake.publish(place, rejects_name, lambda into: _copy(aside, into))
+        path = ctx.lake.store.path(valid.name)
+        rejects = ctx.lake.publish(place, rejects_name, lambda into: _keep(aside, into, path))
         steps.reached("validate.rejects_published")
     finally:
         aside.unlink(missing_ok=True)
@@ -119,9 +175,19 @@ def artifact_of(ctx: RunContext, model: str, file_id: str | None, kind: Artifact
 def parquet_into(
     into: HashingWriter | Path, schema: pa.Schema, repeating: Sequence[str] | bool = True
 ) -> pyarrow.parquet.ParquetWriter:
-    """A writer of Parquet, with dictionaries for the columns that repeat themselves."""
+    """A writer of Parquet, with dictionaries for the columns that repeat themselves, and steps for those that count."""
+    counting = [name for name in (RECORD_NUMBER, LINE) if name in schema.names]
+    if repeating is True and counting:
+        repeating = schema.names
+    if not isinstance(repeating, bool):
+        repeating = [name for name in repeating if name not in counting]
     return pyarrow.parquet.ParquetWriter(
-        into, schema, compression="zstd", compression_level=1, use_dictionary=repeating
+        into,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=repeating,
+        column_encoding=dict.fromkeys(counting, "DELTA_BINARY_PACKED") or None,
     )
 
 
@@ -132,40 +198,64 @@ def _repeating(sample: pa.Table) -> list[str]:
     return [name for name in few.column_names if len(pyarrow.compute.unique(few.column(name))) <= most]
 
 
-def _copy(aside: Path, into: HashingWriter) -> None:
-    with aside.open("rb") as file:
-        while block := file.read(1 << 20):
-            into.write(block)
-
-
-def _convert(ctx: RunContext, file: FileVersion, engine: Engine, into: HashingWriter, aside: Path) -> None:
-    if file.raw is None:
-        raise broken(file.path, "is not in the lake")
-    settings = ctx.pipeline.model(engine.contract.model)
-    limit = ctx.pipeline.settings.validation.max_record_lines
-    with ctx.lake.open(file.raw) as raw, unpacked(file.path, raw) as stream:
-        text = open_text(file.path, stream, settings.csv, max_record_lines=limit)
-        if not text.names and not settings.allow_empty:
-            raise broken(file.path, "is empty: it has not even a header")
-        drift = compare_header(engine.contract, file.path, file.id, text.names) if text.names else ()
-        groups = _grouped(_converted(ctx, text, engine, raw))
+def _convert(
+    ctx: RunContext, file: FileVersion, engine: Engine, read: Reader, into: HashingWriter, aside: Path
+) -> None:
+    with ExitStack() as stack:
+        reading = stack.enter_context(read(ctx, file, engine))
+        groups = _grouped(reading.blocks)
         first = list(itertools.islice(groups, 1))
         repeating = _repeating(first[0].typed) if first else True
-        with (
-            parquet_into(into, engine.contract.schema, repeating) as valid,
-            parquet_into(aside, REJECTS) as rejects,
-        ):
-            records = valid_lines = 0
-            for done in itertools.chain(first, groups):
-                valid.write_table(_moved(done.typed, RECORD_NUMBER, records + 1))
-                rejects.write_table(_placed(done.rejects, records, file))
-                records += done.records
-                valid_lines += done.valid_lines
-            census = text.census
-            facts = Facts(
-                census.lines, text.header_lines, census.blank, valid_lines, census.records, text.newline, drift
-            )
-            valid.add_key_value_metadata({FACTS: facts.to_bytes()})
+        valid = stack.enter_context(parquet_into(into, engine.contract.schema, repeating))
+        rejects = stack.enter_context(parquet_into(aside, REJECTS))
+        records = valid_lines = blank = 0
+        for done in itertools.chain(first, groups):
+            typed = _moved(done.typed, RECORD_NUMBER, records + 1)
+            valid.write_table(_lines_where_they_tell(typed, reading.first_line - 1))
+            rejects.write_table(_placed(done.rejects, records, file))
+            records += done.records
+            valid_lines += done.valid_lines
+            blank += done.blank
+        rejects.close()
+        facts = reading.facts(records)
+        facts = replace(facts, valid_lines=valid_lines, blank=facts.blank + blank)
+        facts = replace(facts, cut=_cut(ctx, engine, aside, facts))
+        valid.add_key_value_metadata({FACTS: facts.to_bytes()})
+
+
+def _cut(ctx: RunContext, engine: Engine, aside: Path, facts: Facts) -> Cut | None:
+    """What to keep of the rejects of a file that is quarantined whole, where not all of them are kept."""
+    rows, lines = rejected_in(aside, facts)
+    if rows <= DETAILS or percent(rows, facts.records) <= ctx.pipeline.settings.validation.max_file_reject_pct:
+        return None
+    found = engine.reasons(f"SELECT file_id, path, record, line, errors FROM {parquet(aside)}")
+    return Cut(rows, lines, tuple(sorted(Reason(*one[2:]) for one in found)))
+
+
+def rejected_in(path: Path, facts: Facts) -> tuple[int, int]:
+    """How many records were rejected, and how many lines they have."""
+    rows = lines = 0
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["raw"]):
+            rows += batch.num_rows
+            lines += batch.num_rows + line_ends_within(batch.column(0), facts.newline, facts.encoding)
+    return rows, lines
+
+
+def _keep(aside: Path, into: HashingWriter, valid: Path) -> None:
+    """The rejects as they are, or the first of them."""
+    if Facts.read(valid).cut is None:
+        with aside.open("rb") as file:
+            while block := file.read(1 << 20):
+                into.write(block)
+        return
+    left = DETAILS
+    with pyarrow.parquet.ParquetFile(aside) as found, parquet_into(into, REJECTS) as writer:
+        for batch in found.iter_batches(batch_size=DETAILS):
+            writer.write_batch(batch.slice(0, left))
+            left -= min(left, batch.num_rows)
+            if not left:
+                return
 
 
 def _grouped(converted: Iterator[Converted]) -> Iterator[Converted]:
@@ -189,8 +279,13 @@ def _joined(several: list[Converted]) -> Converted:
         typed.append(_moved(one.typed, RECORD_NUMBER, before))
         rejects.append(_moved(one.rejects, "record", before))
         before += one.records
-    lines = sum(one.valid_lines for one in several)
-    return Converted(pa.concat_tables(typed), pa.concat_tables(rejects), before, lines)
+    return Converted(
+        pa.concat_tables(typed),
+        pa.concat_tables(rejects),
+        before,
+        sum(one.valid_lines for one in several),
+        sum(one.blank for one in several),
+    )
 
 
 def _moved(table: pa.Table, column: str, by: int) -> pa.Table:
@@ -199,67 +294,12 @@ def _moved(table: pa.Table, column: str, by: int) -> pa.Table:
     return table.set_column(at, column, pyarrow.compute.add(table.column(at), by))
 
 
-def _converted(ctx: RunContext, text: TextFile, engine: Engine, raw: BinaryIO) -> Iterator[Converted]:
-    """Blocks converted side by side, in the order of the file, a few at a time."""
-    model = engine.contract.model
-    waiting: deque[Future[Converted]] = deque()
-    moved = 0
-    with ThreadPoolExecutor(engine.threads, thread_name_prefix="validate") as pool:
-        try:
-            for block in blocks(text):
-                ctx.stop.check()
-                waiting.append(pool.submit(_convert_block, text, block, engine))
-                at = raw.tell()
-                ctx.progress.moved("validate", model, at - moved)
-                moved = at
-                if len(waiting) > engine.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-        ctx.progress.moved("validate", model, raw.tell() - moved)
-
-
-def _convert_block(text: TextFile, block: Block, engine: Engine) -> Converted:
-    table, kept, flaws = texts(text, block)
-    for column in engine.contract.columns:
-        if column.name not in text.names:
-            table = table.append_column(column.name, pa.nulls(table.num_rows, pa.string()))
-    typed, valid = engine.typed(table)
-    lines = int(block.records.spans[kept].sum())
-    good, rejects = kept, [_flawed(block, flaws)]
-    if valid is not None:
-        mask = valid.combine_chunks().to_numpy(zero_copy_only=False)
-        bad = kept[~mask]
-        good = kept[mask]
-        typed = typed.filter(valid)
-        lines -= int(block.records.spans[bad].sum())
-        rejects.append(_rejected(block, bad, engine.errors(table.filter(pyarrow.compute.invert(valid)))))
-    typed = typed.append_column(RECORD_NUMBER, pa.array(good))
-    together = pa.concat_tables(rejects)
-    return Converted(typed, together.sort_by("record") if flaws else together, len(block.records), lines)
-
-
-def _flawed(block: Block, flaws: list[Flaw]) -> pa.Table:
-    errors = [[{"column": "*", "code": flaw.code, "message": flaw.message, "value": None}] for flaw in flaws]
-    return _rejected(block, np.array([flaw.index for flaw in flaws], np.int64), pa.array(errors, ERRORS))
-
-
-def _rejected(block: Block, indexes: Positions, errors: pa.Array | pa.ChunkedArray) -> pa.Table:
-    found = list(raw_records(block, indexes))
-    raw = [record for _, _, record in found]
-    return pa.table(
-        {
-            "record": pa.array(indexes, pa.int64()),
-            "line": pa.array([line for line, _, _ in found], pa.int64()),
-            "byte_start": pa.array([byte for _, byte, _ in found], pa.int64()),
-            "byte_length": pa.array([len(record) for record in raw], pa.int64()),
-            "raw": pa.array(raw, pa.binary()),
-            "errors": errors,
-        }
-    )
+def _lines_where_they_tell(table: pa.Table, before: int) -> pa.Table:
+    """The table with null for each line that follows from the record's number and the lines before the first record."""
+    lines = table.column(LINE)
+    follows = pyarrow.compute.equal(lines, pyarrow.compute.add(table.column(RECORD_NUMBER), before))
+    told = pyarrow.compute.if_else(follows, pa.scalar(None, pa.int64()), lines)
+    return table.set_column(table.schema.get_field_index(LINE), LINE, told)
 
 
 def _placed(rejects: pa.Table, before: int, file: FileVersion) -> pa.Table:

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
 from ingestkit.contract import ERRORS, RECORD_NUMBER, literal, quoted
-from ingestkit.csvfile import blocks, open_text, unpacked
-from ingestkit.csvrecords import Positions
 from ingestkit.lake import HashingWriter, made_name
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, sha256_of
 from ingestkit.pipeline import RunContext
-from ingestkit.stages.validate_engine import Engine
+from ingestkit.settings import LINE
+from ingestkit.stages.validate_engine import Engine, parquet
 from ingestkit.stages.validate_file import Facts, artifact_of, parquet_into
 
 COMPARED = b"ingestkit.compared"
@@ -54,7 +52,7 @@ def keys_artifact(
     name = made_name("rejects", place, ctx.batch, f"keys-{compared[:12]}.parquet")
 
     def fill(into: HashingWriter) -> None:
-        found = _losers(ctx, engine, groups, candidates)
+        found = _losers(engine, groups, candidates)
         with parquet_into(into, LOSERS.with_metadata({COMPARED: compared.encode()})) as writer:
             writer.write_table(found)
 
@@ -76,7 +74,8 @@ def _repeated(engine: Engine, unique: tuple[str, ...], candidates: Sequence[Cand
     listed = ", ".join(names)
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
     union = " UNION ALL ".join(
-        f"SELECT {listed}, {RECORD_NUMBER}, {position} AS _position FROM {parquet(one.path)} WHERE {present}"
+        f"SELECT {listed}, {RECORD_NUMBER}, coalesce({LINE}, {RECORD_NUMBER} + {one.facts.lines_before}) AS {LINE}, "
+        f"{position} AS _position FROM {parquet(one.path)} WHERE {present}"
         for position, one in enumerate(candidates)
     )
     repeated = f"SELECT {listed} FROM ({union}) GROUP BY ALL HAVING count(*) > 1"
@@ -91,55 +90,26 @@ def _repeated(engine: Engine, unique: tuple[str, ...], candidates: Sequence[Cand
     )
     again = f"SELECT * FROM ({union}) SEMI JOIN ({repeated}) USING ({listed})"
     order = f"row_number() OVER (PARTITION BY {listed} ORDER BY _position, {RECORD_NUMBER})"
-    return f"SELECT _position, {RECORD_NUMBER}, {error} AS error FROM ({again}) QUALIFY {order} > 1"
+    return f"SELECT _position, {RECORD_NUMBER}, {LINE}, {error} AS error FROM ({again}) QUALIFY {order} > 1"
 
 
-def _losers(ctx: RunContext, engine: Engine, groups: Sequence[str], candidates: Sequence[Candidate]) -> pa.Table:
+def _losers(engine: Engine, groups: Sequence[str], candidates: Sequence[Candidate]) -> pa.Table:
     statement = (
-        f"SELECT _position, {RECORD_NUMBER} AS record_no, list(error ORDER BY error.code, error.column) AS errors "
+        f"SELECT _position, {RECORD_NUMBER} AS record_no, {LINE} AS line, "
+        f"list(error ORDER BY error.code, error.column) AS errors "
         f"FROM ({' UNION ALL '.join(groups)}) GROUP BY ALL ORDER BY ALL"
     )
     with engine.connection() as db:
         found = db.sql(statement).to_arrow_table()
-    positions = found.column("_position").to_numpy()
-    numbers = found.column("record_no").to_numpy()
-    lines = np.zeros(len(numbers), np.int64)
-    for position in np.unique(positions):
-        chosen = positions == position
-        lines[chosen] = lines_of(ctx, candidates[int(position)], numbers[chosen])
     files = [one.file for one in candidates]
-    taken = pa.array(positions)
+    taken = found.column("_position")
     return pa.table(
         {
             "file_id": pa.array([file.id for file in files], pa.string()).take(taken),
             "path": pa.array([file.path for file in files], pa.string()).take(taken),
             "record_no": found.column("record_no").cast(pa.int64()),
-            "line": pa.array(lines),
+            "line": found.column("line").cast(pa.int64()),
             "errors": found.column("errors").cast(ERRORS),
         },
         schema=LOSERS,
     )
-
-
-def lines_of(ctx: RunContext, candidate: Candidate, numbers: Positions) -> Positions:
-    """The first lines of some records; a file with records of several lines or blank ones is split once more."""
-    facts, file = candidate.facts, candidate.file
-    if facts.lines == facts.header + facts.records or file.raw is None:
-        return numbers + facts.header
-    lines = np.zeros(len(numbers), np.int64)
-    before = 0
-    settings = ctx.pipeline.model(candidate.valid.model)
-    limit = ctx.pipeline.settings.validation.max_record_lines
-    with ctx.lake.open(file.raw) as raw, unpacked(file.path, raw) as stream:
-        for block in blocks(open_text(file.path, stream, settings.csv, max_record_lines=limit)):
-            ctx.stop.check()
-            here = (numbers > before) & (numbers <= before + len(block.records))
-            lines[here] = block.line + block.records.lines[numbers[here] - before - 1]
-            before += len(block.records)
-    return lines
-
-
-def parquet(path: Path) -> str:
-    """SQL that reads one Parquet file, whatever its folders are called."""
-    exact = "".join(f"[{char}]" if char in "*?[" else char for char in str(path))
-    return f"read_parquet({literal(exact)}, hive_partitioning=false)"

@@ -1,0 +1,179 @@
+"""A text file read for validate: its records typed block by block, and those that break the contract set apart."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from ingestkit.contract import ERRORS, RECORD_NUMBER, compare_header
+from ingestkit.csvfile import Block, TextFile, blocks, open_text, reopened, unpacked
+from ingestkit.csvframe import broken
+from ingestkit.csvrecords import Positions
+from ingestkit.csvvalues import Flaw, raw_records, texts
+from ingestkit.model import Drift, FileVersion
+from ingestkit.pipeline import RunContext
+from ingestkit.settings import LINE
+from ingestkit.stages.validate_engine import Engine
+from ingestkit.stages.validate_file import Converted, Facts, Reading
+
+
+@contextmanager
+def read_text(ctx: RunContext, file: FileVersion, engine: Engine) -> Iterator[Reading]:
+    """Open a raw text file under its model's contract; what its header lacks is known before a record is read."""
+    if file.raw is None:
+        raise broken(file.path, "is not in the lake")
+    settings = ctx.pipeline.model(engine.contract.model)
+    limit = ctx.pipeline.settings.validation.max_record_lines
+    columns = [column.name for column in engine.contract.columns]
+    with ctx.lake.open(file.raw) as raw, unpacked(file.path, raw) as stream:
+        text = open_text(file.path, stream, settings.csv, columns, max_record_lines=limit)
+        if not text.names and not settings.allow_empty:
+            raise broken(file.path, "is empty: it has not even a header")
+        drift = compare_header(engine.contract, file.path, file.id, text.names) if text.names else ()
+        yield Reading(
+            blocks=_converted(ctx, text, engine, raw),
+            facts=lambda records: _facts(text, records, drift),
+            first_line=text.preamble_lines + text.header_lines + 1,
+        )
+
+
+def _facts(text: TextFile, records: int, drift: tuple[Drift, ...]) -> Facts:
+    """What is known of the file when its last block has been read, `records` of them in all."""
+    census = text.census
+    said = census.trailer.count
+    # What was opened again may have been one record to whoever counted, or as many as lines.
+    if said is not None and said not in (census.records, records):
+        raise broken(
+            text.path, f"says in its trailer that it has {said:,} records, where {census.records:,} were found"
+        )
+    return Facts(
+        lines=census.lines(text.newline),
+        preamble=text.preamble_lines,
+        header=text.header_lines,
+        blank=census.blank + census.trailer.blank,
+        trailer=census.trailer.lines,
+        records=records,
+        newline=text.newline,
+        encoding=text.encoding,
+        newlines=census.newlines(),
+        drift=drift,
+    )
+
+
+def _converted(ctx: RunContext, text: TextFile, engine: Engine, raw: BinaryIO) -> Iterator[Converted]:
+    """Blocks converted side by side, in the order of the file, a few at a time."""
+    model = engine.contract.model
+    waiting: deque[Future[Converted]] = deque()
+    moved = 0
+    with ThreadPoolExecutor(engine.threads, thread_name_prefix="validate") as pool:
+        try:
+            for block in blocks(text):
+                ctx.stop.check()
+                waiting.append(pool.submit(_convert, text, block, engine))
+                at = raw.tell()
+                ctx.progress.moved("validate", model, at - moved)
+                moved = at
+                if len(waiting) > engine.threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+        ctx.progress.moved("validate", model, raw.tell() - moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """The records of a block told apart: typed rows and rejects, numbered within the block."""
+
+    block: Block
+    typed: pa.Table
+    rejects: pa.Table
+    valid_lines: int
+    several: Positions
+    """Which of the rejected records have more lines than one."""
+
+
+def _convert(text: TextFile, block: Block, engine: Engine) -> Converted:
+    """Type a block. A rejected record of several lines is its first; the others are split and typed by themselves."""
+    found = [_sorted(text, block, engine)]
+    blank = 0
+    while len(found[-1].several):
+        block = reopened(text, found[-1].block, found[-1].several)
+        blank += block.records.blank
+        found.append(_sorted(text, block, engine))
+    lines = sum(one.valid_lines for one in found)
+    records = sum(len(one.block.records) for one in found)
+    if len(found) == 1:
+        return Converted(found[0].typed, found[0].rejects, records, lines)
+    numbers = _numbers(found)
+    typed = pa.concat_tables(_renumbered(one.typed, RECORD_NUMBER, at) for one, at in zip(found, numbers, strict=True))
+    rejects = pa.concat_tables(_renumbered(one.rejects, "record", at) for one, at in zip(found, numbers, strict=True))
+    return Converted(typed.sort_by(RECORD_NUMBER), rejects.sort_by("record"), records, lines, blank)
+
+
+def _numbers(found: list[Sorted]) -> list[Positions]:
+    """For each split of a block, the place of its records among those of all."""
+    starts = np.concatenate([one.block.records.starts for one in found])
+    places = np.empty(len(starts), np.int64)
+    places[np.argsort(starts)] = np.arange(len(starts))
+    return np.split(places, np.cumsum([len(one.block.records) for one in found])[:-1])
+
+
+def _renumbered(table: pa.Table, column: str, numbers: Positions) -> pa.Table:
+    at = table.schema.get_field_index(column)
+    return table.set_column(at, column, pa.array(numbers[table.column(at).to_numpy()]))
+
+
+def _sorted(text: TextFile, block: Block, engine: Engine) -> Sorted:
+    table, kept, flaws = texts(text, block)
+    for column in engine.contract.columns:
+        if column.name not in text.names:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, pa.string()))
+    typed, valid = engine.typed(table)
+    flawed = np.array([flaw.index for flaw in flaws], np.int64)
+    good, bad, rejects = kept, flawed, [_flawed(text, block, flawed, flaws)]
+    if valid is not None:
+        mask = valid.combine_chunks().to_numpy(zero_copy_only=False)
+        good, typed = kept[mask], typed.filter(valid)
+        broke = kept[~mask]
+        rejects.append(_rejected(text, block, broke, engine.errors(table.filter(pyarrow.compute.invert(valid)))))
+        bad = np.sort(np.concatenate((flawed, broke)))
+    records = block.records
+    typed = typed.append_column(RECORD_NUMBER, pa.array(good))
+    typed = typed.append_column(LINE, pa.array(block.line + records.lines[good]))
+    together = pa.concat_tables(rejects)
+    return Sorted(
+        block,
+        typed,
+        together.sort_by("record") if flaws else together,
+        int(records.spans[good].sum()),
+        bad[records.spans[bad] > 1],
+    )
+
+
+def _flawed(text: TextFile, block: Block, indexes: Positions, flaws: list[Flaw]) -> pa.Table:
+    errors = [[{"column": "*", "code": flaw.code, "message": flaw.message, "value": None}] for flaw in flaws]
+    return _rejected(text, block, indexes, pa.array(errors, ERRORS))
+
+
+def _rejected(text: TextFile, block: Block, indexes: Positions, errors: pa.Array | pa.ChunkedArray) -> pa.Table:
+    found = list(raw_records(text, block, indexes))
+    raw = [record for _, _, record in found]
+    return pa.table(
+        {
+            "record": pa.array(indexes, pa.int64()),
+            "line": pa.array([line for line, _, _ in found], pa.int64()),
+            "byte_start": pa.array([byte for _, byte, _ in found], pa.int64()),
+            "byte_length": pa.array([len(record) for record in raw], pa.int64()),
+            "raw": pa.array(raw, pa.binary()),
+            "errors": errors,
+        }
+    )
