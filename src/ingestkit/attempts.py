@@ -54,7 +54,7 @@ def open_new(
                 meant += [one for name, (one, _) in runs.intents(conn, other.run_id).items() if one and name in taken]
                 runs.take_models(conn, other, taken, run_id, now)
         runs.insert_run(conn, new, now, lease.owner.shown())
-        runs.open_models(conn, new, models, lease.token, redo=kind in ("backfill", "restore", "from_lake"))
+        runs.open_models(conn, new, models, lease.token, redo=kind in ("backfill", "restore", "from_lake", "replay"))
         for intent in meant:
             # What the other attempt meant may be published already: the same content keeps its generation.
             runs.write_intent(conn, run_id, intent, lease.token)

@@ -38,17 +38,17 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
             return outcome_of(session, "backfill", Found(), results)
         results = finish_open(session, lease, options)
         check(session, lease, from_lake=options.from_lake)
-        batch = options.batch or _batch_of(session, options.run_id)
+        batch = options.batch or batch_of(session, options.run_id)
         models = _done_models(session, lease, batch, options)
         kind = "from_lake" if options.from_lake else "backfill"
-        _refuse_superseded(session, batch, models)
+        refuse_superseded(session, batch, models)
         unit = _redo_unit(session, lease, batch, models, kind)
         fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
         results.extend(work(active_run(session, lease, fresh, unit), ALL_STAGES))
         return outcome_of(session, "backfill", Found(), results)
 
 
-def _batch_of(session: Session, run_id: str | None) -> str:
+def batch_of(session: Session, run_id: str | None) -> str:
     if run_id is None:
         raise UsageError("which batch?", hint="--run-id R, --batch K, or --from-lake for all that the target needs")
     batch = attempts.find(session, run_id).batch
@@ -73,7 +73,7 @@ def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions
     return tuple(wanted)
 
 
-def _refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
+def refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
     """A person who asks for old content is told that newer content stands; `run` only notes it."""
     receipts = session.warehouse.receipts(session.pipeline.name)
     stands = {

@@ -29,7 +29,7 @@ from ingestkit.runner import holding
 from ingestkit.session import Session
 from ingestkit.sighting import is_unpublished
 from ingestkit.stages import gate
-from ingestkit.states import completions, decisions, ledger, rows, runs, stage_rows
+from ingestkit.states import completions, decisions, ledger, quarantine, rows, runs, stage_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
@@ -161,29 +161,32 @@ def forget(session: Session, path: str, reason: str, by: str) -> Outcome:
     return Outcome("manifest forget", session.pipeline.name, "done", told)
 
 
+def discarded(session: Session, lease: Lease, subject: Mapping[str, Any], reason: str, by: str) -> Decision:
+    """Record that rejects are given up, under a lease the caller holds."""
+    with lease.transaction() as conn:
+        made = _decide(conn, session, "discard", subject, reason, by)
+        apply(conn, session.pipeline.name, made, lease.token)
+    _after(session, lease)
+    return made
+
+
 def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
     """Make the state say what was decided; also how decisions read back from the lake take effect again."""
-    subject: Mapping[str, Any] = made.subject
     match made.kind:
         case "skip":
             _skip(conn, pipeline, made, token)
-        case "pause":
-            runs.update_pipeline(conn, pipeline, paused_at=made.at, paused_by=made.by, paused_reason=made.reason)
-        case "resume":
-            runs.update_pipeline(
-                conn, pipeline, paused_at=None, paused_by=None, paused_reason=None, held_at=None, held_reason=None
-            )
+        case "pause" | "resume":
+            _pause(conn, pipeline, made)
         case "set":
-            row = runs.pipeline_row(conn, pipeline)
-            floors = dict(row["floors"]) if row else {}
-            runs.update_pipeline(conn, pipeline, floors=floors | dict.fromkeys(subject["models"], subject["batch"]))
+            _set(conn, pipeline, made)
         case "forget":
-            for file in ledger.of_path(conn, pipeline, subject["path"]):
-                if file.version == subject["version"]:
-                    _mark(conn, file, FileStatus.FORGOTTEN, made, token)
+            _forget(conn, pipeline, made, token)
+        case "discard":
+            _discard(conn, pipeline, made, token)
         case "reset":
             _reset(conn, pipeline, made, token)
         case _:
+            # An approval is looked up when a rule is judged.
             pass
 
 
@@ -205,6 +208,36 @@ def _decide(
 def _after(session: Session, lease: Lease) -> None:
     copy_decisions(session, lease)
     show(session)
+
+
+def _pause(conn: sql.Connection, pipeline: str, made: Decision) -> None:
+    if made.kind == "pause":
+        runs.update_pipeline(conn, pipeline, paused_at=made.at, paused_by=made.by, paused_reason=made.reason)
+        return
+    runs.update_pipeline(
+        conn, pipeline, paused_at=None, paused_by=None, paused_reason=None, held_at=None, held_reason=None
+    )
+
+
+def _set(conn: sql.Connection, pipeline: str, made: Decision) -> None:
+    row = runs.pipeline_row(conn, pipeline)
+    floors = dict(row["floors"]) if row else {}
+    changed = dict.fromkeys(made.subject["models"], made.subject["batch"])
+    runs.update_pipeline(conn, pipeline, floors=floors | changed)
+
+
+def _forget(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
+    for file in ledger.of_path(conn, pipeline, made.subject["path"]):
+        if file.version == made.subject["version"]:
+            _mark(conn, file, FileStatus.FORGOTTEN, made, token)
+
+
+def _discard(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
+    quarantine.discard(conn, pipeline, made.subject["wanted"], made.at)
+    for path in made.subject["files"]:
+        for file in ledger.of_path(conn, pipeline, path)[-1:]:
+            if file.status is FileStatus.QUARANTINED:
+                _mark(conn, file, FileStatus.SKIPPED, made, token)
 
 
 def _skip(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:

@@ -68,13 +68,17 @@ class Pipeline:
 
     def validate_settings(self, model: str) -> str:
         """The hash of what a valid artifact depends on."""
-        shown = self.model(model).model_dump(mode="json", include={"key", "csv", "columns"})
+        shown = self._shown(model, {"key", "csv", "columns"})
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, model, shown, validation])
 
+    def _shown(self, model: str, names: set[str]) -> dict[str, Any]:
+        """What a model says that its rows depend on; who may see a value is nothing of it."""
+        return self.model(model).model_dump(mode="json", include=names, exclude={"columns": {"__all__": {"pii"}}})
+
     def load_settings(self, model: str) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
-        shown = self.model(model).model_dump(mode="json", include={"key", "csv", "columns", "load", "table"})
+        shown = self._shown(model, {"key", "csv", "columns", "load", "table"})
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, LOAD_VERSION, model, shown, validation, self.lineage()])
 

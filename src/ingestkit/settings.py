@@ -90,6 +90,8 @@ class Column(Section):
     min_length: Annotated[Whole, Field(ge=0)] | None = None
     max_length: Annotated[Whole, Field(ge=1)] | None = None
     timezone: str | None = None
+    pii: bool = False
+    """Whether values tell of a person: commands then show them only when they are asked to reveal them."""
 
     @field_validator("type")
     @classmethod

@@ -71,8 +71,8 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     return results_of(active.session, active.run, active.models, stages[-1])
 
 
-FROM_LAKE = ("restore", "from_lake")
-"""Kinds of runs that ask no source: of a target that is built again, and of one batch."""
+FROM_LAKE = ("restore", "from_lake", "replay")
+"""Kinds of runs that ask no source: of a target that is built again, of one batch, of what was rejected of it."""
 
 
 def finish_open(

@@ -40,6 +40,24 @@ def of_path(conn: sql.Connection, pipeline: str, path: str) -> list[FileVersion]
     return _files(conn, query)
 
 
+def quarantined(conn: sql.Connection, pipeline: str) -> list[FileVersion]:
+    """The newest versions of files that are kept whole in quarantine, those of no model among them."""
+    columns = file_manifest.c
+    newest = (
+        sql.select(columns.path, sql.func.max(columns.version).label("version"))
+        .where(columns.pipeline == pipeline)
+        .group_by(columns.path)
+        .subquery()
+    )
+    query = (
+        sql.select(file_manifest)
+        .join(newest, sql.and_(columns.path == newest.c.path, columns.version == newest.c.version))
+        .where(columns.pipeline == pipeline, columns.status == FileStatus.QUARANTINED.value)
+        .order_by(columns.path)
+    )
+    return _files(conn, query)
+
+
 def latest(files: Iterable[FileVersion]) -> dict[str, FileVersion]:
     """The newest version of each path."""
     newest: dict[str, FileVersion] = {}

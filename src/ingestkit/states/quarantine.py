@@ -1,11 +1,18 @@
 """Rejects in the state: held until their run's publish, then open for a person, or superseded by another attempt's."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any, TypeAlias
 
 import sqlalchemy as sql
 
 from ingestkit.model import Sidecar
 from ingestkit.states.tables import quarantine
+
+Row: TypeAlias = dict[str, Any]
+
+WAITING = ("held", "open")
+"""Held until their run's publish; open for a person from then on."""
 
 
 def forget(conn: sql.Connection, sidecar: Sidecar) -> None:
@@ -30,10 +37,10 @@ def release(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     conn.execute(
         sql.update(quarantine).where(*where, mine, quarantine.c.status == "held").values(status="open", at=now)
     )
+    # What a replay took in again, it took in; any other attempt only says it anew.
+    gone = "replayed" if sidecar.run.get("kind") == "replay" else "superseded"
     conn.execute(
-        sql.update(quarantine)
-        .where(*where, ~mine, quarantine.c.status.in_(["held", "open"]))
-        .values(status="superseded", at=now)
+        sql.update(quarantine).where(*where, ~mine, quarantine.c.status.in_(WAITING)).values(status=gone, at=now)
     )
 
 
@@ -44,3 +51,30 @@ def batches_waiting(conn: sql.Connection, pipeline: str, model: str) -> set[str]
         .where(quarantine.c.pipeline == pipeline, quarantine.c.model == model, quarantine.c.status == "open")
     )
     return {batch for (batch,) in conn.execute(query)}
+
+
+def open_models(conn: sql.Connection, pipeline: str, batch: str) -> set[str]:
+    """The models of a batch with rejects that wait for a person."""
+    query = (
+        sql.select(quarantine.c.model)
+        .distinct()
+        .where(quarantine.c.pipeline == pipeline, quarantine.c.batch == batch, quarantine.c.status == "open")
+    )
+    return {model for (model,) in conn.execute(query)}
+
+
+def chosen(conn: sql.Connection, pipeline: str, wanted: Mapping[str, str | None], statuses: Sequence[str]) -> list[Row]:
+    """The rows of these statuses where each named column has its value; those without a value are not asked about."""
+    return [
+        dict(row) for row in conn.execute(sql.select(quarantine).where(*_are(pipeline, wanted, statuses))).mappings()
+    ]
+
+
+def discard(conn: sql.Connection, pipeline: str, wanted: Mapping[str, str | None], at: datetime) -> None:
+    """Open rejects are of no more interest to anybody."""
+    conn.execute(sql.update(quarantine).where(*_are(pipeline, wanted, ("open",))).values(status="discarded", at=at))
+
+
+def _are(pipeline: str, wanted: Mapping[str, str | None], statuses: Sequence[str]) -> list[sql.ColumnElement[bool]]:
+    named = [quarantine.c[name] == value for name, value in wanted.items() if value is not None]
+    return [quarantine.c.pipeline == pipeline, quarantine.c.status.in_(statuses), *named]

@@ -1,6 +1,6 @@
 """What people ask of the state: rows as plain mappings, newest first, for commands to render."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sql
@@ -85,6 +85,60 @@ def run_details(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
         "drift": _of_run(conn, schema_drift, run_id, ["model", "column"]),
         "rules": rules,
     }
+
+
+def rejects(
+    conn: sql.Connection,
+    wanted: Mapping[str, str | None],
+    statuses: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Rejected records by reason, most first, and files kept whole; `wanted` are columns that must have a value."""
+    columns = quarantine.c
+    by = (columns.pipeline, columns.model, columns.column, columns.code, columns.status)
+    query = (
+        sql.select(
+            *by,
+            sql.func.sum(columns.count).label("records"),
+            sql.func.count(columns.path.distinct()).label("files"),
+            sql.func.count(columns.batch.distinct()).label("batches"),
+            sql.func.max(columns.batch).label("newest"),
+        )
+        .where(columns.status.in_(statuses), *(columns[name] == value for name, value in wanted.items() if value))
+        .group_by(*by)
+        .order_by(columns.pipeline, columns.model, sql.desc("records"), columns.column, columns.code)
+    )
+    found = [{**row, "records": int(row["records"])} for row in _mappings(conn, query)]
+    return found + (_whole_files(conn, wanted) if "open" in statuses and not wanted.get("run_id") else [])
+
+
+def _whole_files(conn: sql.Connection, wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """Files that are kept in quarantine whole, those of no model among them, in the shape of rejects."""
+    if wanted.get("column") or wanted.get("code"):
+        return []
+    ledgered = file_manifest.c
+    later = file_manifest.alias("later")
+    newer = sql.exists().where(
+        later.c.pipeline == ledgered.pipeline, later.c.path == ledgered.path, later.c.version > ledgered.version
+    )
+    by = (ledgered.pipeline, ledgered.model, ledgered.reason)
+    asked = {name: value for name, value in wanted.items() if value and name in ("pipeline", "model", "batch", "path")}
+    query = (
+        sql.select(
+            *by,
+            sql.func.sum(ledgered.read).label("records"),
+            sql.func.count().label("files"),
+            sql.func.count(ledgered.batch.distinct()).label("batches"),
+            sql.func.max(ledgered.batch).label("newest"),
+        )
+        .where(ledgered.status == "quarantined", ~newer, *(ledgered[name] == value for name, value in asked.items()))
+        .group_by(*by)
+        .order_by(*by)
+    )
+    found = []
+    for row in _mappings(conn, query):
+        code = "file" if row["model"] else "unmapped"
+        found.append({**row, "column": "*", "code": code, "status": "open"})
+    return found
 
 
 def state(conn: sql.Connection, name: str) -> dict[str, Any]:

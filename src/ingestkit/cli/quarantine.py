@@ -1,0 +1,155 @@
+"""`quarantine`: what was rejected, record by record and file by file, and what becomes of it."""
+
+from typing import Annotated
+
+import typer
+
+from ingestkit.cli import opening, options, render
+from ingestkit.cli.options import Output
+from ingestkit.errors import UsageError
+
+COLUMNS = ("pipeline", "model", "column", "code", "records", "files", "batches", "newest", "status", "reason")
+SHOWN = ("path", "record", "line", "column", "code", "message", "value")
+KNOWN = ("held", "open", "discarded", "replayed", "superseded")
+
+Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only this model.", show_envvar=False)]
+Column = Annotated[str | None, typer.Option("--column", metavar="COLUMN", help="Only this column.", show_envvar=False)]
+Code = Annotated[str | None, typer.Option("--code", metavar="CODE", help="Only this reason.", show_envvar=False)]
+OfPath = Annotated[str | None, typer.Option("--path", metavar="PATH", help="Only this file.", show_envvar=False)]
+OfRun = Annotated[
+    str | None, typer.Option("--run-id", metavar="RUN", help="Only what this run rejected.", show_envvar=False)
+]
+Status = Annotated[
+    str | None,
+    typer.Option(
+        "--status", metavar="STATUS", help="held, open, discarded, replayed, superseded or all.", show_envvar=False
+    ),
+]
+
+
+def commands() -> typer.Typer:
+    app = typer.Typer(help="Show what was rejected, take it in again, or give it up.")
+    app.command("list")(list_reasons)
+    app.command("show")(show)
+    app.command("replay")(replay)
+    app.command("discard")(discard)
+    return app
+
+
+def list_reasons(
+    ctx: typer.Context,
+    *,
+    pipeline: options.PipelineName = None,
+    batch: options.Batch = None,
+    model: Model = None,
+    column: Column = None,
+    code: Code = None,
+    path: OfPath = None,
+    run_id: OfRun = None,
+    status: Status = None,
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """List what waits in quarantine by reason; without PIPELINE that of all pipelines."""
+    from ingestkit.states import views
+
+    wanted = {"pipeline": pipeline, "batch": batch, "model": model, "column": column, "code": code}
+    with opening.reading(opening.project_of(ctx)) as conn:
+        found = views.rejects(conn, wanted | {"path": path, "run_id": run_id}, _statuses(status))
+    render.emit(found, output, columns=COLUMNS, empty="nothing waits in quarantine")
+
+
+def show(
+    ctx: typer.Context,
+    *,
+    pipeline: options.PipelineName = None,
+    batch: options.Batch = None,
+    model: Model = None,
+    column: Column = None,
+    code: Code = None,
+    path: OfPath = None,
+    run_id: OfRun = None,
+    status: Status = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many records.", show_envvar=False)] = 20,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Show also what tells of a person.", show_envvar=False)
+    ] = False,
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """Show rejected records with their place and their reasons. Columns marked `pii` are masked unless --reveal."""
+    from ingestkit import rejected
+
+    wanted = rejected.Wanted(batch, model, column, code, path, run_id)
+    with opening.deciding(ctx, pipeline) as session:
+        found = rejected.records(session, wanted, _statuses(status), limit=limit, reveal=reveal)
+    if output is Output.TEXT:
+        each = [{**one, **error} for one in found for error in one["errors"]]
+        render.emit(each, output, columns=SHOWN, empty=f"no rejected record: {wanted.shown()}")
+    else:
+        render.emit(found, output)
+
+
+def replay(
+    ctx: typer.Context,
+    *,
+    pipeline: options.PipelineName = None,
+    run_id: options.RunId = None,
+    batch: options.Batch = None,
+    model: options.Models = None,
+    as_model: Annotated[
+        str | None, typer.Option("--as", metavar="MODEL", help="Of files no model claims.", show_envvar=False)
+    ] = None,
+    if_locked: options.IfLocked = "fail",
+    jobs: options.Jobs = None,
+    output: options.OutputFormat = Output.TEXT,
+) -> int:
+    """Validate what was rejected of a batch under today's contract, from the lake, and publish what is valid now."""
+    if as_model is not None:
+        raise UsageError(
+            "files of no model were not fetched, so they cannot be replayed",
+            hint=f"let the pattern `files` of model {as_model} match them; the next run takes them",
+        )
+    if (run_id is None) == (batch is None):
+        raise UsageError("a replay needs either --batch or --run-id", hint="ingestkit quarantine list")
+    from ingestkit import quarantining
+    from ingestkit.working import RunOptions
+
+    wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, if_locked=if_locked)
+    with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
+        outcome = quarantining.replay(session, wanted)
+    return opening.ended(ctx, outcome, output)
+
+
+def discard(
+    ctx: typer.Context,
+    *,
+    pipeline: options.NamedPipeline,
+    batch: options.Batch = None,
+    model: Model = None,
+    column: Column = None,
+    code: Code = None,
+    path: OfPath = None,
+    reason: options.Reason,
+    by: options.By = None,
+    yes: options.Yes = False,
+    output: options.OutputFormat = Output.TEXT,
+) -> int:
+    """Give rejects up: they are kept, and wait for nobody any more."""
+    from ingestkit import quarantining, rejected
+
+    wanted = rejected.Wanted(batch, model, column, code, path)
+    if not any(wanted.named().values()):
+        raise UsageError("which rejects?", hint="--batch, --model, --column, --code or --path")
+    opening.confirm_or_refuse(f"Give up what was rejected of {pipeline}: {wanted.shown()}?", yes=yes)
+    with opening.deciding(ctx, pipeline) as session:
+        outcome = quarantining.discard(session, wanted, reason, opening.who(by))
+    return opening.ended(ctx, outcome, output)
+
+
+def _statuses(said: str | None) -> tuple[str, ...]:
+    if said is None:
+        return KNOWN[:2]
+    if said == "all":
+        return KNOWN
+    if said not in KNOWN:
+        raise UsageError(f"--status {said!r} is unknown; known are {', '.join(KNOWN)}, all")
+    return (said,)

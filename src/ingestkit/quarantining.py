@@ -1,0 +1,113 @@
+"""What was rejected, taken in again under today's contract, or given up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ingestkit import attempts
+from ingestkit.backfilling import batch_of, refuse_superseded
+from ingestkit.check import check
+from ingestkit.decide import discarded
+from ingestkit.discover import Found
+from ingestkit.errors import UsageError
+from ingestkit.model import ArtifactKind, Completion, FileStatus, FileVersion
+from ingestkit.outcome import Outcome
+from ingestkit.recover import recover
+from ingestkit.rejected import Wanted
+from ingestkit.reporting import many, outcome_of
+from ingestkit.runner import holding, paused
+from ingestkit.session import Session
+from ingestkit.sighting import Unit
+from ingestkit.states import completions, ledger, quarantine
+from ingestkit.states.lease import Lease
+from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.working import RunOptions, active_run, finish_open, work
+
+
+def replay(session: Session, options: RunOptions) -> Outcome:
+    """Validate what was rejected of a batch once more, from the lake, and publish the batch's models again with it."""
+    with holding(
+        session, session.pipeline.check_models(options.models), "quarantine replay", options.if_locked
+    ) as lease:
+        stopped = paused(session, "quarantine replay")
+        if stopped is not None and stopped.status == "paused":
+            return stopped
+        recover(session, lease)
+        results = finish_open(session, lease, options)
+        batch = options.batch or batch_of(session, options.run_id)
+        before, waiting = _waiting(session, lease, batch)
+        changed = tuple(model for model in waiting if _is_judged_otherwise(session, batch, model))
+        if not changed:
+            told = f"nothing of batch {batch} waits in quarantine"
+            if waiting:
+                told = f"the contract of {', '.join(waiting)} has not changed since: what was rejected still would be"
+            return Outcome("quarantine replay", session.pipeline.name, "done", told, tuple(results))
+        check(session, lease, from_lake=True)
+        refuse_superseded(session, batch, changed)
+        fresh = attempts.open_new(session, lease, batch, changed, kind="replay", command="run")
+        results += work(active_run(session, lease, fresh, Unit(batch, changed, "replay")), ALL_STAGES)
+        outcome = outcome_of(session, "quarantine replay", Found(), results)
+        return replace(outcome, message=_compared(session, batch, changed, before))
+
+
+def _waiting(session: Session, lease: Lease, batch: str) -> tuple[Mapping[str, Completion], tuple[str, ...]]:
+    """The models at hand with rejects of the batch that wait, and what was said of them when they were done."""
+    with session.state.read() as conn:
+        done = completions.whole(conn, session.pipeline.name, batch)
+        known = ledger.versions(conn, session.pipeline.name, [batch])
+        waiting = quarantine.open_models(conn, session.pipeline.name, batch)
+    waiting |= {file.model for file in known if file.model and file.status is FileStatus.QUARANTINED and file.raw}
+    here = tuple(model for model in lease.models if model in waiting)
+    undone = [model for model in here if (batch, model) not in done]
+    if undone:
+        raise UsageError(
+            f"batch {batch} is not done for {', '.join(undone)}: its rejects are held until it is",
+            hint=f"ingestkit run {session.pipeline.name}",
+        )
+    return {model: done[batch, model][0] for model in here}, here
+
+
+def _is_judged_otherwise(session: Session, batch: str, model: str) -> bool:
+    """Whether today's contract is another than the one the batch's rejects were made under."""
+    today = session.pipeline.validate_settings(model)
+    with session.state.read() as conn:
+        made = ledger.artifacts(conn, session.pipeline.name, [batch], model, [ArtifactKind.REJECTS])
+        known = ledger.versions(conn, session.pipeline.name, [batch])
+    standing = {file.id for file in ledger.candidates(known, model)}
+    fresh = {one.file_id for one in made if one.settings == today and one.status != "superseded"}
+    return not standing <= fresh
+
+
+def _compared(session: Session, batch: str, models: Sequence[str], before: Mapping[str, Completion]) -> str:
+    with session.state.read() as conn:
+        after = completions.whole(conn, session.pipeline.name, batch)
+    was = sum(before[model].counts.rejected or 0 for model in models)
+    left = sum(after[batch, model][0].counts.rejected or 0 for model in models)
+    told = f"batch {batch} was replayed: {many(was - left, 'record that was', 'records that were')} rejected"
+    return f"{told} {'is' if was - left == 1 else 'are'} valid now, {left} still rejected"
+
+
+def discard(session: Session, wanted: Wanted, reason: str, by: str) -> Outcome:
+    """Give rejects up: they are kept, and wait for nobody any more."""
+    with holding(session, session.pipeline.models, "quarantine discard", "fail") as lease:
+        recover(session, lease)
+        with session.state.read() as conn:
+            rows = quarantine.chosen(conn, session.pipeline.name, wanted.named(), ("open",))
+            files = _whole_files(conn, session.pipeline.name, wanted)
+        if not rows and not files:
+            return Outcome(
+                "quarantine discard", session.pipeline.name, "done", f"nothing waits there: {wanted.shown()}"
+            )
+        subject = {"wanted": wanted.named(), "files": [file.path for file in files]}
+        made = discarded(session, lease, subject, reason, by)
+    told = f"{many(len(rows), 'reason', 'reasons')} for rejects and {many(len(files), 'file', 'files')} given up"
+    return Outcome("quarantine discard", session.pipeline.name, "done", f"{told} by decision {made.number}")
+
+
+def _whole_files(conn: Any, pipeline: str, wanted: Wanted) -> list[FileVersion]:
+    """Files kept in quarantine whole, and those no model claims; a column or code does not speak of them."""
+    if wanted.column is not None or wanted.code is not None or wanted.run_id is not None:
+        return []
+    files = ledger.quarantined(conn, pipeline)
+    asked = {"batch": wanted.batch, "model": wanted.model, "path": wanted.path}
+    return [file for file in files if all(value in (None, getattr(file, name)) for name, value in asked.items())]

@@ -1,0 +1,151 @@
+"""Rejected records as people look at them: read from the lake, with place, reasons and fields."""
+
+import csv
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute
+import pyarrow.parquet
+
+from ingestkit.csvfile import open_text, unpacked
+from ingestkit.errors import ContractError, LakeError
+from ingestkit.model import Artifact, ArtifactKind, FileVersion, Stage
+from ingestkit.session import Session
+from ingestkit.states import ledger, quarantine, stage_rows
+
+MASK = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rejects are meant; what is None is not asked about."""
+
+    batch: str | None = None
+    model: str | None = None
+    column: str | None = None
+    code: str | None = None
+    path: str | None = None
+    run_id: str | None = None
+
+    def named(self) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in ("batch", "model", "column", "code", "path", "run_id")}
+
+    def shown(self) -> str:
+        said = [f"{name} {value}" for name, value in self.named().items() if value is not None]
+        return ", ".join(said) or "any"
+
+
+def records(
+    session: Session, wanted: Wanted, statuses: Sequence[str], *, limit: int, reveal: bool
+) -> list[dict[str, Any]]:
+    """Rejected records with place, reasons and fields; what tells of a person is masked unless `reveal`."""
+    with session.state.read() as conn:
+        rows = quarantine.chosen(conn, session.pipeline.name, wanted.named(), statuses)
+        known = {
+            file.id: file
+            for file in ledger.versions(conn, session.pipeline.name, sorted({row["batch"] for row in rows}))
+        }
+        made = {
+            key: stage_rows.of_run(conn, key[0])[Stage.VALIDATE, key[1]].work()
+            for key in sorted({(row["run_id"], row["model"]) for row in rows})
+        }
+    found: list[dict[str, Any]] = []
+    for (run_id, model), sidecar in made.items():
+        reasons = {
+            (row["file_id"], row["column"], row["code"])
+            for row in rows
+            if (row["run_id"], row["model"]) == (run_id, model)
+        }
+        artifacts = sidecar.work.artifacts if sidecar is not None else ()
+        for artifact in artifacts:
+            if artifact.kind is ArtifactKind.REJECTS and len(found) < limit:
+                read = _read(session, artifact, reasons, limit - len(found))
+                found += [
+                    _shown(session, known[row["file_id"]], {**row, "run_id": run_id}, artifacts, reveal=reveal)
+                    for row in read
+                ]
+    return found
+
+
+def _read(
+    session: Session, artifact: Artifact, reasons: set[tuple[str, str, str]], most: int
+) -> Iterator[dict[str, Any]]:
+    """The first records of an artifact that were rejected for one of these reasons."""
+    if not session.lake.holds(artifact.path, artifact.bytes):
+        raise LakeError(
+            f"the lake no longer holds {artifact.path}, where the rejected records are",
+            hint=f"to make them again: ingestkit backfill {artifact.pipeline} --batch "
+            f"{shlex.quote(artifact.batch)} --from-lake",
+        )
+    with pyarrow.parquet.ParquetFile(session.lake.store.path(artifact.path)) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                if any((row["file_id"], one["column"], one["code"]) in reasons for one in row["errors"]):
+                    yield row
+                    most -= 1
+                if most <= 0:
+                    return
+
+
+def _shown(
+    session: Session, file: FileVersion, row: Mapping[str, Any], artifacts: Sequence[Artifact], *, reveal: bool
+) -> dict[str, Any]:
+    model = file.model or ""
+    columns = session.pipeline.model(model).columns
+    hidden = set() if reveal else {name for name, column in columns.items() if column.pii}
+    raw = row.get("raw")
+    number = row["record"] if "record" in row else row["record_no"]
+    fields = _fields_of(session, file, raw) if raw is not None else _valid_fields(session, file, artifacts, number)
+    errors = [
+        {**one, "value": MASK if set(one["column"].split(", ")) & hidden and one["value"] is not None else one["value"]}
+        for one in row["errors"]
+    ]
+    # A text that cannot be taken apart may hold anything.
+    text = None if raw is None else (MASK if hidden else raw.decode("utf-8", "backslashreplace"))
+    return {
+        "batch": file.batch,
+        "model": model,
+        "path": file.path,
+        "record": number,
+        "line": row["line"],
+        "byte_start": row.get("byte_start"),
+        "byte_length": row.get("byte_length"),
+        "run_id": row["run_id"],
+        "errors": errors,
+        "fields": None if fields is None else {k: MASK if k in hidden and v else v for k, v in fields.items()},
+        "raw": text,
+    }
+
+
+def _fields_of(session: Session, file: FileVersion, raw: bytes) -> dict[str, Any] | None:
+    """The record by its file's header, or None where it is no record of that width."""
+    settings = session.pipeline.model(file.model or "")
+    limit = session.pipeline.settings.validation.max_record_lines
+    if file.raw is None or session.lake.store.stat(file.raw) is None:
+        return None
+    try:
+        with session.lake.open(file.raw) as stream, unpacked(file.path, stream) as content:
+            names = open_text(file.path, content, settings.csv, max_record_lines=limit).names
+        text = raw.decode()
+        [values] = csv.reader([text], delimiter=settings.csv.delimiter, quotechar=settings.csv.quote, strict=True)
+    except (ContractError, UnicodeDecodeError, csv.Error, ValueError):
+        return None
+    return dict(zip(names, values, strict=True)) if len(values) == len(names) else None
+
+
+def _valid_fields(
+    session: Session, file: FileVersion, artifacts: Sequence[Artifact], number: int
+) -> dict[str, Any] | None:
+    """A record that lost for its key is among the valid ones, and left out by its number."""
+    for one in artifacts:
+        if one.kind is ArtifactKind.VALID and one.file_id == file.id and session.lake.holds(one.path, one.bytes):
+            path = session.lake.store.path(one.path)
+            table = pyarrow.parquet.read_table(path, filters=pyarrow.compute.field("_record_no") == number)
+            rows: list[dict[str, Any]] = table.to_pylist()
+            if not rows:
+                return None
+            named = ((name, value) for name, value in rows[0].items() if not name.startswith("_"))
+            return {name: None if value is None else str(value) for name, value in named}
+    return None

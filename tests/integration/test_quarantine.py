@@ -1,0 +1,200 @@
+"""What was rejected: looked at, taken in again under another contract, given up; for old batches by the redo rule."""
+
+import json
+from datetime import date
+
+import pytest
+
+from tests.integration.world import FIRST, SECOND, World
+
+MINE = ("--reason", "seen", "--by", "me")
+BAD = {
+    "20260101/a.csv": "id,n\n1,10\n2,77\n3,88\n",
+    "20260101/b.csv": "id,d\nx,2026-01-01\ny,2026-07-01\nx,2026-01-02\n",
+}
+STRICT = {
+    "gate.max_reject_pct": 100,
+    "validation.max_file_reject_pct": 100,
+    "models.a.columns.n.max": 50,
+    "models.b.columns.d.max": "2026-06-01",
+}
+
+
+@pytest.fixture
+def strict(world: World) -> World:
+    world.set_up(STRICT)
+    return world
+
+
+def reasons(world: World, *flags: str) -> dict[tuple[str | None, str, str], tuple[int, str]]:
+    rows = world.does("quarantine", "list", *flags)["rows"]
+    return {(row["model"], row["column"], row["code"]): (row["records"], row["status"]) for row in rows}
+
+
+def held(world: World, run_id: str) -> set[str]:
+    return {row["status"] for row in world.does("runs", "show", run_id)["quarantine"]}
+
+
+def test_rejects_are_listed_by_reason(strict: World) -> None:
+    world = strict
+    world.drop(BAD, {"20260101/readme.md": "not data"})
+    world.does("run")
+    assert reasons(world) == {
+        ("a", "n", "max"): (2, "open"),
+        ("b", "d", "max"): (1, "open"),
+        ("b", "id", "duplicate_key"): (1, "open"),
+        (None, "*", "unmapped"): (None, "open"),
+    }
+    assert set(reasons(world, "--model", "a")) == {("a", "n", "max")}
+    assert set(reasons(world, "--code", "duplicate_key")) == {("b", "id", "duplicate_key")}
+    assert reasons(world, "--batch", "20260108") == {}
+    assert "nothing waits in quarantine" in world.call("quarantine", "list", "--status", "held").out
+    assert "--status 'lost' is unknown" in world.refused(2, "quarantine", "list", "--status", "lost")
+
+
+def test_rejected_records_are_shown_with_place_reasons_and_fields(strict: World) -> None:
+    world = strict
+    world.drop(BAD)
+    world.does("run")
+    found = world.does("quarantine", "show", "--model", "a")["rows"]
+    assert [(one["path"], one["record"], one["line"], one["fields"]) for one in found] == [
+        ("20260101/a.csv", 2, 3, {"id": "2", "n": "77"}),
+        ("20260101/a.csv", 3, 4, {"id": "3", "n": "88"}),
+    ]
+    [error] = found[0]["errors"]
+    assert (error["column"], error["code"], error["value"]) == ("n", "max", "77")
+    assert (found[0]["raw"], found[0]["byte_start"], found[0]["byte_length"]) == ("2,77", 10, 4)
+    [twice] = world.does("quarantine", "show", "--code", "duplicate_key")["rows"]
+    assert (twice["record"], twice["line"], twice["fields"]) == (3, 4, {"id": "x", "d": "2026-01-02"})
+    assert len(world.does("quarantine", "show", "--limit", "1")["rows"]) == 1
+    assert "more than 50" in world.call("quarantine", "show", "--model", "a").out
+
+
+def test_what_tells_of_a_person_is_masked_until_it_is_asked_for(world: World) -> None:
+    world.set_up(STRICT | {"models.a.columns.n.pii": True, "models.b.columns.id.pii": True})
+    world.drop(BAD)
+    world.does("run")
+    said = world.call("quarantine", "show", "--output", "json").out
+    assert not any(f'"{secret}"' in said for secret in ("2,77", "77", "y"))
+    [first, *_] = world.does("quarantine", "show", "--model", "a")["rows"]
+    assert (first["fields"], first["raw"], first["errors"][0]["value"]) == ({"id": "2", "n": "***"}, "***", "***")
+    [first, *_] = world.does("quarantine", "show", "--model", "a", "--reveal")["rows"]
+    assert (first["fields"], first["raw"], first["errors"][0]["value"]) == ({"id": "2", "n": "77"}, "2,77", "77")
+
+
+def test_who_may_see_a_column_does_not_make_its_rows_anew(strict: World) -> None:
+    world = strict
+    world.drop(BAD)
+    world.does("run")
+    world.set_up(STRICT | {"models.a.columns.n.pii": True})
+    said = world.does("quarantine", "replay", "p", "--batch", "20260101", "--model", "a")
+    assert "has not changed since" in said["message"]
+
+
+def test_rejects_that_fit_todays_contract_are_taken_in_again(strict: World) -> None:
+    world = strict
+    world.drop(BAD)
+    world.does("run")
+    world.set_up(STRICT | {"models.b.columns.d.max": "2026-12-01"})
+    drop = world.root / "drops"
+    drop.rename(world.root / "gone")
+    said = world.does("quarantine", "replay", "p", "--batch", "20260101")
+    assert said["message"] == "batch 20260101 was replayed: 1 record that was rejected is valid now, 1 still rejected"
+    assert world.table("b", "id", "d") == [("x", date(2026, 1, 1)), ("y", date(2026, 7, 1))]
+    assert [one["model"] for one in said["results"]] == ["b"]
+    assert world.run_row("p.20260101.2")["kind"] == "replay"
+    assert reasons(world) == {("a", "n", "max"): (2, "open"), ("b", "id", "duplicate_key"): (1, "open")}
+    assert held(world, "p.20260101.1") == {"open", "replayed"}
+    (world.root / "gone").rename(drop)
+    assert world.does("run")["status"] == "nothing new"
+    again = world.does("quarantine", "replay", "p", "--run-id", "p.20260101.2")
+    assert "the contract of a, b has not changed since" in again["message"]
+
+
+def test_a_replay_needs_rejects_a_batch_and_its_end(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    assert (
+        "nothing of batch 20260101 waits" in world.does("quarantine", "replay", "p", "--batch", "20260101")["message"]
+    )
+    assert "needs either --batch or --run-id" in world.refused(2, "quarantine", "replay", "p")
+    assert "cannot be replayed" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    world.set_up(STRICT | {"gate.max_reject_pct": 1})
+    world.drop({"20260108/a.csv": BAD["20260101/a.csv"]})
+    world.refused(6, "run")
+    assert reasons(world) == {("a", "n", "max"): (2, "held")}
+    assert world.does("quarantine", "show")["rows"][0]["path"] == "20260108/a.csv"
+
+
+def test_a_snapshot_that_a_newer_one_replaced_is_not_replayed(strict: World) -> None:
+    world = strict
+    world.drop(BAD, SECOND)
+    world.does("run")
+    world.set_up(STRICT | {"models.a.columns.n.max": 99, "models.b.columns.d.max": "2026-12-01"})
+    said = world.refused(2, "quarantine", "replay", "p", "--batch", "20260101")
+    assert "batch 20260101 is superseded by 20260108 (a)" in said
+    assert "--model b" in said
+    world.does("quarantine", "replay", "p", "--batch", "20260101", "--model", "b")
+
+
+def test_an_append_gets_its_own_rows_again_and_a_merge_only_keys_nobody_newer_has(world: World) -> None:
+    columns = {"id": {"required": True}, "n": {"type": "integer", "max": 9}}
+    models = {
+        "models.c": {"load": "append", "columns": columns},
+        "models.m": {"load": "merge", "key": ["id"], "columns": columns},
+    }
+    world.set_up(STRICT | models)
+    world.drop({"20260101/c.csv": "id,n\n1,1\n2,12\n", "20260101/m.csv": "id,n\nk,11\nl,12\nm,3\n"})
+    world.drop({"20260108/c.csv": "id,n\n1,5\n", "20260108/m.csv": "id,n\nk,1\n"})
+    world.does("run")
+    world.set_up(STRICT | models | {"models.c.columns.n.max": 99, "models.m.columns.n.max": 99})
+    world.does("quarantine", "replay", "p", "--batch", "20260101")
+    assert world.table("c", "id", "n", '"_batch"') == [
+        ("1", 1, "20260101"),
+        ("1", 5, "20260108"),
+        ("2", 12, "20260101"),
+    ]
+    assert world.table("m", "id", "n", '"_batch"') == [
+        ("k", 1, "20260108"),
+        ("l", 12, "20260101"),
+        ("m", 3, "20260101"),
+    ]
+    [done] = [
+        one
+        for one in world.does("runs", "show", "p.20260101.2")["stages"]
+        if (one["stage"], one["model"]) == ("load", "m")
+    ]
+    assert done["counts"]["superseded"] == 1
+    assert world.checkpoint() == "20260108"
+
+
+def test_a_file_quarantined_whole_is_taken_in_when_it_fits(world: World) -> None:
+    whole = STRICT | {"validation.on_bad_file": "publish_rest", "validation.max_file_reject_pct": 50}
+    world.set_up(whole)
+    world.drop(FIRST, {"20260101/a_2.csv": "id,n\n7,70\n8,80\n9,9\n"})
+    world.does("run")
+    assert reasons(world)["a", "*", "file"] == (3, "open")
+    world.set_up(whole | {"validation.max_file_reject_pct": 100, "models.a.columns.n.max": None})
+    world.does("quarantine", "replay", "p", "--batch", "20260101")
+    assert world.statuses("--model", "a") == {"20260101/a.csv": "loaded", "20260101/a_2.csv": "loaded"}
+
+
+def test_rejects_are_given_up_by_a_decision(strict: World) -> None:
+    world = strict
+    world.drop(BAD, {"20260101/readme.md": "not data"})
+    world.does("run")
+    assert "which rejects?" in world.refused(2, "quarantine", "discard", "p", "--yes", *MINE)
+    said = world.does("quarantine", "discard", "p", "--model", "a", "--yes", *MINE)
+    assert said["message"] == "1 reason for rejects and 0 files given up by decision 1"
+    assert reasons(world, "--model", "a") == {}
+    assert reasons(world, "--status", "discarded") == {("a", "n", "max"): (2, "discarded")}
+    world.does("quarantine", "discard", "p", "--path", "20260101/readme.md", "--yes", *MINE)
+    assert (None, "*", "unmapped") not in reasons(world)
+    assert world.does("run")["status"] == "nothing new"
+    assert "nothing waits there" in world.does("quarantine", "discard", "p", "--model", "a", "--yes", *MINE)["message"]
+    copies = sorted((world.root / "lake/_decisions/p").iterdir())
+    assert [json.loads(copy.read_text())["kind"] for copy in copies] == ["discard", "discard"]
+    world.database.unlink()
+    world.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert ("a", "n", "type") not in reasons(world)
+    assert ("b", "d", "max") in reasons(world)
