@@ -13,6 +13,7 @@ from ingestkit.csvfile import open_text, unpacked
 from ingestkit.errors import ContractError, LakeError
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, Stage
 from ingestkit.session import Session
+from ingestkit.settings import Dialect
 from ingestkit.states import ledger, quarantine, stage_rows
 
 MASK = "***"
@@ -127,12 +128,18 @@ def _fields_of(session: Session, file: FileVersion, raw: bytes) -> dict[str, Any
         return None
     try:
         with session.lake.open(file.raw) as stream, unpacked(file.path, stream) as content:
-            names = open_text(file.path, content, settings.csv, max_record_lines=limit).names
-        text = raw.decode()
-        [values] = csv.reader([text], delimiter=settings.csv.delimiter, quotechar=settings.csv.quote, strict=True)
+            opened = open_text(file.path, content, settings.csv, tuple(settings.columns), max_record_lines=limit)
+        [values] = csv.reader([raw.decode(opened.encoding)], strict=True, **_spoken(settings.csv))
     except (ContractError, UnicodeDecodeError, csv.Error, ValueError):
         return None
-    return dict(zip(names, values, strict=True)) if len(values) == len(names) else None
+    return dict(zip(opened.names, values, strict=True)) if len(values) == len(opened.names) else None
+
+
+def _spoken(dialect: Dialect) -> dict[str, Any]:
+    """The dialect as Python's reader is told of it."""
+    quoted = {"quoting": csv.QUOTE_NONE} if dialect.quote == "none" else {"quotechar": dialect.quote}
+    escaped = {"doublequote": False, "escapechar": "\\"} if dialect.escape == "backslash" else {}
+    return {"delimiter": dialect.delimiter, **quoted, **escaped}
 
 
 def _valid_fields(
