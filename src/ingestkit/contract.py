@@ -5,15 +5,12 @@ Nothing is rounded, cut, shifted or guessed: `try_cast` alone would take ` 5`, `
 
 import math
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ingestkit.errors import ConfigError, ContractError
-from ingestkit.files import shown
-from ingestkit.model import Drift
+from ingestkit.errors import ConfigError
 from ingestkit.settings import LINE, Column, Model
 from ingestkit.textshape import Numbers, Ranges, Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
 
@@ -156,11 +153,12 @@ class Contract:
     unique: tuple[tuple[str, ...], ...]
     """Sets of columns whose values may occur once: the key first, then each column said to be unique."""
 
-    @property
-    def schema(self) -> pa.Schema:
+    def schema_with(self, extra: Sequence[str]) -> pa.Schema:
+        """What valid rows are written as; `extra` are further columns, as texts."""
         return pa.schema(
             [
                 *((column.name, arrow_type(column.type)) for column in self.columns),
+                *((name, pa.string()) for name in extra),
                 (RECORD_NUMBER, pa.int64()),
                 (LINE, pa.int64()),
             ]
@@ -299,48 +297,6 @@ def _bound(model: str, name: str, column: Column, code: str, limit: float | str)
     if column.type == "boolean" or (column.type != "string" and re.fullmatch(guard(column.type), text) is None):
         raise ConfigError(f"model {model}: column {name}: {code} {limit!r} is no {column.type}")
     return f"CAST({literal(text)} AS {sql_type(column.type)})"
-
-
-def compare_header(contract: Contract, path: str, file_id: str, names: Sequence[str]) -> tuple[Drift, ...]:
-    """Compare a header with the contract, by name. Drift that cannot be read through is a HeaderBroken."""
-    expected = [column.name for column in contract.columns]
-    drift: list[Drift] = []
-    fatal: list[str] = []
-
-    def drifted(kind: str, column: str, wanted: str | None, found: str | None, action: str) -> None:
-        drift.append(Drift(contract.model, file_id, kind, column, wanted, found, action))
-
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        drifted("duplicate", name, "once", f"{names.count(name)} times", "fail")
-        fatal.append(f"{name!r} stands {names.count(name)} times")
-    for column in contract.columns:
-        if column.name not in names:
-            action = "fail" if column.required else "null"
-            drifted("missing", column.name, column.type, None, action)
-            if column.required:
-                fatal.append(f"{column.name!r} is missing")
-    for name in dict.fromkeys(names):
-        if name not in expected:
-            drifted("extra", name, None, name, "fail")
-            fatal.append(f"{name!r} is in no contract")
-    if not drift and list(names) != expected:
-        drifted("reordered", "*", ", ".join(expected), ", ".join(names), "by name")
-    if fatal:
-        raise HeaderBroken(
-            f"{shown(path)} has another header than model {contract.model}: {'; '.join(fatal)} "
-            f"(expected {', '.join(expected)}; found {', '.join(names)})",
-            hint=f"ingestkit manifest show --path {shlex.quote(shown(path))}",
-            drift=tuple(drift),
-        )
-    return tuple(drift)
-
-
-class HeaderBroken(ContractError):
-    """A header that its contract does not cover; its drift is recorded although nothing of the file is read."""
-
-    def __init__(self, message: str, *, hint: str, drift: tuple[Drift, ...]) -> None:
-        super().__init__(message, hint=hint)
-        self.drift = drift
 
 
 def guard(kind: str) -> str:

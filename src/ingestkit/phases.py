@@ -39,7 +39,7 @@ from ingestkit.observe import logging
 from ingestkit.recording import attempt, perform, record
 from ingestkit.sighting import is_absent, one_batch
 from ingestkit.stages import clean, extract, gate, load
-from ingestkit.states import completions, decisions, ledger, quarantine, runs
+from ingestkit.states import completions, decisions, drifts, ledger, quarantine, runs
 from ingestkit.states.stage_rows import StageRow
 
 PLANS = 5
@@ -239,6 +239,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         highest = runs.highest_generation(conn, active.pipeline_name, active.batch, model)
         done = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
         found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID])
+        evolved = drifts.added(conn, active.pipeline_name, model)
     known = [file for file in active.known_files() if file.model == model]
     standing = ledger.file_set(known, model)
     by_batch: dict[str, list[Artifact]] = {}
@@ -256,6 +257,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         redo=redo,
         highest=max(highest, done[0].generation if done else 0),
         newer={batch: tuple(some) for batch, some in by_batch.items()},
+        evolved=evolved,
     )
 
 

@@ -68,7 +68,7 @@ class Pipeline:
 
     def validate_settings(self, model: str) -> str:
         """The hash of what a valid artifact depends on."""
-        shown = self._shown(model, {"key", "csv", "columns"})
+        shown = self._shown(model, {"key", "csv", "columns", "header", "drift"})
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, model, shown, validation])
 
@@ -78,7 +78,7 @@ class Pipeline:
 
     def load_settings(self, model: str) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
-        shown = self._shown(model, {"key", "csv", "columns", "load", "table"})
+        shown = self._shown(model, {"key", "csv", "columns", "header", "drift", "load", "table"})
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, LOAD_VERSION, model, shown, validation, self.lineage()])
 

@@ -136,6 +136,8 @@ class Load:
     previous: tuple[Path, ...] | None = ()
     """Valid files of this batch's earlier generation, for what a redone merge leaves behind; None: they are gone."""
     lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
+    evolved: tuple[str, ...] = ()
+    """Those of `columns` that some file added once: texts, and null for files that lack them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,10 @@ class Warehouse(Protocol):
 
         A change that would lose data (narrower, other type) is a WarehouseError that names the column.
         """
+        ...
+
+    def planned(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """The statements `evolve` would run; nothing is changed, nor made where there is nothing."""
         ...
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:

@@ -118,6 +118,8 @@ def record(active: Active, stage: Stage, model: str, settings: str, work: Work) 
 def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> IngestkitError:
     """The error a verdict ends in: what failed, how to look at it, and how to let it pass where a person may."""
     failed = [rule for rule in rules if rule.passed is False]
+    # What breaks the contract is what is to be looked at; other rules are then judged over too little.
+    failed = [rule for rule in failed if rule.contract] or failed
     behind = "nothing was published" if stage is Stage.VALIDATE else "nothing is sent on"
     run_id, pipeline = active.run.run_id, active.pipeline_name
     look = f"ingestkit runs show {shlex.quote(run_id)}"

@@ -157,6 +157,14 @@ class Dialect(Section):
         return self
 
 
+class Header(Section):
+    """How exactly the names in a header must be those of the contract."""
+
+    case: Literal["exact", "ignore"] = "exact"
+    spaces: Literal["exact", "ignore"] = "exact"
+    """`ignore`: around a name none count, and within it they and underscores are one."""
+
+
 class Freshness(Section):
     """How old the newest value of a column may be when the batch is judged."""
 
@@ -184,6 +192,9 @@ class Model(Section):
     absent: Literal["keep", "warn", "fail"] = "keep"
     allow_empty: bool = False
     csv: Dialect = Dialect()
+    header: Header = Header()
+    drift: Literal["freeze", "evolve", "ignore"] = "freeze"
+    """What a column that is in no contract does: fail its file, become a column of the target, or be left out."""
     gate: ModelGate = ModelGate()
     columns: dict[str, Column] = Field(min_length=1)
 

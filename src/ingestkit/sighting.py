@@ -123,7 +123,7 @@ def look_at(
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
-        changed = {file.model for file in latest.values() if _is_unloaded(file)}
+        changed = {file.model for file in latest.values() if _is_unloaded(file) or _still_fails(session, file)}
         # A model all of whose files are forgotten and gone is left as it is.
         let_go = {file.model for file in latest.values() if _is_let_go(file, here)}
         changed |= {model for model in let_go if model and ledger.candidates(everything, model)}
@@ -161,6 +161,12 @@ def is_unpublished(file: FileVersion) -> bool:
 def _is_unloaded(file: FileVersion) -> bool:
     """A version no publish has taken yet; one that was loaded and is only validated again is no work of `run`."""
     return file.status in (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED) and file.loaded is None
+
+
+def _still_fails(session: Session, file: FileVersion) -> bool:
+    """A file kept out whole waits for a person, but where policy is that its batch fails until one has come."""
+    fails = session.pipeline.settings.validation.on_bad_file == "fail"
+    return fails and file.status is FileStatus.QUARANTINED and file.raw is not None and file.loaded is None
 
 
 def _is_let_go(file: FileVersion, here: set[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from ingestkit import csvfile, steps
-from ingestkit.errors import ContractError, Interrupted, TargetError
+from ingestkit.errors import Interrupted, TargetError
 from ingestkit.lake import Lake, raw_name
 from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion, Work
 from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
@@ -243,8 +244,13 @@ def test_only_a_new_file_is_made_beside_reused_ones_and_keys_are_compared_over_b
 def test_a_file_over_its_limit_fails_the_model_and_says_what_is_wrong_where(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     file = land(ctx, "b/hcp.csv", text(row(1), row(2, born="old"), row(3, born="x")))
-    with pytest.raises(ContractError, match=r"b/hcp\.csv: 2 of 3 records \(66\.7 %\).*type in born .*line 3"):
-        validate(ctx, "hcp", [file], [])
+    work = validate(ctx, "hcp", [file], [])
+    failed = rule(work, "whole_files")
+    assert re.search(r"b/hcp\.csv: 2 of 3 records \(66\.7 %\).*type in born .*line 3", failed.told or "")
+    assert (failed.passed, failed.contract, failed.approvable) == (False, True, False)
+    assert [(one.status, one.read, one.rejected) for one in work.files] == [(FileStatus.QUARANTINED, 3, 3)]
+    assert {(one.column, one.code, one.count) for one in work.quarantine} == {("born", "type", 2), ("*", "file", 1)}
+    assert [one.kind for one in work.artifacts] == [ArtifactKind.REJECTS]
 
 
 def test_a_file_over_its_limit_is_left_out_whole_where_the_rest_may_be_published(tmp_path: Path) -> None:
@@ -298,8 +304,17 @@ def test_rows_are_compared_with_the_run_before_where_it_is_known(tmp_path: Path)
 )
 def test_a_header_that_the_contract_does_not_cover_fails_the_file(tmp_path: Path, header: str, said: str) -> None:
     ctx = context(tmp_path)
-    with pytest.raises(ContractError, match=said):
-        validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(header=header))], [])
+    work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(row(1), row(2), header=header))], [])
+    assert said in (rule(work, "whole_files").told or "")
+    [file] = work.files
+    assert (file.status, file.read, file.rejected, file.reason) == (
+        FileStatus.QUARANTINED,
+        2,
+        2,
+        rule(work, "whole_files").told,
+    )
+    assert [one.action for one in work.drift] == ["fail"]
+    assert work.counts.records == work.counts.rejected == 2
 
 
 def test_columns_are_taken_by_name_and_an_optional_one_may_be_missing(tmp_path: Path) -> None:
@@ -316,8 +331,9 @@ def test_a_damaged_archive_fails_the_file_and_leaves_nothing_in_the_lake(tmp_pat
     ctx = context(tmp_path)
     content = gzip.compress(text(*(row(number) for number in range(2000))), mtime=0)
     file = land(ctx, "b/hcp.csv.gz", content[: len(content) // 2])
-    with pytest.raises(ContractError, match=r"b/hcp\.csv\.gz is damaged"):
-        validate(ctx, "hcp", [file], [])
+    work = validate(ctx, "hcp", [file], [])
+    assert "b/hcp.csv.gz is damaged" in (rule(work, "whole_files").told or "")
+    assert [one.status for one in work.files] == [FileStatus.QUARANTINED]
     assert [one.name for one in ctx.lake.store.list("")] == [file.raw]
     assert list(ctx.lake.store.inflight("_inflight/")) == []
 

@@ -40,6 +40,7 @@ GROUPS = {
     "manifest": ("manifest:commands", "Show, export and correct the ledger of source files."),
     "runs": ("runs:commands", "List runs, and show one."),
     "quarantine": ("quarantine:commands", "Show what was rejected, take it in again, or give it up."),
+    "drift": ("drift:commands", "Show what headers said that their contracts did not."),
     "state": ("state:commands", "Show what the state knows, and correct it."),
     "queue": ("queue:commands", "Show and make the writes that are pending."),
     "config": ("config:commands", "Show the configuration, and check it."),

@@ -92,6 +92,8 @@ def explained(rule: Rule) -> str:
     """A rule as a person reads it: its name, figure and limit."""
     if rule.passed is None:
         return f"{rule.model}: {rule.name} not judged"
+    if rule.contract and rule.passed is False:
+        return f"{rule.model}: {rule.told}"
     least = "the least" if rule.least else "the limit"
     told = f"{rule.model}: {rule.name} is {_figure(rule.figure)} where {_figure(rule.limit)} is {least}"
     if rule.approved_by is not None:

@@ -20,7 +20,7 @@ from ingestkit.model import (
     digest_of,
 )
 from ingestkit.pipeline import Pipeline, RunContext
-from ingestkit.ports import Load, Publication, ValidFile
+from ingestkit.ports import Load, Publication, TargetColumn, ValidFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class Given:
     """The highest generation that completion or run_model knows."""
     newer: Mapping[str, tuple[Artifact, ...]]
     """Valid artifacts of newer batches, by batch."""
+    evolved: tuple[str, ...] = ()
+    """Columns beyond the contract's that files have added to the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,14 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
             newer.extend(found)
         _hold(ctx, given.model, newer)
         previous = _previous(ctx, given)
+    contract = ctx.pipeline.columns(given.model)
+    known = {column.name.casefold() for column in contract}
+    evolved = tuple(name for name in given.evolved if name.casefold() not in known)
     load = Load(
         intent=intent,
         table=ctx.pipeline.table(given.model),
-        columns=ctx.pipeline.columns(given.model),
+        columns=(*contract, *(TargetColumn(name, "string") for name in evolved)),
+        evolved=evolved,
         key=ctx.pipeline.model(given.model).key,
         files=current,
         losers=_losers(ctx, given),

@@ -1,6 +1,5 @@
 """Validate: raw files become typed Parquet and rejects, and every figure is read back from what was left."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,13 +12,25 @@ from ingestkit.contract import compile_contract
 from ingestkit.csvframe import broken
 from ingestkit.errors import ContractError, TargetError
 from ingestkit.files import shown
-from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Quarantined, Work
+from ingestkit.header import HeaderBroken
+from ingestkit.model import (
+    Artifact,
+    ArtifactKind,
+    Counts,
+    Drift,
+    FileStatus,
+    FileVersion,
+    Quarantined,
+    Rule,
+    Stage,
+    Work,
+)
 from ingestkit.pipeline import RunContext
 from ingestkit.stages.validate_engine import Engine, parquet
 from ingestkit.stages.validate_file import Facts, make_artifacts, rejected_in
 from ingestkit.stages.validate_keys import Candidate, keys_artifact
 from ingestkit.stages.validate_rules import judged, percent
-from ingestkit.stages.validate_text import read_text
+from ingestkit.stages.validate_text import count_records, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +71,76 @@ def validate(
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A file of which nothing can be read as rows, or whose lines are not accounted for."""
+
+    file: FileVersion
+    told: str
+    drift: tuple[Drift, ...]
+    records: int | None
+    """How many records it seems to have; None where not even that can be told."""
+
+    @property
+    def path(self) -> str:
+        return self.file.path
+
+
 def _validate(ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact]) -> Work:
     ordered = sorted(files, key=lambda file: file.path)
     engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model)))
     try:
         engine.check()
-        parts = [_part(ctx, model, file, known, engine) for file in ordered]
-        kept, over = _judged_files(ctx, engine, parts)
+        found = [_part(ctx, model, file, known, engine) for file in ordered]
+        parts = [one for one in found if isinstance(one, Part)]
+        broken = [one for one in found if isinstance(one, Broken)]
+        limit = ctx.pipeline.settings.validation.max_file_reject_pct
+        over = [part for part in parts if part.reject_percent > limit]
+        kept = [part for part in parts if part not in over]
         candidates = [part.candidate for part in kept]
         keys, keys_made = keys_artifact(ctx, model, candidates, known, engine)
         steps.reached("validate.keys_compared")
-        work = _work(ctx, engine, kept, over, keys)
+        work = _work(ctx, engine, Files(kept, over, broken), keys)
     finally:
         engine.close()
-    if keys_made or not parts or any(part.made for part in parts):
+    if broken or keys_made or not parts or any(part.made for part in parts):
         return work
     runs = sorted({part.rejects.run_id for part in parts})
     return replace(work, skipped=f"artifacts of {', '.join(runs)} hold")
 
 
-def _part(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact], engine: Engine) -> Part:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a model told apart: those to publish, and those kept out whole for their rejects or altogether."""
+
+    kept: Sequence[Part]
+    over: Sequence[Part]
+    broken: Sequence[Broken]
+
+    @property
+    def read(self) -> list[Part]:
+        return sorted((*self.kept, *self.over), key=lambda part: part.file.path)
+
+    @property
+    def every(self) -> list[Part | Broken]:
+        return [*self.read, *self.broken]
+
+    @property
+    def refused(self) -> list[Part | Broken]:
+        return [*self.over, *self.broken]
+
+
+def _part(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact], engine: Engine) -> Part | Broken:
+    """A file as its artifacts show it, or what is wrong with all of it: that is a finding, and no failure of ours."""
     ctx.stop.check()
+    try:
+        return _read(ctx, model, file, known, engine)
+    except ContractError as error:
+        drift = error.drift if isinstance(error, HeaderBroken) else ()
+        return Broken(file, error.message, drift, count_records(ctx, file, model))
+
+
+def _read(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact], engine: Engine) -> Part:
     pair = _reusable(ctx, model, file, known)
     made = pair is None
     if pair is None:
@@ -135,55 +195,79 @@ def _prove(part: Part) -> None:
         )
 
 
-def _judged_files(ctx: RunContext, engine: Engine, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
-    """The files to publish, and those quarantined whole; the worst of these fails the model, where policy says so."""
-    validation = ctx.pipeline.settings.validation
-    limit = validation.max_file_reject_pct
-    over = [part for part in parts if part.reject_percent > limit]
-    if over and validation.on_bad_file == "fail":
-        worst = max(over, key=lambda part: part.reject_percent)
-        reasons = _quarantine(ctx, engine, [worst], None)
-        most = max(reasons, key=lambda one: one.count)
-        raise ContractError(
-            f"{shown(worst.file.path)}: {worst.rejected_rows:,} of {worst.facts.records:,} records "
-            f"({worst.reject_percent:.1f} %) break the contract, where validation.max_file_reject_pct is {limit:g} %; "
-            f"most often {most.code} in {most.column} ({most.count:,} records, the first on line {most.samples[0][1]})",
-            hint=f"ingestkit manifest show --path {shlex.quote(shown(worst.file.path))}",
-        )
-    return [part for part in parts if part not in over], over
-
-
-def _work(ctx: RunContext, engine: Engine, kept: Sequence[Part], over: Sequence[Part], keys: Artifact | None) -> Work:
+def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) -> Work:
     losers = _losers_by_file(ctx, engine, keys)
     rows = sorted(
         [
-            *(_file_row(ctx, part, FileStatus.VALIDATED, losers.get(part.file.id, 0)) for part in kept),
-            *(_file_row(ctx, part, FileStatus.QUARANTINED, part.valid_rows) for part in over),
+            *(_file_row(ctx, part, FileStatus.VALIDATED, losers.get(part.file.id, 0)) for part in files.kept),
+            *(_file_row(ctx, part, FileStatus.QUARANTINED, part.valid_rows) for part in files.over),
+            *(_broken_row(ctx, one) for one in files.broken),
         ],
         key=lambda file: file.path,
     )
-    parts = sorted((*kept, *over), key=lambda part: part.file.path)
     counts = Counts(
-        files=len(parts),
-        bytes=sum(part.file.size for part in parts),
-        lines=sum(part.facts.lines for part in parts),
-        records=sum(part.facts.records for part in parts),
+        files=len(rows),
+        bytes=sum(row.size for row in rows),
+        lines=sum(part.facts.lines for part in files.read),
+        records=sum(row.read or 0 for row in rows),
         valid=sum(row.valid or 0 for row in rows),
         rejected=sum(row.rejected or 0 for row in rows),
         duplicates=sum(losers.values()),
     )
     model = engine.contract.model
     # The valid rows of a file quarantined whole are no artifact of the run: nothing may ever load them.
-    artifacts = [one for part in kept for one in (part.candidate.valid, part.rejects)]
-    artifacts += [part.rejects for part in over]
+    artifacts = [one for part in files.kept for one in (part.candidate.valid, part.rejects)]
+    artifacts += [part.rejects for part in files.over]
+    reasons = _quarantine(ctx, engine, files.read, keys)
+    whole = (_whole(ctx, model, part.file, part.valid_rows) for part in files.over)
+    unread = (_whole(ctx, model, one.file, one.records or 0) for one in files.broken)
+    rules = judged(ctx, model, counts, [part.reject_percent for part in files.kept])
     return Work(
         counts=counts,
         files=tuple(rows),
         artifacts=(*artifacts, *((keys,) if keys else ())),
-        quarantine=(*_quarantine(ctx, engine, parts, keys), *(_whole(ctx, model, part) for part in over)),
-        drift=tuple(one for part in parts for one in part.facts.drift),
-        rules=judged(ctx, model, counts, [part.reject_percent for part in kept]),
-        details={"proof": _proof(parts)},
+        quarantine=(*reasons, *whole, *unread),
+        drift=tuple(one for part in files.every for one in _drift_of(part)),
+        rules=(*rules, *_refused(ctx, model, files, reasons)),
+        details={"proof": _proof(files.read)},
+    )
+
+
+def _drift_of(one: Part | Broken) -> tuple[Drift, ...]:
+    return one.drift if isinstance(one, Broken) else one.facts.drift
+
+
+def _refused(ctx: RunContext, model: str, files: Files, reasons: Sequence[Quarantined]) -> list[Rule]:
+    """The rule that files kept out whole fail: by policy, or since there is no other file to publish."""
+    if not files.refused or (files.kept and ctx.pipeline.settings.validation.on_bad_file == "publish_rest"):
+        return []
+    told = [one.told for one in files.broken]
+    told += [_over_limit(ctx, part, reasons) for part in files.over]
+    more = f"; and {len(told) - 1} more of its files" if len(told) > 1 else ""
+    rule = Rule("whole_files", Stage.VALIDATE, model, len(told), 0, passed=False, approvable=False)
+    return [replace(rule, contract=True, told=told[0] + more)]
+
+
+def _over_limit(ctx: RunContext, part: Part, reasons: Sequence[Quarantined]) -> str:
+    limit = ctx.pipeline.settings.validation.max_file_reject_pct
+    most = max((one for one in reasons if one.file_id == part.file.id), key=lambda one: one.count)
+    return (
+        f"{shown(part.file.path)}: {part.rejected_rows:,} of {part.facts.records:,} records "
+        f"({part.reject_percent:.1f} %) break the contract, where validation.max_file_reject_pct is {limit:g} %; "
+        f"most often {most.code} in {most.column} ({most.count:,} records, the first on line {most.samples[0][1]})"
+    )
+
+
+def _broken_row(ctx: RunContext, one: Broken) -> FileVersion:
+    return replace(
+        one.file,
+        status=FileStatus.QUARANTINED,
+        read=one.records,
+        valid=0,
+        rejected=one.records,
+        reason=one.told,
+        run_id=ctx.run_id,
+        token=ctx.token,
     )
 
 
@@ -249,18 +333,18 @@ def _quarantine(
     )
 
 
-def _whole(ctx: RunContext, model: str, part: Part) -> Quarantined:
-    """The valid rows of a file that was left out whole."""
+def _whole(ctx: RunContext, model: str, file: FileVersion, count: int) -> Quarantined:
+    """What would be valid of a file that was left out whole, or all of one that could not be read."""
     return Quarantined(
         run_id=ctx.run_id,
         pipeline=ctx.pipeline.name,
         batch=ctx.batch,
         model=model,
-        file_id=part.file.id,
-        path=part.file.path,
+        file_id=file.id,
+        path=file.path,
         column="*",
         code="file",
-        count=part.valid_rows,
+        count=count,
         token=ctx.token,
     )
 

@@ -79,6 +79,8 @@ class Facts:
     valid_lines: int = 0
     drift: tuple[Drift, ...] = ()
     cut: Cut | None = None
+    extra: tuple[str, ...] = ()
+    """Columns beyond the contract's that the artifact carries, as texts."""
 
     @property
     def lines_before(self) -> int:
@@ -92,7 +94,7 @@ class Facts:
     def read(cls, path: Path) -> "Facts":
         found = json.loads(pyarrow.parquet.read_metadata(path).metadata[FACTS])
         drift = tuple(Drift.from_json(one) for one in found["drift"])
-        return cls(**{**found, "drift": drift, "cut": _cut_from_json(found["cut"])})
+        return cls(**{**found, "drift": drift, "cut": _cut_from_json(found["cut"]), "extra": tuple(found["extra"])})
 
 
 def _cut_from_json(found: Mapping[str, Any] | None) -> Cut | None:
@@ -122,6 +124,8 @@ class Reading:
     blocks: Iterator[Converted]
     facts: Callable[[int], Facts]
     first_line: int
+    extra: tuple[str, ...] = ()
+    """Columns beyond the contract's that the blocks carry behind its own."""
 
 
 Reader: TypeAlias = Callable[[RunContext, FileVersion, Engine], AbstractContextManager[Reading]]
@@ -206,7 +210,7 @@ def _convert(
         groups = _grouped(reading.blocks)
         first = list(itertools.islice(groups, 1))
         repeating = _repeating(first[0].typed) if first else True
-        valid = stack.enter_context(parquet_into(into, engine.contract.schema, repeating))
+        valid = stack.enter_context(parquet_into(into, engine.contract.schema_with(reading.extra), repeating))
         rejects = stack.enter_context(parquet_into(aside, REJECTS))
         records = valid_lines = blank = 0
         for done in itertools.chain(first, groups):

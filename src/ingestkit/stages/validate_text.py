@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from ingestkit.contract import ERRORS, RECORD_NUMBER, compare_header
+from ingestkit.contract import ERRORS, RECORD_NUMBER
 from ingestkit.csvfile import Block, TextFile, blocks, open_text, reopened, unpacked
 from ingestkit.csvframe import broken
 from ingestkit.csvrecords import Positions
 from ingestkit.csvvalues import Flaw, raw_records, texts
-from ingestkit.model import Drift, FileVersion
+from ingestkit.errors import ContractError
+from ingestkit.header import Compared, compare_header
+from ingestkit.model import FileVersion
 from ingestkit.pipeline import RunContext
 from ingestkit.settings import LINE
 from ingestkit.stages.validate_engine import Engine
@@ -35,15 +37,33 @@ def read_text(ctx: RunContext, file: FileVersion, engine: Engine) -> Iterator[Re
         text = open_text(file.path, stream, settings.csv, columns, max_record_lines=limit)
         if not text.names and not settings.allow_empty:
             raise broken(file.path, "is empty: it has not even a header")
-        drift = compare_header(engine.contract, file.path, file.id, text.names) if text.names else ()
+        header = Compared((), (), ())
+        if text.names:
+            header = compare_header(engine.contract, settings, file.path, file.id, text.names)
+            text.names = header.names
         yield Reading(
-            blocks=_converted(ctx, text, engine, raw),
-            facts=lambda records: _facts(text, records, drift),
+            blocks=_converted(ctx, text, engine, raw, header.extra),
+            facts=lambda records: _facts(text, records, header),
             first_line=text.preamble_lines + text.header_lines + 1,
+            extra=header.extra,
         )
 
 
-def _facts(text: TextFile, records: int, drift: tuple[Drift, ...]) -> Facts:
+def count_records(ctx: RunContext, file: FileVersion, model: str) -> int | None:
+    """How many records a file that cannot be taken seems to have; None where it cannot be split either."""
+    settings = ctx.pipeline.model(model)
+    limit = ctx.pipeline.settings.validation.max_record_lines
+    if file.raw is None:
+        return None
+    try:
+        with ctx.lake.open(file.raw) as raw, unpacked(file.path, raw) as stream:
+            text = open_text(file.path, stream, settings.csv, tuple(settings.columns), max_record_lines=limit)
+            return sum(len(block.records) for block in blocks(text))
+    except ContractError:
+        return None
+
+
+def _facts(text: TextFile, records: int, header: Compared) -> Facts:
     """What is known of the file when its last block has been read, `records` of them in all."""
     census = text.census
     said = census.trailer.count
@@ -62,11 +82,14 @@ def _facts(text: TextFile, records: int, drift: tuple[Drift, ...]) -> Facts:
         newline=text.newline,
         encoding=text.encoding,
         newlines=census.newlines(),
-        drift=drift,
+        drift=header.drift,
+        extra=header.extra,
     )
 
 
-def _converted(ctx: RunContext, text: TextFile, engine: Engine, raw: BinaryIO) -> Iterator[Converted]:
+def _converted(
+    ctx: RunContext, text: TextFile, engine: Engine, raw: BinaryIO, extra: tuple[str, ...]
+) -> Iterator[Converted]:
     """Blocks converted side by side, in the order of the file, a few at a time."""
     model = engine.contract.model
     waiting: deque[Future[Converted]] = deque()
@@ -75,7 +98,7 @@ def _converted(ctx: RunContext, text: TextFile, engine: Engine, raw: BinaryIO) -
         try:
             for block in blocks(text):
                 ctx.stop.check()
-                waiting.append(pool.submit(_convert, text, block, engine))
+                waiting.append(pool.submit(_convert, text, block, engine, extra))
                 at = raw.tell()
                 ctx.progress.moved("validate", model, at - moved)
                 moved = at
@@ -101,14 +124,14 @@ class Sorted:
     """Which of the rejected records have more lines than one."""
 
 
-def _convert(text: TextFile, block: Block, engine: Engine) -> Converted:
+def _convert(text: TextFile, block: Block, engine: Engine, extra: tuple[str, ...]) -> Converted:
     """Type a block. A rejected record of several lines is its first; the others are split and typed by themselves."""
-    found = [_sorted(text, block, engine)]
+    found = [_sorted(text, block, engine, extra)]
     blank = 0
     while len(found[-1].several):
         block = reopened(text, found[-1].block, found[-1].several)
         blank += block.records.blank
-        found.append(_sorted(text, block, engine))
+        found.append(_sorted(text, block, engine, extra))
     lines = sum(one.valid_lines for one in found)
     records = sum(len(one.block.records) for one in found)
     if len(found) == 1:
@@ -132,12 +155,14 @@ def _renumbered(table: pa.Table, column: str, numbers: Positions) -> pa.Table:
     return table.set_column(at, column, pa.array(numbers[table.column(at).to_numpy()]))
 
 
-def _sorted(text: TextFile, block: Block, engine: Engine) -> Sorted:
+def _sorted(text: TextFile, block: Block, engine: Engine, extra: tuple[str, ...]) -> Sorted:
     table, kept, flaws = texts(text, block)
     for column in engine.contract.columns:
         if column.name not in text.names:
             table = table.append_column(column.name, pa.nulls(table.num_rows, pa.string()))
     typed, valid = engine.typed(table)
+    for name in extra:
+        typed = typed.append_column(name, table.column(name))
     flawed = np.array([flaw.index for flaw in flaws], np.int64)
     good, bad, rejects = kept, flawed, [_flawed(text, block, flawed, flaws)]
     if valid is not None:

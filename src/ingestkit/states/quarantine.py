@@ -15,14 +15,26 @@ WAITING = ("held", "open")
 """Held until their run's publish; open for a person from then on."""
 
 
-def forget(conn: sql.Connection, sidecar: Sidecar) -> None:
-    """A stage done again in the same run says anew what it rejects."""
+def forget(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
+    """A stage done again says anew what it rejects; what earlier attempts held came to nothing, and is superseded."""
     conn.execute(
         sql.delete(quarantine).where(
             quarantine.c.run_id == sidecar.run_id,
             quarantine.c.model == sidecar.model,
             quarantine.c.token <= sidecar.token,
         )
+    )
+    conn.execute(
+        sql.update(quarantine)
+        .where(
+            quarantine.c.pipeline == sidecar.pipeline,
+            quarantine.c.batch == sidecar.batch,
+            quarantine.c.model == sidecar.model,
+            quarantine.c.run_id != sidecar.run_id,
+            quarantine.c.status == "held",
+            quarantine.c.token <= sidecar.token,
+        )
+        .values(status="superseded", at=now)
     )
 
 

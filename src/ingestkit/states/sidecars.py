@@ -62,7 +62,7 @@ def _apply_work(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     for artifact in work.artifacts:
         rows.put_artifact(conn, artifact, now)
     if sidecar.stage is Stage.VALIDATE:
-        quarantine.forget(conn, sidecar)
+        quarantine.forget(conn, sidecar, now)
     for held in work.quarantine:
         rows.put_quarantined(conn, held, now)
     for drift in work.drift:

@@ -141,6 +141,22 @@ def _whole_files(conn: sql.Connection, wanted: Mapping[str, str | None]) -> list
     return found
 
 
+def drift(
+    conn: sql.Connection, pipeline: str, batch: str | None = None, model: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Drift of headers with the file it was found in, newest first."""
+    columns = schema_drift.c
+    query = (
+        sql.select(schema_drift, file_manifest.c.path)
+        .join(file_manifest, file_manifest.c.id == columns.file_id, isouter=True)
+        .where(columns.pipeline == pipeline)
+        .order_by(columns.at.desc(), columns.model, columns.file_id, columns.kind, columns.column)
+    )
+    wanted = {columns.batch: batch, columns.model: model}
+    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+    return _mappings(conn, query.limit(limit))
+
+
 def state(conn: sql.Connection, name: str) -> dict[str, Any]:
     """Everything the state holds about where a pipeline stands."""
     rows = _mappings(conn, sql.select(pipeline).where(pipeline.c.pipeline == name))

@@ -113,6 +113,14 @@ class DuckdbWarehouse:
                 return ()
             return self._transacted(connection, lambda: duckdb_tables.evolve(connection, self.schema, table, wanted))
 
+    def planned(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """The statements `evolve` would run; those that make the table where there is not even a file."""
+        wanted = duckdb_sql.column_types(columns, lineage)
+        if not self.present():
+            return duckdb_tables.created(self.schema, table, wanted)
+        with self._session() as connection:
+            return duckdb_tables.changes(connection, self.schema, table, wanted)
+
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
         """Publish all loads in one transaction."""
         with self._session() as connection:

@@ -119,8 +119,8 @@ def standing_receipt(connection: Connection, schema: str, publication: Publicati
 
 def publish_load(connection: Connection, schema: str, publication: Publication, load: Load, at: datetime) -> Receipt:
     """Write one model's rows, have them judged, and write the receipt."""
-    check_files(connection, load)
-    rows = sql.stage(load, publication.batch, publication.run_id)
+    absent = check_files(connection, load)
+    rows = sql.stage(load, publication.batch, publication.run_id, absent)
     staged, nulls, duplicates = _figures(connection, sql.key_facts(rows, load.key))
     table = sql.name(schema, load.table)
     columns = (*(column.name for column in load.columns), *load.lineage)
@@ -162,10 +162,13 @@ def publish_load(connection: Connection, schema: str, publication: Publication, 
     return receipt
 
 
-def check_files(connection: Connection, load: Load) -> None:
-    """Refuse files whose columns are not exactly the contract's: a conversion could round or cut."""
+def check_files(connection: Connection, load: Load) -> frozenset[str]:
+    """Refuse files whose columns are not exactly the contract's: a conversion could round or cut.
+
+    Gives the evolved columns that none of the files has.
+    """
     if not load.files:
-        return
+        return frozenset()
     paths = [file.path for file in load.files]
     found = connection.execute(
         "SELECT name, list(DISTINCT duckdb_type), count(*) "
@@ -175,6 +178,8 @@ def check_files(connection: Connection, load: Load) -> None:
     wanted = sql.column_types(load.columns, ()) | {"_record_no": "BIGINT"}
     for column, kind in wanted.items():
         types, files = kinds.get(column, ([], 0))
+        if column in load.evolved and types in ([], [kind]):
+            continue
         if types != [kind] or files != len(paths):
             shown = ", ".join(sorted(types)) or "missing"
             lacking = f" and missing in {len(paths) - files} of {len(paths)} files" if 0 < files < len(paths) else ""
@@ -182,6 +187,7 @@ def check_files(connection: Connection, load: Load) -> None:
                 f"{load.table}.{column} is {kind} by the contract, but {shown} in the valid files{lacking}",
                 hint="validate again: ingestkit validate --force",
             )
+    return frozenset(load.evolved) - kinds.keys()
 
 
 def replace(connection: Connection, target: Target) -> Written:

@@ -1,7 +1,7 @@
 """The SQL that DuckDB is given, as text: names, types, the rows to publish and the statements over them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from ingestkit.ports import Load, TargetColumn
@@ -82,8 +82,11 @@ def file_list(paths: Iterable[Path]) -> str:
     return "[" + ", ".join(one_file(path) for path in paths) + "]"
 
 
-def stage(load: Load, batch: str, run_id: str) -> str:
-    """A query over the load's files: the records that are to be published, with their lineage."""
+def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> str:
+    """A query over the load's files: the records that are to be published, with their lineage.
+
+    `absent` are the columns that no file has.
+    """
     origin = {
         "_batch": text(batch),
         "_run_id": text(run_id),
@@ -94,15 +97,20 @@ def stage(load: Load, batch: str, run_id: str) -> str:
         types = column_types(load.columns, load.lineage)
         nothing = ", ".join(f"CAST(NULL AS {kind}) AS {name(column)}" for column, kind in types.items())
         return f"SELECT {nothing} WHERE false"
-    shown = [f"record.{name(column.name)}" for column in load.columns]
+    shown = [
+        f"NULL::VARCHAR AS {name(column.name)}" if column.name in absent else f"record.{name(column.name)}"
+        for column in load.columns
+    ]
     shown += [f"{origin[column]} AS {name(column)}" for column in load.lineage]
     files = ", ".join(
         f"({text(str(file.path.resolve()))}, {text(file.source_file)}, {text(file.file_id)})" for file in load.files
     )
     # A folder named a=b is no column: without hive_partitioning=false DuckDB would make it one.
+    # By name only where files differ, since it opens each of them once more.
+    by_name = ", union_by_name=true" if load.evolved else ""
     query = (
         f"SELECT {', '.join(shown)} FROM read_parquet({file_list(file.path for file in load.files)}, "
-        f"hive_partitioning=false, filename='{SOURCE_PATH}') AS record "
+        f"hive_partitioning=false, filename='{SOURCE_PATH}'{by_name}) AS record "
         f"JOIN (VALUES {files}) AS file(path, source_file, file_id) ON file.path = record.{SOURCE_PATH}"
     )
     if load.losers is None:

@@ -154,6 +154,12 @@ def columns_of(connection: Connection, schema: str, table: str) -> dict[str, str
     return dict(found)
 
 
+def created(schema: str, table: str, wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """The statement that makes the table."""
+    columns = ", ".join(f"{sql.name(column)} {kind}" for column, kind in wanted.items())
+    return (f"CREATE TABLE {sql.name(schema, table)} ({columns})",)
+
+
 def changes(connection: Connection, schema: str, table: str, wanted: Mapping[str, str]) -> tuple[str, ...]:
     """The statements that make the table hold the wanted columns. None of them loses a value."""
     target = sql.name(schema, table)
@@ -163,8 +169,7 @@ def changes(connection: Connection, schema: str, table: str, wanted: Mapping[str
         )
     found = {column.lower(): kind for column, kind in columns_of(connection, schema, table).items()}
     if not found:
-        columns = ", ".join(f"{sql.name(column)} {kind}" for column, kind in wanted.items())
-        return (f"CREATE TABLE {target} ({columns})",)
+        return created(schema, table, wanted)
     statements = []
     for column, kind in wanted.items():
         has = found.get(column.lower())
