@@ -63,12 +63,12 @@ def frame_of(path: str, head: bytes, dialect: Dialect, *, at_end: bool) -> Frame
     start = 0
     if dialect.preamble and head:
         newline = _first_newline(head, at_end=at_end) if newline is None else newline
-        ends = line_ends(head, newline, at_end=at_end) if newline is not None else ()
-        if len(ends) < dialect.preamble and not at_end:
-            return None
-        if newline is None or len(ends) < dialect.preamble:
+        behind = _behind(head, dialect.preamble, newline, at_end=at_end)
+        if behind is None and at_end:
             raise broken(path, f"ends within its preamble of {dialect.preamble} lines")
-        start = int(ends[dialect.preamble - 1]) + 1
+        if behind is None:
+            return None
+        start = behind
     window = head[start : start + LONGEST_HEADER]
     long = len(window) == LONGEST_HEADER
     end, kind = _first_record_end(window, dialect, newline, at_end=at_end)
@@ -76,9 +76,19 @@ def frame_of(path: str, head: bytes, dialect: Dialect, *, at_end: bool) -> Frame
         raise broken(path, f"has no line end in its first {LONGEST_HEADER:,} bytes")
     if end is None and not long and not at_end:
         return None
-    newline = kind or newline or _first_newline(window, at_end=True) or LINE_FEED
+    if newline is None:
+        newline = kind if kind is not None else _first_newline(window, at_end=True) or LINE_FEED
     end = len(window) if end is None else end
     return Frame(start, start + end, start + end if dialect.header else start, newline)
+
+
+def _behind(head: bytes, lines: int, newline: int | None, *, at_end: bool) -> int | None:
+    """Where the line behind so many lines begins; the last line of a file may have no end."""
+    ends: list[int] = [] if newline is None else line_ends(head, newline, at_end=at_end)[:lines].tolist()
+    if len(ends) == lines:
+        return ends[-1] + 1
+    begun = not ends or ends[-1] < len(head) - 1
+    return len(head) if at_end and begun and len(ends) == lines - 1 else None
 
 
 def _first_newline(head: bytes, *, at_end: bool) -> int | None:

@@ -313,7 +313,8 @@ def _find_bad_escapes(text: Text, records: Records) -> None:
     meant = (text.marks.delimiter, text.marks.quote, text.marks.escape, CARRIAGE_RETURN, LINE_FEED)
     index = np.searchsorted(records.ends, places)
     bad = ~np.isin(behind, [mark for mark in meant if mark >= 0])
-    bad |= (behind == CARRIAGE_RETURN) & (places + 1 == records.ends[index])
+    ends = records.ends[index]
+    bad |= (behind == CARRIAGE_RETURN) & (places + 1 == ends) & (text.view[ends] == LINE_FEED)
     for one in np.unique(index[bad]):
         records.flaws.setdefault(int(one), "escape")
 
