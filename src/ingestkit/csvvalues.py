@@ -34,7 +34,7 @@ class Flaw:
 def texts(text: TextFile, block: Block) -> tuple[pa.Table, Positions, list[Flaw]]:
     """The readable records of a block as text columns, an empty value being null; their indexes; and the flaws."""
     messages = {**MESSAGES, "encoding": f"the record is not {text.encoding.upper()}"}
-    flaws = [Flaw(index, code, messages[code]) for index, code in block.records.flaws.items()]
+    flaws = [Flaw(index, code, messages[code]) for index, code in sorted(block.records.flaws.items())]
     keep = np.ones(len(block.records), np.bool_)
     keep[[flaw.index for flaw in flaws]] = False
     kept = np.flatnonzero(keep)
