@@ -1,6 +1,5 @@
 """The records of a block as text columns, proven against the splitter; and the bytes of those that are no such rows."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,14 +129,31 @@ def _line_ends(values: pa.Array, newline: int, encoding: str) -> int:
     return int(feeds.sum() + np.count_nonzero(content == CARRIAGE_RETURN) - pairs.sum())
 
 
-def raw_records(text: TextFile, block: Block, indexes: Positions) -> Iterator[tuple[int, int, bytes]]:
-    """First line, first byte and the bytes of the first lines, without their end, of some of a block's records."""
-    starts = block.records.starts[indexes]
-    ends = first_line_ends(block.data, text.marks, block.records, indexes)
-    places = original_offsets(block.data, starts, text.encoding)
-    lines = block.line + block.records.lines[indexes]
-    for line, place, start, end in zip(lines.tolist(), places.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        stop = end
-        if block.newline != CARRIAGE_RETURN and block.data[end] == LINE_FEED and end > start:
-            stop -= block.data[end - 1] == CARRIAGE_RETURN
-        yield line, block.byte + place, original(block.data[start:stop], text.encoding)
+def raw_records(text: TextFile, block: Block, indexes: Positions) -> tuple[Positions, Positions, pa.Array]:
+    """Of some of a block's records the first lines: their numbers, their first bytes, and what they hold but their end.
+
+    The bytes are the file's own, whatever its encoding.
+    """
+    records = block.records
+    starts = records.starts[indexes]
+    ends = first_line_ends(block.data, text.marks, records, indexes)
+    if block.newline != CARRIAGE_RETURN and len(indexes):
+        view = np.frombuffer(block.data, np.uint8)
+        ends = ends - ((ends > starts) & (view[ends] == LINE_FEED) & (view[ends - 1] == CARRIAGE_RETURN))
+    raw = _cut_out(block.data, starts, ends)
+    if text.encoding != "utf-8":
+        raw = pa.array([original(one, text.encoding) for one in raw.to_pylist()], pa.binary())
+    places = block.byte + original_offsets(block.data, starts, text.encoding)
+    return block.line + records.lines[indexes], places, raw
+
+
+def _cut_out(data: bytes, starts: Positions, ends: Positions) -> pa.Array:
+    """Pieces of some bytes, in order, as values."""
+    if not len(starts):
+        return pa.array([], pa.binary())
+    # As values that lie side by side, every second of which is what stands between two pieces.
+    borders = np.column_stack((starts, ends)).reshape(-1).astype(np.int32)
+    every = pa.BinaryArray.from_buffers(
+        pa.binary(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)]
+    )
+    return every.take(pa.array(np.arange(0, len(borders), 2)))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ingestkit import csvfile
-from ingestkit.errors import ContractError
+from ingestkit.model import FileStatus
 from ingestkit.stages.validate import validate
 from tests.corpus.nasty import BROKEN, COLUMNS, FILES, Broken, Nasty
-from tests.unit.test_validate import context, land, table
+from tests.unit.test_validate import context, land, rule, table
 
 
 @pytest.fixture(params=[16, 50, csvfile.BLOCK], ids=["tiny blocks", "small blocks", "one block"])
@@ -63,8 +63,10 @@ def test_a_file_that_is_not_what_was_agreed_is_refused_whole_and_by_name(
     tmp_path: Path, block_size: int, broken: Broken
 ) -> None:
     ctx = context(tmp_path, model={"key": [], "columns": COLUMNS, "csv": broken.csv})
-    with pytest.raises(ContractError) as refused:
-        validate(ctx, "hcp", [land(ctx, broken.path, broken.content)], [])
-    assert broken.said in refused.value.message
-    assert broken.path in refused.value.message
+    work = validate(ctx, "hcp", [land(ctx, broken.path, broken.content)], [])
+    told = rule(work, "whole_files").told
+    assert broken.said in told
+    assert broken.path in told
+    assert [one.status for one in work.files] == [FileStatus.QUARANTINED]
+    assert not work.artifacts
     assert [one.name.split("/")[0] for one in ctx.lake.store.list("")] == ["raw"]

@@ -40,9 +40,10 @@ def seen(data: bytes, *, max_record_lines: int = 20, dialect: Dialect | None = N
         explained += int(block.records.spans.sum())
         assert len(kept) + len(found) == len(block.records)
         for flaw in found:
-            [(line, byte, content)] = raw_records(text, block, np.array([flaw.index]))
+            [line], [byte], [held] = raw_records(text, block, np.array([flaw.index]))
+            content = held.as_py()
             assert data[byte : byte + len(content)] == content
-            flaws.append((before + flaw.index + 1, line, flaw.code))
+            flaws.append((before + flaw.index + 1, int(line), flaw.code))
             raw.append(content)
         before += len(block.records)
     assert text.census.records == before

@@ -268,7 +268,7 @@ def _grouped(converted: Iterator[Converted]) -> Iterator[Converted]:
     rows = 0
     for one in converted:
         held.append(one)
-        rows += one.typed.num_rows
+        rows += one.records
         if rows >= ROW_GROUP:
             yield _joined(held)
             held, rows = [], 0

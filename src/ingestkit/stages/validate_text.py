@@ -190,15 +190,14 @@ def _flawed(text: TextFile, block: Block, indexes: Positions, flaws: list[Flaw])
 
 
 def _rejected(text: TextFile, block: Block, indexes: Positions, errors: pa.Array | pa.ChunkedArray) -> pa.Table:
-    found = list(raw_records(text, block, indexes))
-    raw = [record for _, _, record in found]
+    lines, places, raw = raw_records(text, block, indexes)
     return pa.table(
         {
             "record": pa.array(indexes, pa.int64()),
-            "line": pa.array([line for line, _, _ in found], pa.int64()),
-            "byte_start": pa.array([byte for _, byte, _ in found], pa.int64()),
-            "byte_length": pa.array([len(record) for record in raw], pa.int64()),
-            "raw": pa.array(raw, pa.binary()),
+            "line": pa.array(lines, pa.int64()),
+            "byte_start": pa.array(places, pa.int64()),
+            "byte_length": pyarrow.compute.binary_length(raw).cast(pa.int64()),
+            "raw": raw,
             "errors": errors,
         }
     )
