@@ -188,6 +188,58 @@ def test_the_first_record_of_a_key_stays_over_all_files_in_path_order(tmp_path: 
     assert {(one.column, one.code) for one in work.quarantine} == {("vid__v", "duplicate_key")}
 
 
+def test_lines_of_repeated_keys_hold_behind_records_that_were_opened_again(tmp_path: Path) -> None:
+    ctx = context(tmp_path, validation={"max_file_reject_pct": 100})
+    opened = f'x,"\n{row(1)}\n\n",1970,'
+    file = land(ctx, "b/hcp.csv", text(opened, row(2, '"a\nb"'), row(1), row(2)))
+    work = validate(ctx, "hcp", [file], [])
+    assert rejected(ctx, work) == [
+        (1, 2, [("vid__v", "pattern"), ("name", "length")]),
+        (3, 5, [("*", "quote")]),
+    ]
+    losers = next(one for one in work.artifacts if one.file_id is None)
+    found = [(one["record_no"], one["line"]) for one in table(ctx, losers).to_pylist()]
+    assert found == [(5, 8), (6, 9)]
+
+
+def test_a_record_that_lost_for_its_key_is_not_opened_again(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    file = land(ctx, "b/hcp.csv", text(row(1), row(1, '"a\nb\nc"')))
+    work = validate(ctx, "hcp", [file], [])
+    assert (work.counts.lines, work.counts.records, work.counts.duplicates) == (5, 2, 1)
+
+
+def test_of_a_file_quarantined_whole_a_thousand_rejects_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+    ctx = context(tmp_path, validation={"on_bad_file": "publish_rest"}, gate={"max_reject_pct": 100})
+    rows = [row(number, born="old" if number % 3 else "1") for number in range(1500)]
+    bad = land(ctx, "b/1.csv", text(*rows, "short"))
+    good = land(ctx, "b/2.csv", text(row(1)))
+    work = validate(ctx, "hcp", [bad, good], [])
+    [kept] = [one for one in of_kind(work, ArtifactKind.REJECTS) if one.file_id == bad.id]
+    assert table(ctx, kept).column("record").to_pylist() == list(range(1, 1001))
+    assert {(one.column, one.code, one.count, one.samples) for one in work.quarantine if one.path == "b/1.csv"} >= {
+        ("*", "columns", 1, ((1501, 1502),)),
+        ("born", "min", 500, ((1, 2), (4, 5), (7, 8))),
+        ("born", "type", 1000, ((2, 3), (3, 4), (5, 6))),
+    }
+    assert (work.counts.records, work.counts.rejected, work.files[0].rejected) == (1502, 1501, 1501)
+    proof = work.details["proof"]["files"][0]
+    assert (proof["lines"], proof["rejected_lines"]) == (1502, 1501)
+
+
+def test_a_file_with_as_many_rejects_that_stays_below_its_limit_keeps_them_all(tmp_path: Path) -> None:
+    ctx = context(tmp_path, validation={"max_file_reject_pct": 100})
+    work = validate(ctx, "hcp", [land(ctx, "b/1.csv", text(*["short"] * 1200))], [])
+    assert of_kind(work, ArtifactKind.REJECTS)[0].rows == 1200
+
+
+def test_line_ends_of_several_kinds_are_named_in_the_proof(tmp_path: Path) -> None:
+    ctx = context(tmp_path, validation={"max_file_reject_pct": 100})
+    content = text(row(1), row(2), row(3)).replace(b"Z\n", b"Z\r\n", 1).replace(b"0000003", b"0000\r003")
+    [proof] = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", content)], []).details["proof"]["files"]
+    assert proof["newlines"] == {"lf": 3, "crlf": 1, "cr": 1}
+
+
 def test_a_unique_column_is_compared_too_and_its_nulls_are_not(tmp_path: Path) -> None:
     columns = {**COLUMNS, "name": {"type": "string", "unique": True}}
     ctx = context(tmp_path, model={"columns": columns})
