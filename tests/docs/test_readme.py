@@ -11,7 +11,8 @@ import yaml
 
 from ingestkit import errors
 from ingestkit.cli.main import call
-from ingestkit.settings import PipelineSettings
+from ingestkit.csvvalues import MESSAGES
+from ingestkit.settings import Dialect, PipelineSettings
 from tests.docs.pages import ROOT, Block, below, blocks, commands, page, table
 from tests.docs.typed import every_command, understood
 
@@ -87,6 +88,16 @@ def test_the_defaults_of_a_pipeline_are_what_the_readme_says() -> None:
     said = {**shop, **defaults, "source": {**shop["source"], **defaults["source"]}}
     assert PipelineSettings.model_validate(said) == PipelineSettings.model_validate(shop)
     assert PipelineSettings.model_validate({**said, "publish": "model"}) != PipelineSettings.model_validate(shop)
+
+
+def test_the_defaults_of_a_text_file_are_what_the_readme_says() -> None:
+    [said] = [yaml.safe_load(block.text) for block in blocks(README) if block.text.startswith("# defaults of a model")]
+    assert set(said["csv"]) == set(Dialect.model_fields)
+    assert Dialect.model_validate(said["csv"]) == Dialect()
+
+
+def test_every_code_of_a_record_that_cannot_be_read_is_in_the_readme() -> None:
+    assert all(f"| `{code}` |" in README for code in (*MESSAGES, "encoding", "columns"))
 
 
 def is_yaml(block: Block) -> bool:
