@@ -35,6 +35,8 @@ class Active:
     """Stages to be done again whatever is there."""
     usual_rows: Mapping[str, float] = field(default_factory=dict)
     """The median of the rows of some done batches before this one, by model: what a row delta is judged against."""
+    rows_at_most: int | None = None
+    """How many records of each file a rehearsal reads."""
     sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -63,7 +65,7 @@ class Active:
             progress=session.progress,
             threads=session.jobs,
             memory_limit=_share(session.settings.memory_limit, min(session.jobs, len(self.models))),
-            facts={"usual_rows": self.usual_rows},
+            facts={"usual_rows": self.usual_rows, "rows_at_most": self.rows_at_most},
         )
 
     def rows(self) -> dict[tuple[Stage, str], StageRow]:

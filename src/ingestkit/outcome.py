@@ -1,6 +1,8 @@
 """What a command reports: one result per model and a summary; how it is drawn is the command line's."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +39,5 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
     run_ids: tuple[str, ...] = ()
+    rules: tuple[Mapping[str, Any], ...] = ()
+    """How a rehearsal was judged; a run's rules are in the state."""

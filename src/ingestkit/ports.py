@@ -219,6 +219,10 @@ class Warehouse(Protocol):
         """
         ...
 
+    def newest(self, table: str, column: str) -> Any:
+        """The greatest value of a column, or None where the table has none."""
+        ...
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a read-only statement."""
         ...

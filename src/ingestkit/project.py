@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 # What a `type` in the configuration stands for; imported when something of that type is opened. Those with an engine
 # of their own, and the stage that has one, are imported when they are first used.
 SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
-STORES = {"local": "ingestkit.stores.local:LocalStore"}
+STORES = {"local": "ingestkit.stores.local:LocalStore", "overlay": "ingestkit.stores.overlay:OverlayStore"}
 WAREHOUSES = {"duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
@@ -181,6 +181,31 @@ class Project:
             "jobs": jobs or self.settings.jobs,
         }
         return _session(self.secrets, shared, config)
+
+    def rehearse(self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None) -> Session:
+        """A pipeline opened on a copy of the state, with a lake of its own over the real one, in scratch."""
+        config = self.config(self.pipeline(name).settings)
+        folder = self.root / self.settings.scratch / Owner.here().tag() / "rehearsal"
+        make_folder(folder)
+        state = self.settings.state
+        url = below_root(self.secrets.resolve(state.url, "state.url"), self.root)
+        kept = registered(STATES, "sql").copied(url, folder / "state.db", state.busy_timeout.total_seconds())
+        shared = {
+            "settings": self.settings,
+            "state": kept,
+            "queue": registered(QUEUES, "jsonl")(folder / "pending_updates.jsonl"),
+            "mirror": registered(MIRRORS, "json")(folder),
+            "root": self.root,
+            "folder": folder,
+            "scratch": folder / "scratch",
+            "clock": clock,
+            "stop": stop,
+            "progress": progress,
+            "jobs": jobs or self.settings.jobs,
+        }
+        opened = _session(self.secrets, shared, config)
+        over = registered(STORES, "overlay")(registered(STORES, "local")(folder / "lake"), opened.lake.store)
+        return replace(opened, lake=Lake(over))
 
     def config(self, settings: PipelineSettings) -> Json:
         """What a run row keeps: enough to open the same pipeline again, with references, never values."""

@@ -555,6 +555,42 @@ class WarehouseContract:
         assert warehouse.evolve("hcp", PERSON, LINEAGE) == ()
         assert self.rows(warehouse, columns=f"id, city, {', '.join(LINEAGE)}") == []
 
+    def test_what_evolve_would_run_can_be_asked_for_and_changes_nothing(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        [made] = warehouse.planned("hcp", PERSON, LINEAGE)
+        assert warehouse.missing(("hcp",)) == {"hcp"}
+        assert warehouse.evolve("hcp", PERSON, LINEAGE) == (made,)
+        assert warehouse.planned("hcp", PERSON, LINEAGE) == ()
+        more = (*PERSON, TargetColumn("age", "integer"))
+        planned = warehouse.planned("hcp", more, LINEAGE)
+        assert planned == warehouse.planned("hcp", more, LINEAGE)
+        assert warehouse.evolve("hcp", more, LINEAGE) == planned
+
+    def test_the_newest_value_of_a_column_is_told(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        columns = (*PERSON, TargetColumn("At", "timestamp"))
+        warehouse.evolve("hcp", columns, LINEAGE)
+        assert warehouse.newest("hcp", "At") is None
+        times = [datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, 12, tzinfo=UTC), None]
+        rows = [(str(number), "x", at) for number, at in enumerate(times)]
+        file = write_valid(tmp_path / "a.parquet", columns, rows)
+        warehouse.publish(publication(replace(load((file,)), columns=columns)))
+        assert warehouse.newest("hcp", "At") == times[1]
+
+    @pytest.mark.parametrize("mode", [LoadMode.REPLACE, LoadMode.APPEND, LoadMode.MERGE])
+    def test_columns_that_some_files_have_are_null_for_the_others(
+        self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
+    ) -> None:
+        ready(warehouse, "hcp")
+        columns = (*PERSON, TargetColumn("note", "string"), TargetColumn("gone", "string"))
+        warehouse.evolve("hcp", columns, LINEAGE)
+        one = write_valid(tmp_path / "1.parquet", columns[:3], [("1", "Bern", "x")], file_id="f1")
+        other = write_valid(tmp_path / "2.parquet", PERSON, [("2", "Ulm")], file_id="f2")
+        evolved = replace(load((one, other), mode), columns=columns, evolved=("note", "gone"))
+        warehouse.publish(publication(evolved))
+        query = f"SELECT id, city, note, gone FROM {self.qualified('hcp')} ORDER BY id"
+        assert warehouse.query(query) == [("1", "Bern", "x", None), ("2", "Ulm", None, None)]
+
     def test_a_new_column_is_added_and_is_empty_in_old_rows(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")
         old = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])

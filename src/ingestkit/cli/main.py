@@ -20,6 +20,7 @@ EPILOG = "Every flag can come from the environment: INGESTKIT_RUN_JOBS=4 is `ing
 # Where a command's function is, and its help; imported when it is called, not when it is listed.
 COMMANDS = {
     "run": ("run:run", "Take every waiting batch from the source to the target, oldest first."),
+    "plan": ("plan:plan", "Show what a run would do; nothing is written."),
     "extract": ("stages:extract", "Open a run for the oldest waiting batch, and bring its files into the lake."),
     "validate": ("stages:validate", "Turn the run's raw files into typed Parquet, and set rejects apart."),
     "load": ("stages:load", "Publish the run's valid rows to the target tables."),
@@ -61,7 +62,8 @@ def call(arguments: Sequence[str]) -> int:
     said = Globals()
     return handler.handle(
         lambda: application()(
-            args=list(arguments) or ["--help"],
+            # Bare, it needs its word: options that may go without one are unknown to the parser.
+            args=["--dry-run=plan" if one == "--dry-run" else one for one in arguments] or ["--help"],
             prog_name="ingestkit",
             standalone_mode=False,
             obj=said,

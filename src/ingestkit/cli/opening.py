@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,29 @@ def deciding(ctx: typer.Context, name: str | None) -> "Iterator[Session]":
 
     loaded = project_of(ctx)
     yield from _opened(loaded, pipeline_name(loaded, name), Stop(), progress.LogProgress(), None)
+
+
+@contextmanager
+def rehearsing(ctx: typer.Context, name: str | None, jobs: int | None = None) -> "Iterator[Session]":
+    """A session on copies, which are gone when it ends."""
+    import shutil
+
+    from ingestkit.cli import progress
+    from ingestkit.pipeline import Stop, SystemClock
+
+    loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
+    with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
+        named = pipeline_name(loaded, name)
+        session = loaded.rehearse(named, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
+        try:
+            yield session
+        finally:
+            session.state.close()
+            shutil.rmtree(session.folder.parent, ignore_errors=True)
+            for folder in (session.folder.parent.parent, loaded.folder):
+                # A project that never ran has no such folders, and has none now.
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 @contextmanager

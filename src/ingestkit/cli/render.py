@@ -23,6 +23,7 @@ BAD = frozenset({"failed", "interrupted", "quarantined", "fail", "bug"})
 SPLIT = ("duplicates", "superseded")
 """What is lost for a reason of its own: shown where there is any."""
 SHOWN = ("model", "batch", "stage", "status", "rows", "rejected", *SPLIT, "bytes", "seconds", "detail")
+JUDGED = ("batch", "model", "name", "figure", "limit", "judged")
 HEADINGS = {"seconds": "time", "expected_seconds": "expected"}
 
 
@@ -56,7 +57,7 @@ def outcome(ended: "Outcome", output: Output) -> None:
     from dataclasses import asdict
 
     results = [asdict(result) for result in ended.results]
-    summary = {
+    summary: dict[str, Any] = {
         "command": ended.command,
         "pipeline": ended.pipeline,
         "status": ended.status,
@@ -65,13 +66,17 @@ def outcome(ended: "Outcome", output: Output) -> None:
         "run_ids": list(ended.run_ids),
         "warnings": list(ended.warnings),
     }
+    if ended.rules:
+        summary["rules"] = [dict(rule) for rule in ended.rules]
     match output:
         case Output.JSON:
             write(json_text({"schema_version": SCHEMA_VERSION, **summary, "results": results}, output))
         case Output.NDJSON:
             emit([*({"kind": "model", **row} for row in results), {"kind": "outcome", **summary}], output)
         case Output.TEXT:
-            write((table(results, _worth_showing(results)) + "\n" if results else "") + f"{printable(ended.message)}\n")
+            tables = [table(results, _worth_showing(results))] if results else []
+            tables += [table(ended.rules, JUDGED)] if ended.rules else []
+            write("".join(f"{one}\n" for one in tables) + f"{printable(ended.message)}\n")
 
 
 def picked(found: Row, tables: Mapping[str, Sequence[str]]) -> dict[str, Any]:

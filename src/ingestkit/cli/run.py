@@ -1,14 +1,40 @@
 """`run`: every waiting batch, through all stages."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestkit.cli import opening, options
+from ingestkit.cli import opening, options, plan
 from ingestkit.cli.options import Output
+from ingestkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingestkit.working import RunOptions
+
+
+def _kind_of_trial(value: str | None) -> str | None:
+    if value not in (None, "plan", "data"):
+        raise typer.BadParameter(f"{value!r} is none of plan, data")
+    return value
+
 
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="BATCHES", min=1, help="At most so many batches.", show_envvar=False)
+]
+
+DryRun = Annotated[
+    str | None,
+    typer.Option(
+        "--dry-run",
+        metavar="[=data]",
+        callback=_kind_of_trial,
+        help="Only show what would be taken; with =data also extract, validate and judge it, in scratch.",
+        show_envvar=False,
+    ),
+]
+Rows = Annotated[
+    int | None,
+    typer.Option("--rows", min=1, help="With --dry-run=data: at most so many records of each file.", show_envvar=False),
 ]
 
 
@@ -24,9 +50,13 @@ def run(
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
     skip_exit_code: options.SkipExitCode = None,
+    dry_run: DryRun = None,
+    rows: Rows = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
     """Take every waiting batch from the source to the target, oldest first."""
+    if rows is not None and dry_run != "data":
+        raise UsageError("--rows is of a rehearsal", hint="--dry-run=data --rows 1000")
     from ingestkit import runner
     from ingestkit.working import RunOptions
 
@@ -38,6 +68,27 @@ def run(
         take_over=take_over,
         if_locked=if_locked,
     )
+    if dry_run is not None:
+        return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, output)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
         outcome = runner.run(session, wanted)
     return opening.ended(ctx, outcome, output, skip_exit_code)
+
+
+def _tried(
+    ctx: typer.Context,
+    pipeline: str | None,
+    wanted: "RunOptions",
+    kind: str,
+    rows: int | None,
+    jobs: int | None,
+    output: Output,
+) -> int:
+    from ingestkit import rehearsing
+
+    with opening.rehearsing(ctx, pipeline, jobs) as session:
+        if kind == "plan":
+            plan.draw(rehearsing.plan(session, wanted), output)
+            return 0
+        outcome = rehearsing.rehearse(session, wanted, rows)
+    return opening.ended(ctx, outcome, output)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from ingestkit.contract import quoted
 from ingestkit.errors import ConfigError, WarehouseError
 from ingestkit.layers import PUT_RIGHT
 from ingestkit.model import Counts, Rule, SqlCheck, Stage, Verdict
@@ -54,8 +53,7 @@ def _loss(model: str, validated: Counts, loaded: Counts, limit: float | None) ->
 def _freshness(ctx: RunContext, model: str, asked: Freshness) -> Rule:
     """How many hours old the newest value is; not judged of a table without one."""
     limit = asked.max_age.total_seconds() / 3600
-    statement = f"SELECT max({quoted(asked.column)}) FROM {quoted(ctx.pipeline.table(model))}"
-    newest = _instant(ctx.warehouse.query(statement)[0][0])
+    newest = _instant(ctx.warehouse.newest(ctx.pipeline.table(model), asked.column))
     if newest is None:
         return Rule("freshness", Stage.GATE, model, None, limit, None)
     age = (ctx.clock.now() - newest).total_seconds() / 3600

@@ -81,6 +81,8 @@ class Facts:
     cut: Cut | None = None
     extra: tuple[str, ...] = ()
     """Columns beyond the contract's that the artifact carries, as texts."""
+    partial: bool = False
+    """Whether only the first records of the file were read, so that nothing of the whole can be told."""
 
     @property
     def lines_before(self) -> int:
@@ -124,6 +126,8 @@ class Reading:
     blocks: Iterator[Converted]
     facts: Callable[[int], Facts]
     first_line: int
+    seen: Callable[[int], Facts]
+    """What can be said when only so many records were read."""
     extra: tuple[str, ...] = ()
     """Columns beyond the contract's that the blocks carry behind its own."""
 
@@ -213,18 +217,33 @@ def _convert(
         valid = stack.enter_context(parquet_into(into, engine.contract.schema_with(reading.extra), repeating))
         rejects = stack.enter_context(parquet_into(aside, REJECTS))
         records = valid_lines = blank = 0
-        for done in itertools.chain(first, groups):
+        most: int | None = ctx.facts.get("rows_at_most")
+        for one in itertools.chain(first, groups):
+            done = one if most is None else _first_of(one, most - records)
             typed = _moved(done.typed, RECORD_NUMBER, records + 1)
             valid.write_table(_lines_where_they_tell(typed, reading.first_line - 1))
             rejects.write_table(_placed(done.rejects, records, file))
             records += done.records
             valid_lines += done.valid_lines
             blank += done.blank
+            if done is not one:
+                break
         rejects.close()
-        facts = reading.facts(records)
+        facts = reading.facts(records) if most is None else reading.seen(records)
         facts = replace(facts, valid_lines=valid_lines, blank=facts.blank + blank)
         facts = replace(facts, cut=_cut(ctx, engine, aside, facts))
         valid.add_key_value_metadata({FACTS: facts.to_bytes()})
+
+
+def _first_of(converted: Converted, most: int) -> Converted:
+    """The first records of a group; the same where it has no more."""
+    if converted.records <= most:
+        return converted
+    typed, rejects = (
+        table.filter(pyarrow.compute.less(table.column(name), most))
+        for table, name in ((converted.typed, RECORD_NUMBER), (converted.rejects, "record"))
+    )
+    return Converted(typed, rejects, most, typed.num_rows)
 
 
 def _cut(ctx: RunContext, engine: Engine, aside: Path, facts: Facts) -> Cut | None:

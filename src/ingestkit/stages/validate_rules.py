@@ -1,9 +1,13 @@
 """The rules judged at the end of validate: figures and limits; what a failed one leads to is the runner's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ingestkit.model import Counts, LoadMode, Rule, Stage
 from ingestkit.pipeline import RunContext
+
+OF_THE_WHOLE = ("line_proof", "min_rows", "row_delta")
+"""Rules that some of the records say nothing about."""
 
 
 def percent(part: int, whole: int) -> float:
@@ -30,6 +34,8 @@ def judged(ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[
         rules.append(_at_least("min_rows", model, valid, limits.min_rows))
     if limits.row_delta_pct is not None:
         rules.append(_row_delta(ctx, model, valid, limits.row_delta_pct))
+    if ctx.facts.get("rows_at_most") is not None:
+        rules = [replace(rule, figure=None, passed=None) if rule.name in OF_THE_WHOLE else rule for rule in rules]
     return tuple(rules)
 
 

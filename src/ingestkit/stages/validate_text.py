@@ -44,6 +44,7 @@ def read_text(ctx: RunContext, file: FileVersion, engine: Engine) -> Iterator[Re
         yield Reading(
             blocks=_converted(ctx, text, engine, raw, header.extra),
             facts=lambda records: _facts(text, records, header),
+            seen=lambda records: _seen(text, records, header),
             first_line=text.preamble_lines + text.header_lines + 1,
             extra=header.extra,
         )
@@ -61,6 +62,23 @@ def count_records(ctx: RunContext, file: FileVersion, model: str) -> int | None:
             return sum(len(block.records) for block in blocks(text))
     except ContractError:
         return None
+
+
+def _seen(text: TextFile, records: int, header: Compared) -> Facts:
+    return Facts(
+        lines=0,
+        preamble=text.preamble_lines,
+        header=text.header_lines,
+        blank=0,
+        trailer=0,
+        records=records,
+        newline=text.newline,
+        encoding=text.encoding,
+        newlines={},
+        drift=header.drift,
+        extra=header.extra,
+        partial=True,
+    )
 
 
 def _facts(text: TextFile, records: int, header: Compared) -> Facts:

@@ -4,7 +4,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -79,6 +79,15 @@ class StateDatabase:
             db.close()
             raise
         return db
+
+    @classmethod
+    def copied(cls, url: str, into: Path, busy_timeout: float) -> Self:
+        """A copy of the database as it is now, in another file; an empty one where there is none."""
+        path = sqlite_path(url)
+        if path.exists():
+            with closing(sqlite3.connect(path)) as found, closing(sqlite3.connect(into)) as copy:
+                found.backup(copy)
+        return cls.open(f"sqlite:///{into}", busy_timeout)
 
     @property
     def dialect(self) -> str:

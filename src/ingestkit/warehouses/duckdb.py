@@ -142,6 +142,11 @@ class DuckdbWarehouse:
         with self._session() as connection:
             self._transacted(connection, lambda: duckdb_publish.void(connection, self.schema, fence))
 
+    def newest(self, table: str, column: str) -> Any:
+        """The greatest value of a column."""
+        ((found,),) = self.query(f"SELECT max({duckdb_sql.name(column)}) FROM {duckdb_sql.name(self.schema, table)}")
+        return found
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of one statement, in a transaction that cannot write."""
         with self._session() as connection:

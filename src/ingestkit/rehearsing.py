@@ -1,0 +1,140 @@
+"""What a run would do, tried on copies: which batches and files, what of them is valid, and how it would be judged."""
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sql
+
+from ingestkit import attempts
+from ingestkit.active import Active
+from ingestkit.contract import compile_contract
+from ingestkit.csvfile import open_text, unpacked
+from ingestkit.discover import Found, discover
+from ingestkit.errors import ContractError, GateClosed, IngestkitError
+from ingestkit.header import Compared, compare_header
+from ingestkit.model import FileStatus, Item, Stage
+from ingestkit.outcome import ModelResult, Outcome
+from ingestkit.phases import do_stage
+from ingestkit.ports import TargetColumn
+from ingestkit.reporting import many, results_of
+from ingestkit.runner import holding
+from ingestkit.session import Session
+from ingestkit.sighting import Unit
+from ingestkit.states import drifts, ledger, stage_rows
+from ingestkit.states.lease import Lease
+from ingestkit.states.tables import lease as lease_table
+from ingestkit.working import RunOptions, active_run
+
+JUDGED = {True: "passed", False: "failed", None: "not judged"}
+
+
+def plan(session: Session, options: RunOptions) -> dict[str, Any]:
+    """What `run` would take: batches, files and why, and the statements its target would be changed by."""
+    with _rehearsal(session, options) as lease:
+        found = discover(session, lease, only=options.batch, limit=options.limit)
+        batches = [_planned_batch(session, unit) for unit in found.units]
+        ddl = {model: _ddl(session, model, found) for model in lease.models}
+    return {
+        "pipeline": session.pipeline.name,
+        "checkpoint": found.checkpoint,
+        "batches": [{name: one[name] for name in ("batch", "reason", "models")} for one in batches],
+        "files": [file for one in batches for file in one["files"]],
+        "waiting": [{"batch": batch, "why": why} for batch, why in found.waiting.items()],
+        "late": list(found.late),
+        "unmapped": list(found.unmapped),
+        "ddl": [{"model": model, "statement": one} for model, some in ddl.items() for one in some],
+    }
+
+
+def rehearse(session: Session, options: RunOptions, rows: int | None) -> Outcome:
+    """Extract, validate and judge what waits, as `run` would, in folders that nobody else looks at."""
+    results: list[ModelResult] = []
+    rules: list[Any] = []
+    failure: IngestkitError | None = None
+    with _rehearsal(session, options) as lease:
+        found = discover(session, lease, only=options.batch, limit=options.limit)
+        for unit in found.units:
+            run = attempts.open_new(session, lease, unit.batch, unit.models, kind="run", command="run")
+            active = replace(active_run(session, lease, run, unit), rows_at_most=rows)
+            failure = _tried(active)
+            results += results_of(session, run, unit.models, Stage.VALIDATE)
+            rules += [{"batch": unit.batch, **rule.to_json(), "judged": JUDGED[rule.passed]} for rule in _rules(active)]
+            if failure is not None:
+                break
+    told = f"tried {many(len({one.batch for one in results}), 'batch', 'batches')}, and changed nothing"
+    if not found.units:
+        told = "nothing new to try"
+    if failure is not None:
+        told = f"a run would end with exit {failure.exit_code}: {failure.message}"
+    code = failure.exit_code if failure is not None else 0
+    status = "done" if failure is None else "failed"
+    return Outcome("run", session.pipeline.name, status, told, tuple(results), rules=tuple(rules), exit_code=code)
+
+
+def _rehearsal(session: Session, options: RunOptions) -> AbstractContextManager[Lease]:
+    """Hold the models in the copy of the state, where the leases of others were copied with it."""
+    with session.state.write() as conn:
+        conn.execute(sql.update(lease_table).values(owner=None, expires=None))
+    return holding(session, session.pipeline.check_models(options.models), "run --dry-run", "fail")
+
+
+def _tried(active: Active) -> IngestkitError | None:
+    try:
+        for stage in (Stage.EXTRACT, Stage.VALIDATE):
+            active.session.stop.check()
+            do_stage(active, stage)
+    except (GateClosed, ContractError) as error:
+        return error
+    return None
+
+
+def _rules(active: Active) -> list[Any]:
+    with active.session.state.read() as conn:
+        rows = stage_rows.of_run(conn, active.run.run_id)
+    works = [row.work() for (stage, _), row in sorted(rows.items()) if stage is Stage.VALIDATE]
+    return [rule for sidecar in works if sidecar is not None for rule in sidecar.work.rules]
+
+
+def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
+    """The files of a batch that would be taken, and those that would not."""
+    with session.state.read() as conn:
+        known = ledger.versions(conn, session.pipeline.name, [unit.batch])
+    wanted = {file.path for pairs in unit.wanted.values() for file, _ in pairs}
+    files = []
+    for file in sorted(ledger.latest(known).values(), key=lambda one: one.path):
+        why = "new" if file.version == 1 else "changed"
+        if file.path not in wanted:
+            why = file.reason or f"{file.status.value} already"
+        if file.model is not None and file.model not in unit.models:
+            why = "its model is done"
+        action = "take" if file.path in wanted else "quarantine" if file.status is FileStatus.QUARANTINED else "skip"
+        shown = {"batch": unit.batch, "model": file.model, "path": file.path, "size": file.size}
+        files.append({**shown, "action": action, "why": why})
+    return {"batch": unit.batch, "reason": unit.reason, "models": list(unit.models), "files": files}
+
+
+def _ddl(session: Session, model: str, found: Found) -> tuple[str, ...]:
+    """The statements by which the target would come to hold what the contract, or waiting files, say."""
+    contract = session.pipeline.columns(model)
+    names = {column.name.casefold() for column in contract}
+    with session.state.read() as conn:
+        extra = list(drifts.added(conn, session.pipeline.name, model))
+    if session.pipeline.model(model).drift == "evolve":
+        for unit in found.units:
+            for _, item in unit.wanted.get(model, ()):
+                extra += [name for name in _header(session, model, item).extra if name not in extra]
+    columns = (*contract, *(TargetColumn(name, "string") for name in extra if name.casefold() not in names))
+    return session.warehouse.planned(session.pipeline.table(model), columns, session.pipeline.lineage())
+
+
+def _header(session: Session, model: str, item: Item) -> Compared:
+    """The header of a waiting file beside its contract; one that cannot be read adds nothing."""
+    settings = session.pipeline.model(model)
+    limit = session.pipeline.settings.validation.max_record_lines
+    try:
+        with session.source.open(item) as stream, unpacked(item.path, stream) as content:
+            text = open_text(item.path, content, settings.csv, tuple(settings.columns), max_record_lines=limit)
+            return compare_header(compile_contract(model, settings), settings, item.path, "", text.names)
+    except ContractError:
+        return Compared((), (), ())
