@@ -240,6 +240,8 @@ class Counts:
     deleted: int | None = None
     superseded: int | None = None
     filtered: int | None = None
+    deletes: int | None = None
+    """Rows that say of their key that it is gone."""
     left_behind: int | None = None
     target: int | None = None
 

@@ -78,7 +78,7 @@ class Pipeline:
 
     def load_settings(self, model: str) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
-        shown = self._shown(model, {"key", "csv", "columns", "header", "drift", "load", "table"})
+        shown = self._shown(model, {"key", "csv", "columns", "header", "drift", "load", "table", "delete_when"})
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, LOAD_VERSION, model, shown, validation, self.lineage()])
 

@@ -5,7 +5,7 @@ Adapters translate their vendor's exceptions at once into `errors`; they do not 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -136,6 +136,8 @@ class Load:
     previous: tuple[Path, ...] | None = ()
     """Valid files of this batch's earlier generation, for what a redone merge leaves behind; None: they are gone."""
     lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
+    deletes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where `mode` is merge: by column, the values (as text) of rows that remove their key instead of being written."""
     evolved: tuple[str, ...] = ()
     """Those of `columns` that some file added once: texts, and null for files that lack them."""
 

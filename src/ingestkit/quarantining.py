@@ -55,7 +55,7 @@ def _waiting(session: Session, lease: Lease, batch: str) -> tuple[Mapping[str, C
     with session.state.read() as conn:
         done = completions.whole(conn, session.pipeline.name, batch)
         known = ledger.versions(conn, session.pipeline.name, [batch])
-        waiting = quarantine.open_models(conn, session.pipeline.name, batch)
+        waiting = quarantine.waiting_models(conn, session.pipeline.name, batch)
     waiting |= {file.model for file in known if file.model and file.status is FileStatus.QUARANTINED and file.raw}
     here = tuple(model for model in lease.models if model in waiting)
     undone = [model for model in here if (batch, model) not in done]

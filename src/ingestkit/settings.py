@@ -192,6 +192,8 @@ class Model(Section):
     absent: Literal["keep", "warn", "fail"] = "keep"
     allow_empty: bool = False
     csv: Dialect = Dialect()
+    delete_when: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """With `load: merge`: values by column that say of a row that its key is gone from the target."""
     header: Header = Header()
     drift: Literal["freeze", "evolve", "ignore"] = "freeze"
     """What a column that is in no contract does: fail its file, become a column of the target, or be left out."""
@@ -216,6 +218,11 @@ class Model(Section):
                 raise ValueError(f"key column {name!r} is not among the columns")
         if self.load is LoadMode.MERGE and not self.key:
             raise ValueError("load: merge needs a key")
+        if self.delete_when and self.load is not LoadMode.MERGE:
+            raise ValueError(f"delete_when is of load: merge, and this is {self.load.value}")
+        for name in self.delete_when:
+            if name not in self.columns:
+                raise ValueError(f"delete_when: {name!r} is not among the columns")
         if self.gate.freshness is not None:
             dated = self.columns.get(self.gate.freshness.column)
             if dated is None or dated.type not in ("date", "timestamp"):

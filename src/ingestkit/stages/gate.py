@@ -34,7 +34,8 @@ def _loss(model: str, validated: Counts, loaded: Counts, limit: float | None) ->
     """What of the source is not in the target, and why: none of it may be without a reason."""
     records, rejected, duplicates = validated.records or 0, validated.rejected or 0, validated.duplicates or 0
     filtered, superseded = loaded.filtered or 0, loaded.superseded or 0
-    lost = records - (loaded.loaded or 0)
+    # A row that says of its key that it is gone was heard.
+    lost = records - (loaded.loaded or 0) - (loaded.deletes or 0)
     unexplained = lost - rejected - filtered - superseded
     told = (
         f"of {records:,} records {rejected - duplicates:,} were rejected, {duplicates:,} duplicates, "

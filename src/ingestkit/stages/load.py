@@ -116,6 +116,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         intent=intent,
         table=ctx.pipeline.table(given.model),
         columns=(*contract, *(TargetColumn(name, "string") for name in evolved)),
+        deletes=ctx.pipeline.model(given.model).delete_when,
         evolved=evolved,
         key=ctx.pipeline.model(given.model).key,
         files=current,

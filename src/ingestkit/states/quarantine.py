@@ -65,12 +65,12 @@ def batches_waiting(conn: sql.Connection, pipeline: str, model: str) -> set[str]
     return {batch for (batch,) in conn.execute(query)}
 
 
-def open_models(conn: sql.Connection, pipeline: str, batch: str) -> set[str]:
+def waiting_models(conn: sql.Connection, pipeline: str, batch: str) -> set[str]:
     """The models of a batch with rejects that wait for a person."""
     query = (
         sql.select(quarantine.c.model)
         .distinct()
-        .where(quarantine.c.pipeline == pipeline, quarantine.c.batch == batch, quarantine.c.status == "open")
+        .where(quarantine.c.pipeline == pipeline, quarantine.c.batch == batch, quarantine.c.status.in_(WAITING))
     )
     return {model for (model,) in conn.execute(query)}
 

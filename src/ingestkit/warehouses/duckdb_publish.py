@@ -42,6 +42,7 @@ class Written:
     deleted: int = 0
     superseded: int | None = None
     left_behind: int | None = None
+    deletes: int | None = None
 
 
 def publish(connection: Connection, schema: str, publication: Publication, at: datetime) -> Mapping[str, Receipt]:
@@ -139,6 +140,7 @@ def publish_load(connection: Connection, schema: str, publication: Publication, 
         deleted=written.deleted,
         superseded=written.superseded,
         left_behind=written.left_behind,
+        deletes=written.deletes,
         target=after,
     )
     facts = {"key_nulls": nulls, "key_duplicates": duplicates, "expected_target": written.expected}
@@ -217,6 +219,12 @@ def merge(connection: Connection, target: Target) -> Written:
     newer = sql.keys_of(load.newer, load.key) if load.newer else None
     rows = sql.without(target.rows, newer, load.key) if newer else target.rows
     (published,) = _figures(connection, sql.count(rows)) if newer else (target.staged,)
+    deleted, deletes = 0, None
+    if load.deletes:
+        gone = f"SELECT * FROM ({rows}) WHERE {sql.says_gone(load.deletes)}"
+        rows = f"SELECT * FROM ({rows}) WHERE NOT {sql.says_gone(load.deletes)}"
+        (deletes,) = _figures(connection, sql.count(gone))
+        (deleted,) = _figures(connection, sql.delete(target.table, gone, load.key))
     here = f"SELECT {sql.names(load.key)} FROM {target.table}"
     (added,) = _figures(connection, sql.count(sql.without(rows, here, load.key)))
     (loaded,) = _figures(connection, sql.merge(target.table, target.columns, load.key, rows))
@@ -225,8 +233,10 @@ def merge(connection: Connection, target: Target) -> Written:
         left = sql.without(sql.keys_of(load.previous, load.key), target.rows, load.key)
         (left_behind,) = _figures(connection, sql.count(sql.without(left, newer, load.key) if newer else left))
     return Written(
-        expected=target.before + added,
+        expected=target.before + added - deleted,
         loaded=loaded,
+        deleted=deleted,
+        deletes=deletes,
         superseded=target.staged - published,
         left_behind=left_behind,
     )

@@ -134,6 +134,21 @@ def without(rows: str, others: str, key: Iterable[str]) -> str:
     return f"SELECT * FROM ({rows}) AS one ANTI JOIN ({others}) AS other ON {same}"
 
 
+def says_gone(deletes: Mapping[str, tuple[str, ...]]) -> str:
+    """Whether a row says of its key that it is gone."""
+    each = (
+        f"coalesce(CAST({name(column)} AS VARCHAR) IN ({', '.join(map(text, values))}), false)"
+        for column, values in deletes.items()
+    )
+    return f"({' OR '.join(each)})"
+
+
+def delete(target: str, rows: str, key: tuple[str, ...]) -> str:
+    """Rows of the target whose key the others have are removed."""
+    same = " AND ".join(f"target.{name(column)} = gone.{name(column)}" for column in key)
+    return f"DELETE FROM {target} AS target USING (SELECT DISTINCT {names(key)} FROM ({rows})) AS gone WHERE {same}"
+
+
 def count(rows: str) -> str:
     return f"SELECT count(*) FROM ({rows})"
 
