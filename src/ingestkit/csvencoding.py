@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ingestkit.csvrecords import Positions
+from ingestkit.csvmarks import Positions
 
 # The five bytes that cp1252 leaves undefined, as bytes that UTF-8 never has: F8 to FC.
 UNDEFINED = (0x81, 0x8D, 0x8F, 0x90, 0x9D)

@@ -11,17 +11,8 @@ from typing import BinaryIO, Protocol, cast
 
 from ingestkit.csvencoding import as_utf8, original_size
 from ingestkit.csvframe import Trailer, broken, check_delimiter, encoding_of, frame_of, names_of, without_trailer
-from ingestkit.csvrecords import (
-    ANY_LINE_END,
-    CARRIAGE_RETURN,
-    LINE_FEED,
-    Marks,
-    Positions,
-    Records,
-    line_ends,
-    split,
-    split_again,
-)
+from ingestkit.csvmarks import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, Marks, Positions, line_ends
+from ingestkit.csvrecords import Records, split, split_again
 from ingestkit.settings import Dialect
 
 BLOCK = 8 << 20

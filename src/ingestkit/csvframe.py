@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ingestkit.csvencoding import marked
-from ingestkit.csvrecords import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, line_ends
+from ingestkit.csvmarks import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, line_ends
 from ingestkit.errors import ContractError
 from ingestkit.files import shown
 from ingestkit.settings import Dialect
@@ -48,7 +48,7 @@ def encoding_of(path: str, head: bytes, wanted: str) -> tuple[str, int]:
     told, size = marked(head)
     if told is None:
         if wanted == "utf-16" and head:
-            raise broken(path, "has no byte order mark, as utf-16 must: csv.encoding may have to be utf-16-le, utf-16-be or another")
+            raise broken(path, "has no byte order mark: csv.encoding should be utf-16-le, utf-16-be or another")
         if wanted == "utf-8" and b"\0" in head[:2]:
             raise broken(path, "begins as UTF-16 does where UTF-8 was expected: see csv.encoding")
         return ("utf-16-le" if wanted == "utf-16" else wanted), 0

@@ -9,7 +9,8 @@ import pyarrow.csv
 from ingestkit.csvencoding import original, original_offsets
 from ingestkit.csvfile import Block, TextFile
 from ingestkit.csvframe import broken
-from ingestkit.csvrecords import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, Flags, Positions, first_line_ends
+from ingestkit.csvmarks import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, Flags, Positions
+from ingestkit.csvrecords import first_line_ends
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MESSAGES = {

@@ -14,7 +14,7 @@ import pyarrow.compute
 from ingestkit.contract import ERRORS, RECORD_NUMBER
 from ingestkit.csvfile import Block, TextFile, blocks, open_text, reopened, unpacked
 from ingestkit.csvframe import broken
-from ingestkit.csvrecords import Positions
+from ingestkit.csvmarks import Positions
 from ingestkit.csvvalues import Flaw, raw_records, texts
 from ingestkit.errors import ContractError
 from ingestkit.header import Compared, compare_header
