@@ -128,6 +128,18 @@ FILES = [
         {"valid": 3},
     ),
     Nasty(
+        "two records opened again, each by itself",
+        text('x,"a', '",', "2,b,", 'y,"c', '",', "3,d,"),
+        ((2, "b"), (3, "d")),
+        (
+            (1, 2, b'x,"a', "id:type"),
+            (2, 3, b'",', "*:quote"),
+            (4, 5, b'y,"c', "id:type"),
+            (5, 6, b'",', "*:quote"),
+        ),
+        {"valid": 2},
+    ),
+    Nasty(
         "doubled quotes in a record that is opened again",
         text('x,"', '2,""b', 'c"",', '",', "3,d,"),
         ((3, "d"),),
