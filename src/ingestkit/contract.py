@@ -1,7 +1,4 @@
-"""What a model's columns may hold, compiled to SQL over text: a type has its own pattern, then is converted.
-
-Nothing is rounded, cut, shifted or guessed: `try_cast` alone would take ` 5`, `1e3` or `2026-1-5`, and drop an offset.
-"""
+"""What a model's columns may hold, compiled to SQL over text, and told at a glance where that can be."""
 
 import math
 import re
@@ -10,51 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ingestkit.columnsql import arrow_type, guard, literal, message_of, quoted, sql_type, value_of
 from ingestkit.errors import ConfigError
-from ingestkit.settings import LINE, Column, Model
+from ingestkit.settings import LINE, Column, Model, Normalisation
 from ingestkit.textshape import Numbers, Ranges, Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
 
-DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
-TIME = r"[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6}0*)?)?"
-OFFSET = r"(Z|[+-](0\d|1[0-4])(:?[0-5]\d)?)"
-TRUE_WORDS = ("true", "t", "1", "yes", "y")
-FALSE_WORDS = ("false", "f", "0", "no", "n")
-WORDS = "|".join((*TRUE_WORDS, *FALSE_WORDS))
-
-GUARDS = {
-    "integer": r"[+-]?\d+",
-    "float": r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?",
-    "boolean": f"(?i)({WORDS})",
-    "date": DATE,
-    "timestamp": DATE + TIME + OFFSET,
-    "local_timestamp": DATE + TIME,
-}
-MESSAGES = {
-    "integer": "not a whole number of 64 bits",
-    "float": "not a number of double precision",
-    "boolean": f"none of {', '.join((*TRUE_WORDS, *FALSE_WORDS))}",
-    "date": "not a date written YYYY-MM-DD",
-    "timestamp": "not an instant written YYYY-MM-DDTHH:MM:SS with an offset or Z",
-    "local_timestamp": "not a time written YYYY-MM-DDTHH:MM:SS without an offset",
-}
-SQL_TYPES = {
-    "string": "VARCHAR",
-    "integer": "BIGINT",
-    "float": "DOUBLE",
-    "boolean": "BOOLEAN",
-    "date": "DATE",
-    "timestamp": "TIMESTAMPTZ",
-    "local_timestamp": "TIMESTAMP",
-}
-ARROW_TYPES = {
-    "string": pa.string(),
-    "integer": pa.int64(),
-    "float": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-    "local_timestamp": pa.timestamp("us"),
-}
 RECORD_NUMBER = "_record_no"
 ERRORS = pa.list_(
     pa.struct([("column", pa.string()), ("code", pa.string()), ("message", pa.string()), ("value", pa.string())])
@@ -87,8 +44,12 @@ class CompiledColumn:
     value: str
     guarded: bool
     checks: tuple[Check, ...]
-    zoned: bool = False
-    """Whether texts without an offset are local times of a zone."""
+    message: str
+    """What is told of a text that is not of the type."""
+    plain: bool
+    """Whether texts are written as the type itself has it."""
+    nulls: tuple[str, ...] = ()
+    normalise: tuple[Normalisation, ...] = ()
 
     @property
     def typed(self) -> bool:
@@ -125,7 +86,7 @@ class CompiledColumn:
             found.append(self._error(f"{self.text} IS NULL", "required", "missing"))
         if self.guarded:
             condition = f"{self.text} IS NOT NULL AND {typed_name(self.name)} IS NULL"
-            found.append(self._error(condition, "type", type_message(self.type)))
+            found.append(self._error(condition, "type", self.message))
         for check in self.checks:
             condition = f"{self.text} IS NOT NULL AND NOT ({check.passes})"
             found += [self._error(condition, check.code, check.message)]
@@ -184,17 +145,15 @@ class Contract:
 
 
 def compile_contract(name: str, model: Model) -> Contract:
-    columns = tuple(
-        _compiled(name, column_name, column, required=column.required or column_name in model.key)
-        for column_name, column in model.columns.items()
-    )
+    columns = tuple(_compiled(name, model, column_name) for column_name in model.columns)
     alone = [(column,) for column, settings in model.columns.items() if settings.unique and (column,) != model.key]
     return Contract(name, columns, model.key, (*((model.key,) if model.key else ()), *alone))
 
 
-def _compiled(model: str, name: str, column: Column, *, required: bool) -> CompiledColumn:
+def _compiled(model: str, settings: Model, name: str) -> CompiledColumn:
+    column = settings.columns[name]
     text = quoted(name)
-    value = _value(column, text)
+    value = value_of(column, text)
     typed = text if column.type == "string" else typed_name(name)
     checks: list[Check] = []
     if column.pattern is not None:
@@ -219,13 +178,30 @@ def _compiled(model: str, name: str, column: Column, *, required: bool) -> Compi
             if column.type == "integer":
                 bounds = (int(limit), math.inf) if code == "min" else (-math.inf, int(limit))
             checks.append(Check(code, f"{message} {limit}", f"{typed} {sign} {bound}", bounds=bounds))
-    zoned = column.timezone is not None
-    return CompiledColumn(name, column.type, required, text, value, column.type != "string", tuple(checks), zoned)
+    if column.enum is not None:
+        values = ", ".join(_bound(model, name, column, "enum", one) for one in column.enum)
+        checks.append(Check("enum", f"none of {', '.join(column.enum)}", f"{typed} IN ({values})"))
+    normalise = column.normalise
+    if normalise is None:
+        normalise = settings.normalise if column.type == "string" else ()
+    return CompiledColumn(
+        name=name,
+        type=column.type,
+        required=column.required or name in settings.key,
+        text=text,
+        value=value,
+        guarded=column.type != "string",
+        checks=tuple(checks),
+        message=message_of(column),
+        plain=not (column.timezone or column.format or column.thousands or column.decimal_point != "."),
+        nulls=settings.nulls if column.nulls is None else column.nulls,
+        normalise=normalise,
+    )
 
 
 def _told(column: CompiledColumn, shape: Shape) -> Numbers | None:
     """The values of texts that numpy can convert, all of them valid as far as the type goes."""
-    if column.zoned:
+    if not column.plain:
         return None
     match column.type:
         case "integer":
@@ -247,51 +223,6 @@ def _passes(check: Check, shape: Shape, values: Numbers | None) -> bool:
     return False
 
 
-def _value(column: Column, text: str) -> str:
-    """SQL of the text's value: null where the text is not exactly of the type."""
-    match column.type:
-        case "string":
-            return text
-        case "boolean":
-            true, false = (", ".join(map(literal, words)) for words in (TRUE_WORDS, FALSE_WORDS))
-            words = f"CASE WHEN lower({text}) IN ({true}) THEN true WHEN lower({text}) IN ({false}) THEN false END"
-            # The usual words first, since lower case costs more than comparing.
-            return f"CASE {text} WHEN 'true' THEN true WHEN 'false' THEN false ELSE {words} END"
-        case "timestamp" if column.timezone is not None:
-            return _zoned(text, column.timezone)
-    kind = sql_type(column.type)
-    cast = f"CASE WHEN regexp_full_match({text}, {literal(guard(column.type))}) THEN try_cast({text} AS {kind}) END"
-    match column.type:
-        case "float":
-            return f"CASE WHEN isfinite({cast}) THEN {cast} END"
-        case "date" | "timestamp" | "local_timestamp":
-            return f"CASE WHEN {text} NOT LIKE '0000%' THEN {cast} END"
-    return cast
-
-
-def _zoned(text: str, timezone: str) -> str:
-    """A local time as an instant, or null where that clock shows it never or twice; text with an offset as it is."""
-    zone = literal(timezone)
-    local = f"try_cast({text} AS TIMESTAMP)"
-    instant = f"timezone({zone}, {local})"
-    once = " AND ".join(
-        (
-            f"timezone({zone}, {instant}) = {local}",
-            *(
-                f"timezone({zone}, {instant} {sign} INTERVAL {minutes} MINUTE) <> {local}"
-                for sign in "+-"
-                for minutes in (30, 60)
-            ),
-        )
-    )
-    here = f"regexp_full_match({text}, {literal(DATE + TIME)})"
-    offset = f"regexp_full_match({text}, {literal(guard('timestamp'))})"
-    return (
-        f"CASE WHEN {text} LIKE '0000%' THEN NULL WHEN {here} AND {once} THEN {instant} "
-        f"WHEN {offset} THEN try_cast({text} AS TIMESTAMPTZ) END"
-    )
-
-
 def _bound(model: str, name: str, column: Column, code: str, limit: float | str) -> str:
     text = str(int(limit)) if isinstance(limit, float) and limit.is_integer() else str(limit)
     if column.type == "boolean" or (column.type != "string" and re.fullmatch(guard(column.type), text) is None):
@@ -299,36 +230,6 @@ def _bound(model: str, name: str, column: Column, code: str, limit: float | str)
     return f"CAST({literal(text)} AS {sql_type(column.type)})"
 
 
-def guard(kind: str) -> str:
-    """The pattern that the whole of a text must match before it is converted."""
-    scale = re.fullmatch(r"decimal\(\d+,\s*(\d+)\)", kind)
-    if scale is None:
-        return GUARDS[kind]
-    places = rf"\.\d{{1,{scale[1]}}}0*" if int(scale[1]) else r"\.0+"
-    return rf"[+-]?(\d+({places})?|{places})"
-
-
-def type_message(kind: str) -> str:
-    return MESSAGES.get(kind) or f"not a number that {kind} holds exactly"
-
-
-def sql_type(kind: str) -> str:
-    return SQL_TYPES.get(kind) or kind.upper()
-
-
-def arrow_type(kind: str) -> pa.DataType:
-    exact = re.fullmatch(r"decimal\((\d+),\s*(\d+)\)", kind)
-    return pa.decimal128(int(exact[1]), int(exact[2])) if exact else ARROW_TYPES[kind]
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def typed_name(name: str) -> str:
     """The converted column, beside its text of the plain name."""
     return quoted(f"{name}\N{NO-BREAK SPACE}typed")
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -16,6 +16,8 @@ from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
 
 ROW_DELTA_OF_REPLACE = 50.0
 """By how much a model that is replaced may grow or shrink where nobody has said it, in percent."""
+OF_VALID_ROWS = {"key", "csv", "columns", "header", "drift", "nulls", "normalise"}
+"""What of a model's settings its valid rows depend on."""
 VALIDATE_VERSION = 2
 """Raised when validate would make other artifacts from the same raw bytes and settings."""
 LOAD_VERSION = 1
@@ -68,7 +70,7 @@ class Pipeline:
 
     def validate_settings(self, model: str) -> str:
         """The hash of what a valid artifact depends on."""
-        shown = self._shown(model, {"key", "csv", "columns", "header", "drift"})
+        shown = self._shown(model, OF_VALID_ROWS)
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, model, shown, validation])
 
@@ -78,7 +80,7 @@ class Pipeline:
 
     def load_settings(self, model: str) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
-        shown = self._shown(model, {"key", "csv", "columns", "header", "drift", "load", "table", "delete_when"})
+        shown = self._shown(model, {*OF_VALID_ROWS, "load", "table", "delete_when"})
         validation = self.settings.validation.model_dump(mode="json")
         return sha256_of([VALIDATE_VERSION, LOAD_VERSION, model, shown, validation, self.lineage()])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingestkit import textformat
 from ingestkit.model import LoadMode
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
@@ -78,25 +80,59 @@ class Section(BaseModel):
 # --- a pipeline file -------------------------------------------------------------------------------------------------
 
 
+def re2(value: str) -> str:
+    """A pattern in RE2, which has no memory and does not look around, and so takes no text by surprise."""
+    found = re.search(r"(?<!\\)(?:\\\\)*(\(\?(?:=|!|<=|<!|>|\(|P=)|\\[1-9]|\\Z|[*+?}]\+)", value)
+    if found is not None:
+        raise ValueError(f"not a pattern: RE2 has no {found[1]}")
+    return value
+
+
+Expression = Annotated[str, BeforeValidator(pattern), AfterValidator(re2)]
+Normalisation = Literal["trim", "collapse_space", "upper", "lower", "nfc", "empty_to_null"]
+
+
+def agreeing(value: tuple[Normalisation, ...] | None) -> tuple[Normalisation, ...] | None:
+    if value is not None and {"upper", "lower"} <= set(value):
+        raise ValueError("upper and lower contradict each other")
+    return value
+
+
+def several(value: Any) -> Any:
+    """One text as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 class Column(Section):
     """One column of a contract."""
 
     type: str = "string"
     required: bool = False
     unique: bool = False
-    pattern: Pattern | None = None
+    pattern: Expression | None = None
     min: float | str | None = None
     max: float | str | None = None
     min_length: Annotated[Whole, Field(ge=0)] | None = None
     max_length: Annotated[Whole, Field(ge=1)] | None = None
     timezone: str | None = None
+    enum: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    format: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
+    """How dates and times are written, where not as ISO 8601 says."""
+    decimal_point: Literal[".", ","] = "."
+    thousands: Literal["", ".", ",", " ", "'"] = ""
+    true_words: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
+    false_words: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
+    nulls: Annotated[tuple[str, ...], BeforeValidator(several)] | None = None
+    """Texts that stand for a missing value besides the empty one; None: the model's."""
+    normalise: Annotated[tuple[Normalisation, ...], BeforeValidator(several)] | None = None
+    """What is done to a text before anything is asked of it; None: the model's, for a string."""
     pii: bool = False
     """Whether values tell of a person: commands then show them only when they are asked to reveal them."""
 
     @field_validator("type")
     @classmethod
     def known_type(cls, value: str) -> str:
-        plain = ("string", "integer", "float", "boolean", "date", "timestamp", "local_timestamp")
+        plain = ("string", "integer", "float", "boolean", "date", "timestamp", "local_timestamp", "json")
         exact = re.fullmatch(r"decimal\((\d{1,2}),\s*(\d{1,2})\)", value)
         if exact:
             precision, scale = int(exact[1]), int(exact[2])
@@ -106,15 +142,55 @@ class Column(Section):
             raise ValueError(f"unknown type {value!r}; known are {', '.join(plain)}, decimal(p,s)")
         return value
 
+    @field_validator("normalise")
+    @classmethod
+    def normalisations_agree(cls, value: tuple[Normalisation, ...] | None) -> tuple[Normalisation, ...] | None:
+        return agreeing(value)
+
+    @model_validator(mode="after")
+    def settings_fit_the_type(self) -> "Column":
+        numeric = self.type in ("integer", "float") or self.type.startswith("decimal")
+        fitting = {
+            "format": self.type in ("date", "timestamp", "local_timestamp"),
+            "decimal_point": numeric and self.type != "integer",
+            "thousands": numeric,
+            "true_words": self.type == "boolean",
+            "false_words": self.type == "boolean",
+            "enum": self.type in ("string", "integer"),
+            "timezone": self.type == "timestamp",
+            "min_length": self.type in ("string", "json"),
+            "max_length": self.type in ("string", "json"),
+        }
+        for name, fits in fitting.items():
+            if not fits and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is nothing for type {self.type}")
+        if self.type in ("boolean", "json") and (self.min is not None or self.max is not None):
+            raise ValueError(f"min and max are nothing for type {self.type}")
+        if self.type == "integer" and any(re.fullmatch(r"-?\d+", one) is None for one in self.enum or ()):
+            raise ValueError("enum holds a value that is no integer")
+        if self.thousands == self.decimal_point:
+            raise ValueError("thousands and decimal_point are the same")
+        if bool(self.true_words) != bool(self.false_words):
+            raise ValueError("true_words and false_words come together")
+        if {one.lower() for one in self.true_words} & {one.lower() for one in self.false_words}:
+            raise ValueError("a word is both true and false")
+        return self
+
+    @model_validator(mode="after")
+    def formats_are_told_apart(self) -> "Column":
+        for form in self.format:
+            if (wrong := textformat.refusal(form, self.type)) is not None:
+                raise ValueError(wrong)
+            if self.type == "timestamp" and "%z" not in form and self.timezone is None:
+                raise ValueError(f"format {form!r} says no offset (%z), and the column names no timezone")
+        if (both := textformat.ambiguous(self.format)) is not None:
+            raise ValueError(f"a text may be written both as {both[0]!r} and as {both[1]!r}, and mean different times")
+        return self
+
 
 def named_tab(value: Any) -> Any:
     """`tab` by its name, since a bare tab in YAML is no value."""
     return "\t" if value == "tab" else value
-
-
-def several(value: Any) -> Any:
-    """One text as a list of one."""
-    return (value,) if isinstance(value, str) else value
 
 
 class Dialect(Section):
@@ -192,6 +268,10 @@ class Model(Section):
     absent: Literal["keep", "warn", "fail"] = "keep"
     allow_empty: bool = False
     csv: Dialect = Dialect()
+    nulls: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
+    """Texts that stand for a missing value in every column, besides the empty one."""
+    normalise: Annotated[tuple[Normalisation, ...], BeforeValidator(several), AfterValidator(agreeing)] = ()
+    """What is done to the texts of every string column that does not say it itself."""
     delete_when: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """With `load: merge`: values by column that say of a row that its key is gone from the target."""
     header: Header = Header()

@@ -50,7 +50,7 @@ def list_drift(
 
 def _ddl(table: str, row: dict[str, Any]) -> str | None:
     """What an extra column does to the target, or would do if its model's `drift` were evolve."""
-    from ingestkit.contract import quoted
+    from ingestkit.columnsql import quoted
 
     if row["kind"] != "extra":
         return None

@@ -27,7 +27,7 @@ from ingestkit.model import (
 )
 from ingestkit.pipeline import RunContext
 from ingestkit.stages.validate_engine import Engine, parquet
-from ingestkit.stages.validate_file import Facts, make_artifacts, rejected_in
+from ingestkit.stages.validate_file import Facts, make_artifacts, rejected_in, summed
 from ingestkit.stages.validate_keys import Candidate, keys_artifact
 from ingestkit.stages.validate_rules import judged, percent
 from ingestkit.stages.validate_text import count_records, read_text
@@ -231,7 +231,7 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
         quarantine=(*reasons, *whole, *unread),
         drift=tuple(one for part in files.every for one in _drift_of(part)),
         rules=(*rules, *_refused(ctx, model, files, reasons)),
-        details={"proof": _proof(files.read)},
+        details={"proof": _proof(files.read), **_normalised(files.read)},
     )
 
 
@@ -349,6 +349,12 @@ def _whole(ctx: RunContext, model: str, file: FileVersion, count: int) -> Quaran
         count=count,
         token=ctx.token,
     )
+
+
+def _normalised(parts: Sequence[Part]) -> dict[str, Any]:
+    """How many values each normalisation has changed, where there is any."""
+    found = summed(part.facts.normalised for part in parts)
+    return {"normalised": found} if found else {}
 
 
 def _proof(parts: Sequence[Part]) -> dict[str, Any]:

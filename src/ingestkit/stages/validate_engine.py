@@ -3,17 +3,36 @@
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute
 
-from ingestkit.contract import ERRORS, Contract, literal
+from ingestkit.columnsql import literal
+from ingestkit.contract import ERRORS, Contract
 from ingestkit.errors import ConfigError
 from ingestkit.pipeline import RunContext
+
+NORMALISE: Mapping[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
+    "trim": pyarrow.compute.utf8_trim_whitespace,
+    "collapse_space": partial(pyarrow.compute.replace_substring_regex, pattern=r"[\s\pZ]+", replacement=" "),
+    "upper": pyarrow.compute.utf8_upper,
+    "lower": pyarrow.compute.utf8_lower,
+    "nfc": partial(pyarrow.compute.utf8_normalize, form="NFC"),
+    "empty_to_null": lambda texts: pyarrow.compute.if_else(
+        pyarrow.compute.equal(texts, ""), pa.scalar(None, pa.string()), texts
+    ),
+}
+
+
+def _differs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which texts a step has changed; one that was missing has not been."""
+    same = pyarrow.compute.fill_null(pyarrow.compute.equal(before, after), fill_value=False)
+    return pyarrow.compute.and_(pyarrow.compute.is_valid(before), pyarrow.compute.invert(same))
 
 
 class Engine:
@@ -61,6 +80,24 @@ class Engine:
         except duckdb.Error as error:
             told = str(error).splitlines()[0]
             raise ConfigError(f"model {self.contract.model}: the contract cannot be compiled: {told}") from error
+
+    def normalised(self, text: pa.Table) -> tuple[pa.Table, dict[str, dict[str, pa.ChunkedArray]]]:
+        """The texts as the contract wants them before anything is asked of them, and which each step has changed."""
+        changed: dict[str, dict[str, pa.ChunkedArray]] = {}
+        for column in self.contract.columns:
+            if not column.normalise and not column.nulls:
+                continue
+            at = text.schema.get_field_index(column.name)
+            texts = text.column(at)
+            for step in column.normalise:
+                after = NORMALISE[step](texts)
+                changed.setdefault(column.name, {})[step] = _differs(texts, after)
+                texts = after
+            if column.nulls:
+                missing = pyarrow.compute.is_in(texts, pa.array(column.nulls, pa.string()))
+                texts = pyarrow.compute.if_else(missing, pa.scalar(None, pa.string()), texts)
+            text = text.set_column(at, column.name, texts)
+        return text, changed
 
     def typed(self, text: pa.Table) -> tuple[pa.Table, pa.ChunkedArray | None]:
         """Values by column, and which rows are valid; None for all of them.

@@ -3,9 +3,9 @@
 import itertools
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -42,6 +42,30 @@ REJECTS = pa.schema(
         ("errors", ERRORS),
     ]
 )
+
+
+Normalised: TypeAlias = Mapping[str, Mapping[str, int]]
+"""By column and step: how many values of valid rows were changed."""
+
+
+def counted(changed: Mapping[str, Mapping[str, pa.ChunkedArray]], valid: pa.ChunkedArray | None) -> Normalised:
+    """How many of the valid rows each step has changed."""
+    return {column: {step: _how_many(each, valid) for step, each in found.items()} for column, found in changed.items()}
+
+
+def _how_many(changed: pa.ChunkedArray, valid: pa.ChunkedArray | None) -> int:
+    kept = changed if valid is None else pyarrow.compute.and_(changed, valid)
+    return int(pyarrow.compute.sum(kept).as_py() or 0)
+
+
+def summed(several: Iterable[Normalised]) -> Normalised:
+    total: dict[str, dict[str, int]] = {}
+    for one in several:
+        for column, each in one.items():
+            for step, count in each.items():
+                place = total.setdefault(column, {})
+                place[step] = place.get(step, 0) + count
+    return total
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,6 +105,7 @@ class Facts:
     cut: Cut | None = None
     extra: tuple[str, ...] = ()
     """Columns beyond the contract's that the artifact carries, as texts."""
+    normalised: Normalised = field(default_factory=dict)
     partial: bool = False
     """Whether only the first records of the file were read, so that nothing of the whole can be told."""
 
@@ -117,6 +142,7 @@ class Converted:
     valid_lines: int
     blank: int = 0
     """Lines found blank when rejected records were opened again."""
+    normalised: Normalised = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +243,7 @@ def _convert(
         valid = stack.enter_context(parquet_into(into, engine.contract.schema_with(reading.extra), repeating))
         rejects = stack.enter_context(parquet_into(aside, REJECTS))
         records = valid_lines = blank = 0
+        normalised: Normalised = {}
         most: int | None = ctx.facts.get("rows_at_most")
         for one in itertools.chain(first, groups):
             done = one if most is None else _first_of(one, most - records)
@@ -226,11 +253,12 @@ def _convert(
             records += done.records
             valid_lines += done.valid_lines
             blank += done.blank
+            normalised = summed((normalised, done.normalised))
             if done is not one:
                 break
         rejects.close()
         facts = reading.facts(records) if most is None else reading.seen(records)
-        facts = replace(facts, valid_lines=valid_lines, blank=facts.blank + blank)
+        facts = replace(facts, valid_lines=valid_lines, blank=facts.blank + blank, normalised=normalised)
         facts = replace(facts, cut=_cut(ctx, engine, aside, facts))
         valid.add_key_value_metadata({FACTS: facts.to_bytes()})
 
@@ -308,6 +336,7 @@ def _joined(several: list[Converted]) -> Converted:
         before,
         sum(one.valid_lines for one in several),
         sum(one.blank for one in several),
+        summed(one.normalised for one in several),
     )
 
 

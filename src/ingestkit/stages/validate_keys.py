@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from ingestkit.contract import ERRORS, RECORD_NUMBER, literal, quoted
+from ingestkit.columnsql import literal, quoted
+from ingestkit.contract import ERRORS, RECORD_NUMBER
 from ingestkit.lake import HashingWriter, made_name
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, sha256_of
 from ingestkit.pipeline import RunContext

@@ -22,7 +22,7 @@ from ingestkit.model import FileVersion
 from ingestkit.pipeline import RunContext
 from ingestkit.settings import LINE
 from ingestkit.stages.validate_engine import Engine
-from ingestkit.stages.validate_file import Converted, Facts, Reading
+from ingestkit.stages.validate_file import Converted, Facts, Normalised, Reading, counted, summed
 
 
 @contextmanager
@@ -140,6 +140,7 @@ class Sorted:
     valid_lines: int
     several: Positions
     """Which of the rejected records have more lines than one."""
+    normalised: Normalised
 
 
 def _convert(text: TextFile, block: Block, engine: Engine, extra: tuple[str, ...]) -> Converted:
@@ -152,12 +153,13 @@ def _convert(text: TextFile, block: Block, engine: Engine, extra: tuple[str, ...
         found.append(_sorted(text, block, engine, extra))
     lines = sum(one.valid_lines for one in found)
     records = sum(len(one.block.records) for one in found)
+    normalised = summed(one.normalised for one in found)
     if len(found) == 1:
-        return Converted(found[0].typed, found[0].rejects, records, lines)
+        return Converted(found[0].typed, found[0].rejects, records, lines, normalised=normalised)
     numbers = _numbers(found)
     typed = pa.concat_tables(_renumbered(one.typed, RECORD_NUMBER, at) for one, at in zip(found, numbers, strict=True))
     rejects = pa.concat_tables(_renumbered(one.rejects, "record", at) for one, at in zip(found, numbers, strict=True))
-    return Converted(typed.sort_by(RECORD_NUMBER), rejects.sort_by("record"), records, lines, blank)
+    return Converted(typed.sort_by(RECORD_NUMBER), rejects.sort_by("record"), records, lines, blank, normalised)
 
 
 def _numbers(found: list[Sorted]) -> list[Positions]:
@@ -178,6 +180,7 @@ def _sorted(text: TextFile, block: Block, engine: Engine, extra: tuple[str, ...]
     for column in engine.contract.columns:
         if column.name not in text.names:
             table = table.append_column(column.name, pa.nulls(table.num_rows, pa.string()))
+    table, changed = engine.normalised(table)
     typed, valid = engine.typed(table)
     for name in extra:
         typed = typed.append_column(name, table.column(name))
@@ -199,6 +202,7 @@ def _sorted(text: TextFile, block: Block, engine: Engine, extra: tuple[str, ...]
         together.sort_by("record") if flaws else together,
         int(records.spans[good].sum()),
         bad[records.spans[bad] > 1],
+        counted(changed, valid),
     )
 
 

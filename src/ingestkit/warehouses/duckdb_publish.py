@@ -178,7 +178,8 @@ def check_files(connection: Connection, load: Load) -> frozenset[str]:
     ).fetchall()
     kinds = {column: (types, files) for column, types, files in found}
     wanted = sql.column_types(load.columns, ()) | {"_record_no": "BIGINT"}
-    for column, kind in wanted.items():
+    for column, target_kind in wanted.items():
+        kind = sql.IN_FILES.get(target_kind, target_kind)
         types, files = kinds.get(column, ([], 0))
         if column in load.evolved and types in ([], [kind]):
             continue

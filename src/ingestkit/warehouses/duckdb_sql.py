@@ -17,7 +17,10 @@ PLAIN_TYPES: Mapping[str, str] = {
     "date": "DATE",
     "timestamp": "TIMESTAMP WITH TIME ZONE",
     "local_timestamp": "TIMESTAMP",
+    "json": "JSON",
 }
+IN_FILES: Mapping[str, str] = {"JSON": "VARCHAR"}
+"""Types that valid files hold as another one."""
 LINEAGE_TYPES: Mapping[str, str] = {
     "_batch": "VARCHAR",
     "_run_id": "VARCHAR",
