@@ -1,10 +1,9 @@
 """A text file as a stream of blocks of whole records, every line of it counted; what values mean is the contract's."""
 
 import gzip
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import BinaryIO, Protocol, cast
@@ -103,33 +102,21 @@ class TextFile:
 
 @contextmanager
 def unpacked(path: str, file: BinaryIO) -> Iterator[Readable]:
-    """The text of a file that may be gzip, or a zip of one member. A broken one is a ContractError."""
+    """The text of a file that may be gzip. A broken one is a ContractError."""
     start = file.read(4)
     file.seek(0)
-    name = path.lower()
-    for suffix, magic in ((".gz", GZIP), (".zip", ZIP)):
-        if start and name.endswith(suffix) and not start.startswith(magic):
-            raise broken(path, f"is named {suffix} but is none")
+    if start and path.lower().endswith(".gz") and not start.startswith(GZIP):
+        raise broken(path, "is named .gz but is none")
+    if start.startswith(ZIP):
+        raise broken(path, "is a zip archive, but not a file named .zip, or it is within another")
+    if not start.startswith(GZIP):
+        yield file
+        return
     try:
-        if start.startswith(GZIP):
-            with gzip.GzipFile(fileobj=file) as packed:
-                yield cast("Readable", packed)
-        elif start.startswith(ZIP):
-            with zipfile.ZipFile(file) as archive, _only_member(path, archive) as member:
-                yield cast("Readable", member)
-        else:
-            yield file
-    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
+        with gzip.GzipFile(fileobj=file) as packed:
+            yield cast("Readable", packed)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise broken(path, f"is damaged: {str(error).rstrip('.')}") from error
-
-
-def _only_member(path: str, archive: zipfile.ZipFile) -> AbstractContextManager[object]:
-    members = [one for one in archive.infolist() if not one.is_dir()]
-    if len(members) != 1:
-        raise broken(path, f"holds {len(members)} members where one was expected")
-    if members[0].flag_bits & 1:
-        raise broken(path, "is encrypted")
-    return archive.open(members[0])
 
 
 def open_text(

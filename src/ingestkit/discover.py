@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ingestkit.errors import UsageError
+from ingestkit.errors import SourceError, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, known_files, look_at, wait_quiet
@@ -22,6 +22,8 @@ class Found:
     unmapped: tuple[str, ...] = ()
     """Files of no model, seen now for the first time."""
     checkpoint: str | None = None
+    failure: SourceError | None = None
+    """Why the batch behind the units cannot be taken; it is raised when they are done."""
 
 
 def checkpoint(session: Session, done: Done, floors: Mapping[str, str | None]) -> str | None:
@@ -44,26 +46,29 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     position = checkpoint(session, done, floors)
     keys = list(session.source.batches(None))
-    if only is not None and only not in keys:
-        raise UsageError(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
     plan = _sort_out(session, lease, keys, done, floors)
-    if only is not None and only in plan.late:
-        raise UsageError(
-            f"batch {only} came after newer ones were done, and source.late is report",
-            hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {only} --reason '...'",
-        )
+    if only is not None:
+        _refuse_untaken(session, only, keys, plan.late)
     units: list[Unit] = []
     waiting: dict[str, str] = {}
     unmapped: list[str] = []
     known = known_files(session, [*plan.open, *plan.scan])
     waited = False
+    failure: SourceError | None = None
     for batch, models in sorted((plan.open | plan.scan).items(), key=lambda pair: session.pipeline.order(pair[0])):
         fresh = batch in plan.open
-        look = look_at(session, lease, batch, known[batch], models, redo=not fresh)
-        if look.unsettled and not waited:
-            waited = True
-            wait_quiet(session, look.unsettled)
-            look = look_at(session, lease, batch, known_files(session, [batch])[batch], models, redo=not fresh)
+        try:
+            look = look_at(session, lease, batch, known[batch], models, redo=not fresh)
+            if look.unsettled and not waited:
+                waited = True
+                wait_quiet(session, look.unsettled)
+                look = look_at(session, lease, batch, known_files(session, [batch])[batch], models, redo=not fresh)
+        except SourceError as error:
+            if not units or only is not None:
+                raise
+            # The batches before it are done first.
+            failure = error
+            break
         unmapped.extend(look.unmapped)
         if look.blocked:
             waiting[batch] = look.blocked
@@ -75,7 +80,17 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
         if batch == only or (only is None and limit is not None and len(units) >= limit):
             break
     units = _only(session, units, waiting, only) if only is not None else units
-    return Found(_caught_up(session, units, known), plan.late, waiting, tuple(unmapped), position)
+    return Found(_caught_up(session, units, known), plan.late, waiting, tuple(unmapped), position, failure)
+
+
+def _refuse_untaken(session: Session, only: str, keys: Sequence[str], late: Sequence[str]) -> None:
+    if only not in keys:
+        raise UsageError(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
+    if only in late:
+        raise UsageError(
+            f"batch {only} came after newer ones were done, and source.late is report",
+            hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {only} --reason '...'",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ class SourceError(IngestkitError):
     exit_code = 4
 
 
+class NotArrived(SourceError):
+    """What a batch holds is still being written, so that it cannot even be listed; the batch waits."""
+
+
 class ContractError(IngestkitError):
     """Data breaks its contract."""
 

@@ -107,6 +107,7 @@ class Item:
 
     `ready` is false while the source says itself that it cannot be read yet; `waits_for` says why.
     `digest` is the source's own checksum (sha256) where it gives one, else None and the landed bytes decide.
+    `archive` is the path of the archive it is a member of: `path` is `<archive>!<member>`, `mtime` is the archive's.
     """
 
     batch: str
@@ -117,6 +118,7 @@ class Item:
     ready: bool = True
     waits_for: str | None = None
     digest: str | None = None
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

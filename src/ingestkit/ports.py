@@ -27,7 +27,9 @@ class Source(Protocol):
     def items(self, batch: str) -> Iterator[Item]:
         """What the batch holds now, in path order: mapped, unmapped and not yet readable alike, each path once.
 
-        Two models claiming one item is a ConfigError that names both.
+        Members of a zip archive are items of their own, and the archive is none: they are claimed by their own names,
+        an only one also by the archive's. Two models claiming one item is a ConfigError that names both.
+        NotArrived when an archive is no whole one yet; SourceError when it is damaged, or not safe to open.
         """
         ...
 
@@ -35,7 +37,8 @@ class Source(Protocol):
         """The bytes of the item, as a stream.
 
         Leaving the block without an error promises that size and mtime were the item's before and after the reading;
-        otherwise a transient SourceError says that it changed. A missing item is a SourceError.
+        otherwise a transient SourceError says that it changed. A missing item is a SourceError, and so is a member
+        that does not fit its checksum.
         """
         ...
 

@@ -33,6 +33,8 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
     """What `run` would take: batches, files and why, and the statements its target would be changed by."""
     with _rehearsal(session, options) as lease:
         found = discover(session, lease, only=options.batch, limit=options.limit)
+        if found.failure is not None:
+            raise found.failure
         batches = [_planned_batch(session, unit) for unit in found.units]
         ddl = {model: _ddl(session, model, found) for model in lease.models}
     return {
@@ -62,6 +64,7 @@ def rehearse(session: Session, options: RunOptions, rows: int | None) -> Outcome
             rules += [{"batch": unit.batch, **rule.to_json(), "judged": JUDGED[rule.passed]} for rule in _rules(active)]
             if failure is not None:
                 break
+        failure = failure or found.failure
     told = f"tried {many(len({one.batch for one in results}), 'batch', 'batches')}, and changed nothing"
     if not found.units:
         told = "nothing new to try"

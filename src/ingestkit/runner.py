@@ -63,6 +63,8 @@ def _run(session: Session, options: RunOptions) -> Outcome:
         for unit in found.units:
             active = _attempt(session, lease, unit, options)
             results.extend(work(active, ALL_STAGES))
+        if found.failure is not None:
+            raise found.failure
         return outcome_of(session, "run", found, results)
 
 

@@ -366,6 +366,16 @@ class Settle(Section):
     quiet: Duration = timedelta(seconds=60)
 
 
+class Archives(Section):
+    """How much a zip archive may hold; more is taken for a trap."""
+
+    max_members: Annotated[Whole, Field(ge=1)] = 10_000
+    max_ratio: Annotated[Number, Field(ge=1)] = 200
+    """How many times as large a member of more than 1 MiB may be when it is unpacked."""
+    max_bytes: Annotated[Whole, Field(ge=1)] = 100_000_000_000
+    """Of all its members together, unpacked."""
+
+
 class Source(Section):
     type: Literal["files"] = "files"
     connection: str
@@ -378,6 +388,7 @@ class Source(Section):
     empty_batch: Literal["skip", "fail", "wait"] = "skip"
     ignore: tuple[Pattern, ...] = (r"\..*", r".*\.(tmp|part|partial|filepart)", r".*~", r"~.*")
     expect: tuple[str, ...] = ()
+    archives: Archives = Archives()
 
 
 class Gate(Section):

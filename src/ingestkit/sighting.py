@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ingestkit import steps
-from ingestkit.errors import ContractError, SourceError
+from ingestkit.errors import ContractError, NotArrived, SourceError
 from ingestkit.model import FileStatus, FileVersion, Item
 from ingestkit.ports import Source
 from ingestkit.session import Session
@@ -111,7 +111,10 @@ def look_at(
     `redo` looks for what has changed in a done batch. `landed_stays` is for a run that goes on: what it had landed is
     its own, though the source may not show it any more.
     """
-    items = list(session.source.items(batch))
+    try:
+        items = list(session.source.items(batch))
+    except NotArrived as error:
+        return Look(blocked=error.message)
     latest = ledger.latest(known)
     now = session.clock.now()
     sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}

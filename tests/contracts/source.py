@@ -1,16 +1,21 @@
 """What every source of files keeps; an adapter inherits the class and gives it a drop to fill."""
 
+import random
+import struct
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from functools import partial
+from typing import BinaryIO, Protocol
 
 import pytest
 
-from ingestkit.errors import ConfigError, SourceError
+from ingestkit.errors import ConfigError, NotArrived, SourceError
 from ingestkit.model import Item
 from ingestkit.ports import Source
 from ingestkit.settings import Batches, Model
 from ingestkit.settings import Source as SourceSettings
+from tests.contracts.zipped import relisted, renamed, zipped
 
 NOON = datetime(2026, 1, 7, 12, 0, 0, 123456, tzinfo=UTC)
 FOLDERS = Batches(folders=r"(?P<batch>\d{8}_\d{6})")
@@ -245,6 +250,204 @@ class SourceContract:
         with pytest.raises(ZeroDivisionError), source.open(self.item(source)):
             raise ZeroDivisionError
 
+    def test_members_of_an_archive_are_items_and_the_archive_is_none(self, drop: Drop, source: Source) -> None:
+        members = {"hcp.csv": b"12345", "sub/": b"", "sub/hco.csv": b"123", "readme.md": b"", "__MACOSX/._a": b"x"}
+        drop.put(f"{FIRST}/drop.ZIP", zipped(members))
+        drop.put(f"{FIRST}/hcp.csv")
+        archive = f"{FIRST}/drop.ZIP"
+        assert list(source.items(FIRST)) == [
+            Item(FIRST, f"{archive}!hcp.csv", 5, NOON, ("hcp",), archive=archive),
+            Item(FIRST, f"{archive}!readme.md", 0, NOON, (), archive=archive),
+            Item(FIRST, f"{archive}!sub/hco.csv", 3, NOON, ("hco",), archive=archive),
+            Item(FIRST, f"{FIRST}/hcp.csv", 1, NOON, ("hcp",)),
+        ]
+
+    def test_an_empty_archive_holds_nothing(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/drop.zip", zipped({"sub/": b"", ".hidden/hcp.csv": b"x"}))
+        drop.put(f"{FIRST}/none.zip", zipped({}))
+        assert list(source.items(FIRST)) == []
+
+    def test_an_only_member_belongs_to_the_model_that_claims_its_archive(self, drop: Drop) -> None:
+        source = drop.source(settings(), models(hcp=r"hcp.*\.zip", hco=None))
+        drop.put(f"{FIRST}/hcp_1.zip", zipped({"export": b"x", "sub/": b""}))
+        drop.put(f"{FIRST}/hcp_2.zip", zipped({"export": b"x", "more": b"x"}))
+        drop.put(f"{FIRST}/hcp_3.zip", zipped({"hco.csv": b"x"}))
+        assert [(item.path.rsplit("/")[-1], item.models) for item in source.items(FIRST)] == [
+            ("hcp_1.zip!export", ("hcp",)),
+            ("hcp_2.zip!export", ()),
+            ("hcp_2.zip!more", ()),
+            ("hcp_3.zip!hco.csv", ("hco",)),
+        ]
+
+    def test_an_archive_can_be_told_to_be_a_batch_by_its_name(self, drop: Drop) -> None:
+        drop.put("in/export_20260101.zip", zipped({"hcp.csv": b"x", "hco.csv": b"x"}))
+        drop.put("in/export_20260108.zip", zipped({"hcp.csv": b"x"}))
+        batches = Batches.model_validate({"files": r"in/export_(?P<batch>\d{8})\.zip", "kind": "date"})
+        source = drop.source(settings(batches), models(hcp=None, hco=None))
+        assert list(source.batches(None)) == ["2026-01-01", "2026-01-08"]
+        assert [item.models for item in source.items("2026-01-01")] == [("hco",), ("hcp",)]
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_a_member_is_read_as_it_is(self, drop: Drop, source: Source, method: int) -> None:
+        content = random.Random(5).randbytes(1 << 20) * 3
+        packed = zipped({"notes.txt": b"x" * 99, "hcp.csv": content, "médecin!.csv": b"odd"}, method)
+        drop.put(f"{FIRST}/drop.zip", b"#!/bin/sh\n" + packed)
+        items = {item.path.split("!", 1)[1]: item for item in source.items(FIRST)}
+        with source.open(items["hcp.csv"]) as stream:
+            assert stream.read(4) == content[:4]
+            stream.seek(0)
+            assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == content
+            stream.seek(0)
+            assert stream.read() == content
+        with source.open(items["médecin!.csv"]) as stream:
+            assert stream.read() == b"odd"
+
+    def test_a_member_whose_archive_changed_while_it_was_read_is_not_taken(self, drop: Drop, source: Source) -> None:
+        for archive, at in (
+            (zipped({"hcp.csv": b"12345", "more": b"x"}), NOON),
+            (zipped({"hcp.csv": b"54321"}), NOON + timedelta(seconds=2)),
+        ):
+            drop.put(f"{FIRST}/drop.zip", zipped({"hcp.csv": b"12345"}))
+            with pytest.raises(SourceError, match="changed while it was read") as caught:
+                self.read(source, partial(drop.put, f"{FIRST}/drop.zip", archive, at))
+            assert caught.value.transient
+
+    def test_a_member_that_changed_before_it_was_opened_is_not_read_at_all(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/drop.zip", zipped({"hcp.csv": b"12345"}))
+        item = self.item(source)
+        later = NOON + timedelta(seconds=1)
+        for members, at in (({"hcp.csv": b"12345"}, later), ({"hcp.csv": b"123456"}, NOON), ({"hco.csv": b"1"}, NOON)):
+            drop.put(f"{FIRST}/drop.zip", zipped(members), at)
+            with pytest.raises(SourceError, match=r"drop\.zip!hcp\.csv changed") as caught, source.open(item):
+                pytest.fail("it was opened")
+            assert caught.value.transient
+
+    @pytest.mark.parametrize("at", [14, 40], ids=["checksum", "text"])
+    def test_a_member_that_does_not_fit_its_checksum_is_an_error_that_names_it(
+        self, drop: Drop, source: Source, at: int
+    ) -> None:
+        whole = zipped({"hcp.csv": bytes(range(256)) * 9000}, zipfile.ZIP_STORED)
+        at = whole.index(b"PK\x01\x02") + 16 if at == 14 else at
+        drop.put(f"{FIRST}/drop.zip", whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        item = self.item(source)
+        with (
+            pytest.raises(SourceError, match=r"zip!hcp\.csv is damaged: Bad CRC") as caught,
+            source.open(item) as stream,
+        ):
+            stream.read()
+        assert caught.value.hint
+        assert not caught.value.transient
+
+    def test_a_member_that_is_overwritten_meanwhile_has_changed_and_is_not_damaged(
+        self, drop: Drop, source: Source
+    ) -> None:
+        whole = zipped({"hcp.csv": b"12345" * 999_999}, zipfile.ZIP_STORED)
+        drop.put(f"{FIRST}/drop.zip", whole)
+        with pytest.raises(SourceError, match="changed while it was read"), source.open(self.item(source)) as stream:
+            self.overwrite_and_read(drop, stream, b"x" * len(whole))
+
+    def test_an_archive_that_is_still_written_has_not_arrived(self, drop: Drop) -> None:
+        whole = zipped({"hcp.csv": b"12345" * 999})
+        source = drop.source(settings(settle={"quiet": "1h"}), models(hcp=None))
+        late = drop.source(settings(settle={"quiet": "1m"}), models(hcp=None))
+        for content in (b"", whole[:9], whole[:-9], whole[:-30], b"id,n\n1,2\n"):
+            drop.put(f"{FIRST}/drop.zip", content, datetime.now(UTC) - timedelta(minutes=9))
+            with pytest.raises(NotArrived, match=r"drop\.zip is no whole zip archive"):
+                list(source.items(FIRST))
+            with pytest.raises(SourceError, match=r"drop\.zip is no whole zip archive") as caught:
+                list(late.items(FIRST))
+            assert not isinstance(caught.value, NotArrived)
+            assert caught.value.hint
+
+    @pytest.mark.parametrize("name", ["/hcp.csv", "C:/p.csv", "../p.csv", "a/../.csv", "a\\hcp.csv", "hcp\0.csv"])
+    def test_a_member_whose_name_leads_elsewhere_is_refused(self, drop: Drop, source: Source, name: str) -> None:
+        plain = "x" * len(name)
+        drop.put(f"{FIRST}/drop.zip", renamed(zipped({plain: b"1"}, zipfile.ZIP_STORED), plain.encode(), name.encode()))
+        with pytest.raises(SourceError, match=r"drop\.zip!.*is not taken: its") as caught:
+            list(source.items(FIRST))
+        assert caught.value.hint
+
+    @pytest.mark.parametrize("second", ["hcp.csv", "./hcp.csv", "hcp.csv/"])
+    def test_a_name_that_stands_twice_in_an_archive_is_refused(self, drop: Drop, source: Source, second: str) -> None:
+        other = "x" * len(second)
+        packed = zipped({"hcp.csv": b"1", other: b""}, zipfile.ZIP_STORED)
+        drop.put(f"{FIRST}/drop.zip", renamed(packed, other.encode(), second.encode()))
+        with pytest.raises(SourceError, match=r"drop\.zip!.*hcp\.csv/? is not taken: its name stands twice"):
+            list(source.items(FIRST))
+
+    @pytest.mark.parametrize(
+        ("offset", "value", "said"),
+        [
+            (8, b"\x01\x00", "it is encrypted"),
+            (10, b"\x0c\x00", "packed by method 12"),
+            (38, b"\x00\x00\xff\xa1", "it is a link"),
+            (20, b"\xff\xff\xff\x00", "is no whole zip archive"),
+            (42, b"\xff\xff\x00\x00", "is no whole zip archive"),
+            (6, b"\xff\x00", "is no whole zip archive"),
+        ],
+        ids=["encrypted", "lzma", "link", "too long", "outside", "version"],
+    )
+    def test_a_member_that_cannot_be_read_is_refused_when_it_is_listed(
+        self, drop: Drop, source: Source, offset: int, value: bytes, said: str
+    ) -> None:
+        drop.put(f"{FIRST}/drop.zip", relisted(zipped({"hcp.csv": b"12345"}), offset, value))
+        with pytest.raises(SourceError, match=said) as caught:
+            list(source.items(FIRST))
+        assert caught.value.hint
+
+    def test_a_name_that_is_not_utf8_though_it_says_so_is_refused(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/drop.zip", renamed(zipped({"mé.csv": b"1"}), "é".encode(), b"\xff\xfe"))
+        with pytest.raises(SourceError, match="is no whole zip archive"):
+            list(source.items(FIRST))
+
+    def test_members_that_share_bytes_are_refused(self, drop: Drop, source: Source) -> None:
+        whole = zipped({"hcp.csv": b"1" * 50, "hco.csv": b"2" * 50}, zipfile.ZIP_STORED)
+        at = whole.rindex(b"PK\x01\x02") + 42
+        drop.put(f"{FIRST}/drop.zip", whole[:at] + bytes(4) + whole[at + 4 :])
+        with pytest.raises(SourceError, match="is not taken: it shares bytes with"):
+            list(source.items(FIRST))
+
+    def test_a_member_that_is_not_where_the_list_says_is_damaged(self, drop: Drop, source: Source) -> None:
+        packed = zipped({"hcp.csv": b"12345", "more.csv": b"1"}, zipfile.ZIP_STORED)
+        for content in (b"xx" + packed[2:], packed.replace(b"hcp.csv", b"hco.csv", 1)):
+            drop.put(f"{FIRST}/drop.zip", content)
+            [item, _] = source.items(FIRST)
+            with pytest.raises(SourceError, match=r"hcp\.csv is damaged: .* where the archive's"), source.open(item):
+                pytest.fail("it was opened")
+
+    @pytest.mark.parametrize("announced", [b"\x04\x00\x00\x00", b"\xff\x00\x00\x00"], ids=["less", "more"])
+    def test_a_member_that_is_not_as_long_as_announced_is_damaged(
+        self, drop: Drop, source: Source, announced: bytes
+    ) -> None:
+        drop.put(f"{FIRST}/drop.zip", relisted(zipped({"hcp.csv": b"12345"}), 24, announced))
+        with pytest.raises(SourceError, match=r"hcp\.csv is damaged"), source.open(self.item(source)) as stream:
+            stream.read()
+
+    @pytest.mark.parametrize(
+        ("limit", "said"),
+        [
+            ({"max_members": 2}, r"drop\.zip has 3 members; source.archives.max_members is 2"),
+            ({"max_bytes": 4_000_000}, r"drop\.zip has more than 4000000 bytes .* of which hcp\.csv has 5000000"),
+            ({"max_ratio": 900}, r"drop\.zip!hcp\.csv grows 1,\d\d\d times .* source.archives.max_ratio is 900"),
+        ],
+    )
+    def test_an_archive_that_holds_too_much_is_refused(self, drop: Drop, limit: dict[str, object], said: str) -> None:
+        drop.put(f"{FIRST}/drop.zip", zipped({"a": b"1" * 99, "hcp.csv": b"1" * 5_000_000, "b/": b""}))
+        wide = {"max_members": 3, "max_bytes": 6_000_000, "max_ratio": 2000}
+        assert len(list(drop.source(settings(archives=wide), models(hcp=None)).items(FIRST))) == 2
+        with pytest.raises(SourceError, match=said) as caught:
+            list(drop.source(settings(archives=wide | limit), models(hcp=None)).items(FIRST))
+        assert caught.value.hint
+
+    def test_a_list_that_is_too_long_is_not_even_read(self, drop: Drop) -> None:
+        entry = zipped({"x" * 1000: b""})
+        listed = entry[entry.index(b"PK\x01\x02") : entry.index(b"PK\x05\x06")] * 1200
+        end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1200, 1200, len(listed), 0, 0)
+        drop.put(f"{FIRST}/drop.zip", listed + end)
+        source = drop.source(settings(archives={"max_members": 100}), models(hcp=None))
+        with pytest.raises(SourceError, match=r"list of members of .*drop\.zip has 1,\d\d\d,\d\d\d bytes"):
+            list(source.items(FIRST))
+
     def test_a_drop_that_is_there_passes_its_check(self, drop: Drop, source: Source) -> None:
         drop.put(f"{FIRST}/hcp.csv")
         source.check()
@@ -256,6 +459,11 @@ class SourceContract:
         assert caught.value.hint
         with pytest.raises(SourceError):
             list(source.batches(None))
+
+    def overwrite_and_read(self, drop: Drop, stream: BinaryIO, content: bytes) -> None:
+        stream.read(4)
+        drop.put(f"{FIRST}/drop.zip", content, NOON + timedelta(seconds=1))
+        stream.read()
 
     def item(self, source: Source) -> Item:
         (item,) = source.items(FIRST)

@@ -4,10 +4,13 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ from ingestkit.settings import Batches, Model
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.sources.files import FilesSource
 from tests.contracts.source import FIRST, NOON, SECOND, SourceContract, models, settings
+from tests.contracts.zipped import zipped
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -175,6 +179,70 @@ class TestFilesSource(SourceContract):
         drop.put("hco_1.csv")
         os.utime(drop.root, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
         assert len(list(soon.items("1"))) == 2
+
+    def test_the_list_of_an_archive_is_read_once_while_the_archive_stays(
+        self, drop: FolderDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drop.put(f"{FIRST}/drop.zip", zipped({"hcp.csv": b"12345", "hco.csv": b"1"}))
+        read: list[str] = []
+        whole = zipfile.ZipFile
+
+        def reading(file: Any) -> zipfile.ZipFile:
+            read.append("a list")
+            return whole(file)
+
+        monkeypatch.setattr(zipfile, "ZipFile", reading)
+        for _ in range(3):
+            for item in source.items(FIRST):
+                with source.open(item) as stream:
+                    stream.read()
+        assert len(read) == 1
+        monkeypatch.undo()
+        drop.put(f"{FIRST}/drop.zip", zipped({"hcp.csv": b"12345"}))
+        assert len(list(source.items(FIRST))) == 1
+
+    def test_many_members_are_listed_and_read_at_once(self, drop: FolderDrop, source: FilesSource) -> None:
+        drop.put(f"{FIRST}/drop.zip", zipped({f"hcp_{number}.csv": b"id\n1\n" for number in range(9_000)}))
+        began = time.perf_counter()
+        for item in source.items(FIRST):
+            with source.open(item) as stream:
+                assert stream.read() == b"id\n1\n"
+        took = time.perf_counter() - began
+        print(f"9,000 members: {took:.2f} s")
+        assert took < 6
+
+    def test_an_archive_that_is_a_link_within_the_drop_is_opened(self, drop: FolderDrop, source: FilesSource) -> None:
+        drop.put("store/1.zip", zipped({"hcp.csv": b"1234"}))
+        drop.folder(FIRST)
+        (drop.root / FIRST / "drop.zip").symlink_to("../store/1.zip")
+        with source.open(self.item(source)) as stream:
+            assert stream.read() == b"1234"
+        (drop.root / FIRST / "drop.zip").unlink()
+        (drop.root / FIRST / "drop.zip").symlink_to("nothing")
+        assert [item.ready for item in source.items(FIRST)] == [False]
+
+    def test_a_file_called_as_a_member_is_told_from_it(self, drop: FolderDrop, source: FilesSource) -> None:
+        drop.put(f"{FIRST}/drop.zip!hcp.csv", b"plain")
+        with source.open(self.item(source)) as stream:
+            assert stream.read() == b"plain"
+        drop.put(f"{FIRST}/drop.zip", zipped({"hcp.csv": b"packed"}))
+        with pytest.raises(SourceError, match=r"drop\.zip!hcp\.csv is both a file and a member"):
+            list(source.items(FIRST))
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_an_archive_with_any_byte_wrong_is_read_as_it_was_or_is_an_error(
+        self, drop: FolderDrop, source: FilesSource, method: int
+    ) -> None:
+        members = {"hcp.csv": b"id,n\n1,2\n", "notes.txt": b"x" * 20}
+        whole = zipped(members, method)
+        for at, flip in product(range(len(whole)), (1, 255)):
+            drop.put(f"{FIRST}/drop.zip", whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+            try:
+                for item in source.items(FIRST):
+                    with source.open(item) as stream:
+                        assert stream.read() in members.values()
+            except SourceError:
+                pass
 
     def test_a_file_replaced_while_it_was_read_is_not_taken(self, drop: FolderDrop, source: FilesSource) -> None:
         drop.put(f"{FIRST}/hcp.csv", b"12345")

@@ -1,7 +1,5 @@
 import gzip
-import io
 import json
-import zipfile
 
 from tests.integration.world import BREAKS, FIRST, SECOND, World
 
@@ -106,15 +104,3 @@ def test_a_corrupt_gzip_says_so(world: World) -> None:
     world.drop({"20260101/a_2.csv.gz": gzip.compress(b"id,n\n3,3\n")})
     world.does("run")
     assert world.table("a", "id") == [("1",), ("2",), ("3",)]
-
-
-def test_a_corrupt_zip_says_so(world: World) -> None:
-    world.set_up({"models.a.files": r"a\.zip"})
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w") as file:
-        file.writestr("a.csv", "id,n\n1,1\n")
-    world.drop({"20260101/a.zip": whole.getvalue()[:40]})
-    assert "20260101/a.zip is damaged" in world.refused(5, "run")
-    world.drop({"20260101/a.zip": whole.getvalue()})
-    world.does("run")
-    assert world.table("a", "id", "n") == [("1", 1)]

@@ -1,29 +1,26 @@
 """Batches of files in folders of this machine."""
 
 import errno
-import io
 import os
 import re
 import shlex
 import stat
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from ingestkit.errors import SourceError
+from ingestkit.errors import NotArrived, SourceError
 from ingestkit.files import shown
 from ingestkit.model import Item
 from ingestkit.settings import Model, Source
+from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
 from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# What may be over when the same call is made again.
-PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.EHOSTDOWN}
+from ingestkit.sources.reading import changed, failed, mtime_of, reading, refuse_changed
 
 # A pattern without any of these cannot match a slash, so only folders at the top can be batches.
 MAY_NEST = re.compile(r"[/.\[]|\\[^dws]")
@@ -44,13 +41,14 @@ class Walk:
 
 @dataclass(slots=True)
 class FilesSource:
-    """Not frozen: it keeps its last walk, so that asking for each of many batches does not walk each time."""
+    """Not frozen: it keeps its last walk and what archives listed, so that asking again does not read them again."""
 
     root: Path
     settings: Source
     models: Mapping[str, Model]
     now: Callable[[], float] = time.time
     _walk: Walk | None = None
+    _listings: dict[str, Listing] = field(default_factory=dict)
 
     def check(self) -> None:
         self._entries("")
@@ -73,26 +71,43 @@ class FilesSource:
                 hint=f"what has landed of it can be loaded: {again}",
             )
         claims = claim_patterns(self.models)
-        found = (self._item(batch, path, entry, claims) for path, entry in self._files_of(places))
-        return iter(sorted((item for item in found if item is not None), key=lambda item: item.path))
+        found = [item for path, entry in self._files_of(places) for item in self._items(batch, path, entry, claims)]
+        found.sort(key=lambda item: item.path)
+        for one, following in pairwise(found):
+            if one.path == following.path:
+                raise SourceError(
+                    f"{shown(one.path)} is both a file and a member of an archive", hint="rename the file"
+                )
+        return iter(found)
 
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:
-        path = self._inside(item.path)
-        try:
-            # Without O_NONBLOCK a pipe that took the file's place would be waited on for ever.
-            raw = ReadFile(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW))
-        except OSError as error:
-            raise _failed(error, path) from error
-        with io.BufferedReader(raw) as stream:
-            _unchanged(item, os.fstat(raw.fileno()))
-            yield stream
+        path = item.archive or item.path
+        with reading(self._inside(path)) as file:
+            before = os.fstat(file.fileno())
+            size = item.size if item.archive is None else before.st_size
+            refuse_changed(item, before, size)
             try:
-                now = (self.root / item.path).stat()
-            except OSError as error:
-                raise _changed(item) from error
-            _unchanged(item, os.fstat(raw.fileno()))
-            _unchanged(item, now)
+                yield file if item.archive is None else self._member(item, item.archive, file, before)
+            except SourceError:
+                # What was overwritten meanwhile only looks damaged.
+                self._refuse_changed(item, file, size)
+                raise
+            self._refuse_changed(item, file, size)
+
+    def _refuse_changed(self, item: Item, file: BinaryIO, size: int) -> None:
+        try:
+            now = (self.root / (item.archive or item.path)).stat()
+        except OSError as error:
+            raise changed(item) from error
+        refuse_changed(item, os.fstat(file.fileno()), size)
+        refuse_changed(item, now, size)
+
+    def _member(self, item: Item, archive: str, file: BinaryIO, status: os.stat_result) -> BinaryIO:
+        info = self._members(archive, status, file).get(item.path.removeprefix(f"{archive}!"))
+        if info is None or info.file_size != item.size:
+            raise changed(item)
+        return member(item.path, file, info)
 
     def _walked(self) -> Walk:
         began = self.now()
@@ -171,7 +186,7 @@ class FilesSource:
         except OSError as error:
             if not folder:
                 raise self._unusable(error) from error
-            raise _failed(error, where, gone="vanished while it was listed", transient=True) from error
+            raise failed(error, where, gone="vanished while it was listed", transient=True) from error
         before = f"{folder}/" if folder else ""
         for entry in entries:
             _checked_name(entry)
@@ -183,12 +198,12 @@ class FilesSource:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return False
-            raise _failed(error, self.root / path) from error
+            raise failed(error, self.root / path) from error
 
-    def _item(
+    def _items(
         self, batch: str, path: str, entry: os.DirEntry[str] | Path, claims: Mapping[str, re.Pattern[str]]
-    ) -> Item | None:
-        """The item a file is; None when the file went away while it was listed."""
+    ) -> Iterator[Item]:
+        """The item a file is, or those its members are; none when the file went away while it was listed."""
         waits_for = None
         try:
             if entry.is_symlink():
@@ -199,19 +214,58 @@ class FilesSource:
         except OSError as error:
             if not entry.is_symlink():
                 if error.errno == errno.ENOENT:
-                    return None
-                raise _failed(error, self.root / path) from error
+                    return
+                raise failed(error, self.root / path) from error
             status = entry.stat(follow_symlinks=False)
             waits_for = "it is a link to nothing"
-        return Item(
+        if waits_for is None and is_archive(path):
+            yield from self._items_within(batch, path, status, claims)
+            return
+        yield Item(
             batch=batch,
             path=path,
             size=status.st_size if waits_for is None else 0,
-            mtime=_mtime(status, path),
-            models=claimants(claims, path),
+            mtime=mtime_of(status, path),
+            models=claimants(claims, path, path),
             ready=waits_for is None,
             waits_for=waits_for,
         )
+
+    def _items_within(
+        self, batch: str, archive: str, status: os.stat_result, claims: Mapping[str, re.Pattern[str]]
+    ) -> Iterator[Item]:
+        """The members of an archive, of its time, but those whose name, or that of a folder of theirs, is ignored."""
+        kept = self._listings.get(archive)
+        if kept is not None and kept.stamp == stamp_of(status):
+            members = kept.members
+        else:
+            with reading(self._inside(archive)) as file:
+                status = os.fstat(file.fileno())
+                members = self._members(archive, status, file)
+        ignored = [re.compile(one).fullmatch for one in self.settings.ignore]
+        taken = [
+            (name, info)
+            for name, info in members.items()
+            if not any(matches(part) for part in name.split("/") for matches in ignored)
+        ]
+        for name, info in taken:
+            path = f"{archive}!{name}"
+            models = claimants(claims, path, name)
+            if not models and len(taken) == 1:
+                models = claimants(claims, archive, archive)
+            yield Item(batch, path, info.file_size, mtime_of(status, archive), models, archive=archive)
+
+    def _members(self, archive: str, status: os.stat_result, file: BinaryIO) -> Mapping[str, zipfile.ZipInfo]:
+        """What an opened archive lists; its list is read when the archive is not as it was read last."""
+        kept = self._listings.get(archive)
+        if kept is None or kept.stamp != stamp_of(status):
+            young = abs(self.now() - status.st_mtime) < self.settings.settle.quiet.total_seconds()
+            unless_whole = NotArrived if young else SourceError
+            kept = Listing(
+                stamp_of(status), listed(archive, file, status.st_size, self.settings.archives, unless_whole)
+            )
+            self._listings[archive] = kept
+        return kept.members
 
     def _inside(self, path: str) -> Path:
         """Where a path of the drop really is; a link must not lead out of the drop."""
@@ -233,40 +287,7 @@ class FilesSource:
                 f"the drop folder {shown(self.root)} does not exist",
                 hint=f"mount it or make it ({make}), or change `path` of connection {self.settings.connection}",
             )
-        return _failed(error, self.root)
-
-
-class ReadFile(io.FileIO):
-    """A file of the drop; what fails while reading it is the source's failure, whoever reads."""
-
-    def readinto(self, buffer: Any) -> int | None:
-        try:
-            return super().readinto(buffer)
-        except OSError as error:
-            raise _failed(error, Path(os.fsdecode(self.name))) from error
-
-    def readall(self) -> bytes:
-        try:
-            return super().readall()
-        except OSError as error:
-            raise _failed(error, Path(os.fsdecode(self.name))) from error
-
-
-def _failed(
-    error: OSError, path: Path, *, gone: str = "is not at the source any more", transient: bool = False
-) -> SourceError:
-    name = shown(path)
-    match error.errno:
-        case errno.EACCES | errno.EPERM:
-            return SourceError(f"no permission to read {name}", hint=f"look at its rights: ls -ld {shlex.quote(name)}")
-        case errno.ENOENT:
-            return SourceError(f"{name} {gone}", transient=transient)
-        case errno.ENOTDIR:
-            return SourceError(f"{name} is not a folder")
-        case errno.EISDIR:
-            return SourceError(f"{name} is a folder, not a file")
-        case _:
-            return SourceError(f"{name} cannot be read: {error.strerror}", transient=error.errno in PASSING)
+        return failed(error, self.root)
 
 
 def _checked_name(entry: os.DirEntry[str]) -> None:
@@ -279,22 +300,3 @@ def _checked_name(entry: os.DirEntry[str]) -> None:
             f"the name of {shown(entry.path)} is not UTF-8",
             hint="rename it at the source, or let source.ignore match it",
         ) from None
-
-
-def _mtime(status: os.stat_result, path: str) -> datetime:
-    try:
-        return EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
-    except OverflowError:
-        raise SourceError(f"{shown(path)} has a modification time that is no date", hint="touch it") from None
-
-
-def _unchanged(item: Item, status: os.stat_result) -> None:
-    same_file = stat.S_ISREG(status.st_mode) and status.st_size == item.size
-    if not same_file or _mtime(status, item.path) != item.mtime:
-        raise _changed(item)
-
-
-def _changed(item: Item) -> SourceError:
-    return SourceError(
-        f"{shown(item.path)} changed while it was read", hint="it is taken when it has settled", transient=True
-    )

@@ -42,9 +42,9 @@ def claim_patterns(models: Mapping[str, Model]) -> Mapping[str, re.Pattern[str]]
     return {name: _claim_pattern(name, model) for name, model in models.items()}
 
 
-def claimants(patterns: Mapping[str, re.Pattern[str]], path: str) -> tuple[str, ...]:
-    """The model that claims a file, or nothing; two of them are a mistake in the pipeline."""
-    name = path.rsplit("/", 1)[-1]
+def claimants(patterns: Mapping[str, re.Pattern[str]], path: str, name: str) -> tuple[str, ...]:
+    """The model that claims a file by the last part of its name, or nothing; two are a mistake in the pipeline."""
+    name = name.rsplit("/", 1)[-1]
     claiming = tuple(model for model, pattern in patterns.items() if pattern.fullmatch(name))
     if len(claiming) > 1:
         raise ConfigError(
