@@ -400,6 +400,17 @@ class SourceContract:
         with pytest.raises(SourceError, match="is no whole zip archive"):
             list(source.items(FIRST))
 
+    @pytest.mark.parametrize("written", ["é".encode(), b"\x82"], ids=["UTF-8", "DOS"])
+    def test_names_that_do_not_say_how_they_are_written_are_read(
+        self, drop: Drop, source: Source, written: bytes
+    ) -> None:
+        drop.put(
+            f"{FIRST}/drop.zip", renamed(zipped({f"m{'x' * len(written)}.csv": b"1"}), b"x" * len(written), written)
+        )
+        assert self.item(source).path == f"{FIRST}/drop.zip!mé.csv"
+        with source.open(self.item(source)) as stream:
+            assert stream.read() == b"1"
+
     def test_members_that_share_bytes_are_refused(self, drop: Drop, source: Source) -> None:
         whole = zipped({"hcp.csv": b"1" * 50, "hco.csv": b"2" * 50}, zipfile.ZIP_STORED)
         at = whole.rindex(b"PK\x01\x02") + 42

@@ -65,7 +65,7 @@ def listed(
         _refuse_name(path, one)
         _refuse_kind(path, one)
     _refuse_twice(path, found)
-    return {one.filename: one for one in found if not one.is_dir()}
+    return {_name(one): one for one in found if not one.is_dir()}
 
 
 def member(path: str, file: BinaryIO, info: zipfile.ZipInfo) -> BinaryIO:
@@ -75,12 +75,22 @@ def member(path: str, file: BinaryIO, info: zipfile.ZipInfo) -> BinaryIO:
     if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
         raise _damaged(path, "it is not where the archive's list says")
     fields = LOCAL_HEADER.unpack(header)
-    flags, name_length, extra_length = fields[2], fields[9], fields[10]
-    name = file.read(name_length).decode("utf-8" if flags & UTF8_NAME else "cp437", "replace")
+    name_length, extra_length = fields[9], fields[10]
+    name = file.read(name_length).decode("utf-8" if info.flag_bits & UTF8_NAME else "cp437", "replace")
     if name != info.orig_filename:
         raise _damaged(path, "another name stands where the archive's list says")
     file.seek(extra_length, io.SEEK_CUR)
     return io.BufferedReader(Member(path, info.file_size, zipfile.ZipExtFile(file, "r", info)))
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The member's name. Many write UTF-8 without saying so, and hardly any other name can be read as that."""
+    if info.flag_bits & UTF8_NAME:
+        return info.orig_filename
+    try:
+        return info.orig_filename.encode("cp437").decode()
+    except UnicodeDecodeError:
+        return info.orig_filename
 
 
 class Member(io.RawIOBase):
@@ -148,12 +158,12 @@ def _refuse_too_much(path: str, found: Sequence[zipfile.ZipInfo], limits: Archiv
         if total > limits.max_bytes:
             raise _refused(
                 f"{archive} has more than {limits.max_bytes} bytes when unpacked (source.archives.max_bytes),"
-                f" of which {shown(one.filename)} has {one.file_size}"
+                f" of which {shown(_name(one))} has {one.file_size}"
             )
         if one.file_size > max(HARMLESS, one.compress_size * limits.max_ratio):
             times = f"{one.file_size / one.compress_size:,.0f} times" if one.compress_size else "infinitely"
             raise _refused(
-                f"{archive}!{shown(one.filename)} grows {times} when unpacked;"
+                f"{archive}!{shown(_name(one))} grows {times} when unpacked;"
                 f" source.archives.max_ratio is {limits.max_ratio:g}"
             )
 
@@ -166,11 +176,11 @@ def _refuse_overlaps(path: str, found: Sequence[zipfile.ZipInfo], size: int, unl
         raise _no_archive(path, unless_whole)
     for end, (one, following) in zip(ends, pairwise(ordered), strict=False):
         if end > following.header_offset:
-            raise _unfit(path, following, f"it shares bytes with {shown(one.filename)}")
+            raise _unfit(path, following, f"it shares bytes with {shown(_name(one))}")
 
 
 def _refuse_name(path: str, info: zipfile.ZipInfo) -> None:
-    name = info.orig_filename
+    name = _name(info)
     if "\\" in name:
         raise _unfit(path, info, "its name holds a backslash")
     if "\0" in name:
@@ -196,7 +206,7 @@ def _refuse_kind(path: str, info: zipfile.ZipInfo) -> None:
 def _refuse_twice(path: str, found: Sequence[zipfile.ZipInfo]) -> None:
     seen: set[str] = set()
     for one in found:
-        plain = "/".join(part for part in one.filename.split("/") if part not in ("", "."))
+        plain = "/".join(part for part in _name(one).split("/") if part not in ("", "."))
         if plain in seen:
             raise _unfit(path, one, "its name stands twice in the archive")
         seen.add(plain)
@@ -205,7 +215,7 @@ def _refuse_twice(path: str, found: Sequence[zipfile.ZipInfo]) -> None:
 def _no_archive(path: str, kind: type[SourceError]) -> SourceError:
     return kind(
         f"{shown(path)} is no whole zip archive",
-        hint="have it delivered again, or let source.ignore match its name; while it is still written, wait",
+        hint="have it delivered again, or run again when it is written; source.ignore can leave it out",
     )
 
 
@@ -215,7 +225,7 @@ def _damaged(path: str, why: str) -> SourceError:
 
 def _unfit(path: str, info: zipfile.ZipInfo, why: str) -> SourceError:
     return SourceError(
-        f"{shown(path)}!{shown(info.orig_filename)} is not taken: {why}",
+        f"{shown(path)}!{shown(_name(info))} is not taken: {why}",
         hint="have the archive delivered without it, or let source.ignore match the archive's name",
     )
 
