@@ -177,7 +177,8 @@ def _compiled(model: str, settings: Model, name: str) -> CompiledColumn:
             bounds = None
             if column.type == "integer":
                 bounds = (int(limit), math.inf) if code == "min" else (-math.inf, int(limit))
-            checks.append(Check(code, f"{message} {limit}", f"{typed} {sign} {bound}", bounds=bounds))
+            told = f"{limit:.15g}" if isinstance(limit, float) else limit
+            checks.append(Check(code, f"{message} {told}", f"{typed} {sign} {bound}", bounds=bounds))
     if column.enum is not None:
         values = ", ".join(_bound(model, name, column, "enum", one) for one in column.enum)
         checks.append(Check("enum", f"none of {', '.join(column.enum)}", f"{typed} IN ({values})"))

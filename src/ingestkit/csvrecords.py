@@ -38,6 +38,11 @@ class Records:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def readable(self) -> tuple[Positions, Positions, Positions]:
+        """The records without a flaw: their indexes, and where they start and end."""
+        indexes = np.setdiff1d(np.arange(len(self)), list(self.flaws)) if self.flaws else np.arange(len(self))
+        return indexes, self.starts[indexes], self.ends[indexes]
+
 
 def split(data: bytes, marks: Marks, *, at_end: bool, max_lines: int) -> Records:
     """Split text that begins at a record's start. `at_end`: nothing follows, and the text ends with a line end."""

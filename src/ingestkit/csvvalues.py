@@ -1,15 +1,18 @@
 """The records of a block as text columns, proven against the splitter; and the bytes of those that are no such rows."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 
 from ingestkit.csvencoding import original, original_offsets
 from ingestkit.csvfile import Block, TextFile
 from ingestkit.csvframe import broken
-from ingestkit.csvmarks import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, Flags, Positions
+from ingestkit.csvmarks import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, Flags, Positions, View
 from ingestkit.csvrecords import first_line_ends
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -113,8 +116,7 @@ def line_ends_within(column: pa.ChunkedArray | pa.Array, newline: int, encoding:
 
 
 def _line_ends(values: pa.Array, newline: int, encoding: str) -> int:
-    offsets = np.frombuffer(values.buffers()[1], np.int32, len(values) + 1, values.offset * 4)
-    content = np.frombuffer(values.buffers()[2], np.uint8)[int(offsets[0]) : int(offsets[-1])]
+    offsets, content = _content(values)
     if encoding.startswith("utf-16"):
         # Every value is of whole units, but the last may end in half of one.
         order = "<" if encoding == "utf-16-le" else ">"
@@ -128,6 +130,21 @@ def _line_ends(values: pa.Array, newline: int, encoding: str) -> int:
     borders = offsets[1:-1] - offsets[0]
     pairs[borders[(borders > 0) & (borders < len(content))] - 1] = False
     return int(feeds.sum() + np.count_nonzero(content == CARRIAGE_RETURN) - pairs.sum())
+
+
+def nul_rows(column: pa.ChunkedArray | pa.Array) -> Flags | None:
+    """Which texts of a column hold a NUL; None where none does."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if all(_content(chunk)[1].all() for chunk in chunks if len(chunk) and chunk.buffers()[2] is not None):
+        return None
+    found = pyarrow.compute.fill_null(pyarrow.compute.match_substring(column, "\0"), fill_value=False)
+    return cast("Flags", np.asarray(found))
+
+
+def _content(values: pa.Array) -> tuple[npt.NDArray[np.int32], View]:
+    """Where the values of a text or binary column begin and end in it, and the bytes they hold together."""
+    offsets = np.frombuffer(values.buffers()[1], np.int32, len(values) + 1, values.offset * 4)
+    return offsets, np.frombuffer(values.buffers()[2], np.uint8)[int(offsets[0]) : int(offsets[-1])]
 
 
 def raw_records(text: TextFile, block: Block, indexes: Positions) -> tuple[Positions, Positions, pa.Array]:

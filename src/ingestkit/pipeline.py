@@ -16,7 +16,7 @@ from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
 
 ROW_DELTA_OF_REPLACE = 50.0
 """By how much a model that is replaced may grow or shrink where nobody has said it, in percent."""
-OF_VALID_ROWS = {"key", "csv", "columns", "header", "drift", "nulls", "normalise"}
+OF_VALID_ROWS = {"key", "csv", "format", "columns", "header", "drift", "nulls", "normalise"}
 """What of a model's settings its valid rows depend on."""
 VALIDATE_VERSION = 2
 """Raised when validate would make other artifacts from the same raw bytes and settings."""

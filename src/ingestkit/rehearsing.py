@@ -9,9 +9,9 @@ import sqlalchemy as sql
 from ingestkit import attempts
 from ingestkit.active import Active
 from ingestkit.contract import compile_contract
-from ingestkit.csvfile import open_text, unpacked
 from ingestkit.discover import Found, discover
 from ingestkit.errors import ContractError, GateClosed, IngestkitError
+from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
 from ingestkit.model import FileStatus, Item, Stage
 from ingestkit.outcome import ModelResult, Outcome
@@ -136,8 +136,8 @@ def _header(session: Session, model: str, item: Item) -> Compared:
     settings = session.pipeline.model(model)
     limit = session.pipeline.settings.validation.max_record_lines
     try:
-        with session.source.open(item) as stream, unpacked(item.path, stream) as content:
-            text = open_text(item.path, content, settings.csv, tuple(settings.columns), max_record_lines=limit)
-            return compare_header(compile_contract(model, settings), settings, item.path, "", text.names)
+        with session.source.open(item) as stream:
+            names = names_in(settings, item.path, stream, max_record_lines=limit)
+        return compare_header(compile_contract(model, settings), settings, item.path, "", names)
     except ContractError:
         return Compared((), (), ())

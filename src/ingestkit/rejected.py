@@ -1,6 +1,7 @@
 """Rejected records as people look at them: read from the lake, with place, reasons and fields."""
 
 import csv
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ import pyarrow.parquet
 
 from ingestkit.csvfile import open_text, unpacked
 from ingestkit.errors import ContractError, LakeError
+from ingestkit.formats import format_of
+from ingestkit.header import folding
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, Stage
 from ingestkit.session import Session
-from ingestkit.settings import Dialect
+from ingestkit.settings import Dialect, Model
 from ingestkit.states import ledger, quarantine, stage_rows
 
 MASK = "***"
@@ -98,13 +101,17 @@ def _shown(
     hidden = set() if reveal else {name for name, column in columns.items() if column.pii}
     raw = row.get("raw")
     number = row["record"] if "record" in row else row["record_no"]
-    fields = _fields_of(session, file, raw) if raw is not None else _valid_fields(session, file, artifacts, number)
+    encoding = "utf-8"
+    if raw is None:
+        fields = _valid_fields(session, file, artifacts, number)
+    else:
+        fields, encoding = _taken_apart(session, file, raw)
     errors = [
         {**one, "value": MASK if set(one["column"].split(", ")) & hidden and one["value"] is not None else one["value"]}
         for one in row["errors"]
     ]
     # A text that cannot be taken apart may hold anything.
-    text = None if raw is None else (MASK if hidden else raw.decode("utf-8", "backslashreplace"))
+    text = None if raw is None else (MASK if hidden else raw.decode(encoding, "backslashreplace"))
     return {
         "batch": file.batch,
         "model": model,
@@ -120,19 +127,37 @@ def _shown(
     }
 
 
-def _fields_of(session: Session, file: FileVersion, raw: bytes) -> dict[str, Any] | None:
-    """The record by its file's header, or None where it is no record of that width."""
+def _taken_apart(session: Session, file: FileVersion, raw: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The record by the contract's names, or None where it is no record of its file's header; and its encoding."""
     settings = session.pipeline.model(file.model or "")
+    names, encoding = _written(session, settings, file)
+    try:
+        if format_of(settings, file.path) == "csv":
+            [values] = csv.reader([raw.decode(encoding)], strict=True, **_spoken(settings.csv))
+            found = dict(zip(names, values, strict=True))
+        else:
+            found = json.loads(raw, parse_int=str, parse_float=str)
+    except (ValueError, csv.Error):
+        return None, encoding
+    if not isinstance(found, dict):
+        return None, encoding
+    # Whoever masks a column must find it however its file spells it.
+    folded = folding(settings.header)
+    known = {folded(name): name for name in settings.columns}
+    return {known.get(folded(name), name): value for name, value in found.items()}, encoding
+
+
+def _written(session: Session, settings: Model, file: FileVersion) -> tuple[tuple[str, ...], str]:
+    """The names in a text file's header, none where that cannot be read, and its encoding."""
     limit = session.pipeline.settings.validation.max_record_lines
-    if file.raw is None or session.lake.store.stat(file.raw) is None:
-        return None
+    if format_of(settings, file.path) != "csv" or file.raw is None or session.lake.store.stat(file.raw) is None:
+        return (), "utf-8"
     try:
         with session.lake.open(file.raw) as stream, unpacked(file.path, stream) as content:
             opened = open_text(file.path, content, settings.csv, tuple(settings.columns), max_record_lines=limit)
-        [values] = csv.reader([raw.decode(opened.encoding)], strict=True, **_spoken(settings.csv))
-    except (ContractError, UnicodeDecodeError, csv.Error, ValueError):
-        return None
-    return dict(zip(opened.names, values, strict=True)) if len(values) == len(opened.names) else None
+    except ContractError:
+        return (), settings.csv.encoding
+    return opened.names, opened.encoding
 
 
 def _spoken(dialect: Dialect) -> dict[str, Any]:

@@ -233,6 +233,9 @@ class Dialect(Section):
         return self
 
 
+Format = Literal["csv", "jsonl", "parquet"]
+
+
 class Header(Section):
     """How exactly the names in a header must be those of the contract."""
 
@@ -267,6 +270,8 @@ class Model(Section):
     table: str | None = None
     absent: Literal["keep", "warn", "fail"] = "keep"
     allow_empty: bool = False
+    format: Format | None = None
+    """What its files are written as; None: what their names say."""
     csv: Dialect = Dialect()
     nulls: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
     """Texts that stand for a missing value in every column, besides the empty one."""

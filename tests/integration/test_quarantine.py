@@ -82,6 +82,27 @@ def test_what_tells_of_a_person_is_masked_until_it_is_asked_for(world: World) ->
     assert (first["fields"], first["raw"], first["errors"][0]["value"]) == ({"id": "2", "n": "77"}, "2,77", "77")
 
 
+def test_a_column_is_masked_however_its_file_spells_it_and_whatever_its_format(world: World) -> None:
+    pii = {"models.a.columns.n.pii": True, "models.a.header": {"case": "ignore"}, "models.b.columns.d.pii": True}
+    world.set_up(STRICT | pii | {"models.b.header": {"case": "ignore"}})
+    world.drop({"20260101/a.csv": "ID,N\n1,10\n2,77\n", "20260101/b.jsonl": '{"id": "x", "D": "2026-7-1"}\n'})
+    world.drop({"20260101/b.csv": "id,d\nz,2026-01-01\n"})
+    world.does("run")
+    [first, second] = world.does("quarantine", "show")["rows"]
+    assert (first["path"], first["fields"], first["raw"]) == ("20260101/a.csv", {"id": "2", "n": "***"}, "***")
+    assert (second["path"], second["fields"], second["raw"]) == ("20260101/b.jsonl", {"id": "x", "d": "***"}, "***")
+    [_, second] = world.does("quarantine", "show", "--reveal")["rows"]
+    assert (second["fields"], second["raw"]) == ({"id": "x", "d": "2026-7-1"}, '{"id": "x", "D": "2026-7-1"}')
+
+
+def test_a_rejected_record_is_shown_in_the_encoding_of_its_file(world: World) -> None:
+    world.set_up(STRICT | {"models.a.csv": {"encoding": "utf-16"}})
+    world.drop({"20260101/a.csv": "id,n\nx,1\né,77\n".encode("utf-16")})
+    world.does("run")
+    [first] = world.does("quarantine", "show")["rows"]
+    assert (first["fields"], first["raw"]) == ({"id": "é", "n": "77"}, "é,77")
+
+
 def test_who_may_see_a_column_does_not_make_its_rows_anew(strict: World) -> None:
     world = strict
     world.drop(BAD)

@@ -7,7 +7,10 @@ from ingestkit.errors import ConfigError, SourceError
 from ingestkit.files import shown
 from ingestkit.settings import Batches, Model
 
-TOLERANT = r"(?:[a-z]{{2,3}}_)?{name}(?:[-_. ](?:\d[\dtz]*|full|part\d*))*\.(?:csv|tsv|txt|dat)(?:\.gz)?"
+TOLERANT = (
+    r"(?:[a-z]{{2,3}}_)?{name}(?:[-_. ](?:\d[\dtz]*|full|part\d*))*"
+    r"\.(?:(?:csv|tsv|txt|dat|jsonl|ndjson)(?:\.gz)?|parquet)"
+)
 """How files of a model are called when it does not say: any case, `US_` before, a date, number or `full` behind."""
 
 

@@ -1,6 +1,6 @@
 """Validate: raw files become typed Parquet and rejects, and every figure is read back from what was left."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ingestkit.contract import compile_contract
 from ingestkit.csvframe import broken
 from ingestkit.errors import ContractError, TargetError
 from ingestkit.files import shown
+from ingestkit.formats import format_of, records_in
 from ingestkit.header import HeaderBroken
 from ingestkit.model import (
     Artifact,
@@ -26,11 +27,16 @@ from ingestkit.model import (
     Work,
 )
 from ingestkit.pipeline import RunContext
+from ingestkit.settings import Format
 from ingestkit.stages.validate_engine import Engine, parquet
-from ingestkit.stages.validate_file import Facts, make_artifacts, rejected_in, summed
+from ingestkit.stages.validate_file import Facts, Reader, make_artifacts, rejected_in, summed
+from ingestkit.stages.validate_json import read_json
 from ingestkit.stages.validate_keys import Candidate, keys_artifact
+from ingestkit.stages.validate_parquet import read_parquet
 from ingestkit.stages.validate_rules import judged, percent
-from ingestkit.stages.validate_text import count_records, read_text
+from ingestkit.stages.validate_text import read_text
+
+READERS: Mapping[Format, Reader] = {"csv": read_text, "jsonl": read_json, "parquet": read_parquet}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +143,22 @@ def _part(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifa
         return _read(ctx, model, file, known, engine)
     except ContractError as error:
         drift = error.drift if isinstance(error, HeaderBroken) else ()
-        return Broken(file, error.message, drift, count_records(ctx, file, model))
+        return Broken(file, error.message, drift, _counted(ctx, model, file))
+
+
+def _counted(ctx: RunContext, model: str, file: FileVersion) -> int | None:
+    if file.raw is None:
+        return None
+    limit = ctx.pipeline.settings.validation.max_record_lines
+    with ctx.lake.open(file.raw) as raw:
+        return records_in(ctx.pipeline.model(model), file.path, raw, max_record_lines=limit)
 
 
 def _read(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact], engine: Engine) -> Part:
     pair = _reusable(ctx, model, file, known)
     made = pair is None
     if pair is None:
-        pair = make_artifacts(ctx, model, file, engine, read_text)
+        pair = make_artifacts(ctx, model, file, engine, READERS[format_of(ctx.pipeline.model(model), file.path)])
         steps.reached("validate.file_done")
     else:
         ctx.progress.moved("validate", model, file.size)
