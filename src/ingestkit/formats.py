@@ -20,8 +20,10 @@ SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet"
 
 def format_of(settings: Model, path: str) -> Format:
     """As the model says, or as the name does, behind whatever it is packed with."""
-    if settings.format is not None:
-        return settings.format
+    return settings.format or format_by_name(path)
+
+
+def format_by_name(path: str) -> Format:
     name = PurePosixPath(path.lower())
     return SUFFIXES.get(PurePosixPath(name.stem).suffix if name.suffix == ".gz" else name.suffix, "csv")
 

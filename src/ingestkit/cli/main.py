@@ -42,6 +42,7 @@ GROUPS = {
     "runs": ("runs:commands", "List runs, and show one."),
     "quarantine": ("quarantine:commands", "Show what was rejected, take it in again, or give it up."),
     "drift": ("drift:commands", "Show what headers said that their contracts did not."),
+    "new": ("new:commands", "Propose files of a project, to be edited."),
     "state": ("state:commands", "Show what the state knows, and correct it."),
     "queue": ("queue:commands", "Show and make the writes that are pending."),
     "config": ("config:commands", "Show the configuration, and check it."),

@@ -63,6 +63,16 @@ class LogProgress:
         logging.logger().warning(message, **facts)
 
 
+class NoProgress:
+    """Progress of what nobody asked to see."""
+
+    def began(self, stage: str, model: str, total: int | None) -> None: ...
+    def moved(self, stage: str, model: str, by: int) -> None: ...
+    def ended(self, stage: str, model: str, status: str) -> None: ...
+    def said(self, message: str, **facts: Any) -> None: ...
+    def warned(self, message: str, **facts: Any) -> None: ...
+
+
 @contextmanager
 def shown(*, bars: bool) -> Iterator[Progress]:
     """Progress for the length of a command; `bars` where standard error is a terminal that wants them."""

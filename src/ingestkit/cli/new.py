@@ -1,0 +1,115 @@
+"""`new`: files of a project proposed for a person to edit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ingestkit.cli import opening, options, render
+from ingestkit.cli.options import Output
+from ingestkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingestkit.outcome import ModelResult
+
+
+def commands() -> typer.Typer:
+    app = typer.Typer(help="Propose files of a project, to be edited.")
+    app.callback()(_group)
+    app.command("pipeline")(pipeline)
+    return app
+
+
+def _group() -> None:
+    """Propose files of a project, to be edited."""
+
+
+def pipeline(
+    ctx: typer.Context,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pipeline's name.")],
+    from_file: Annotated[
+        list[Path],
+        typer.Option(
+            "--from-file", metavar="FILE", help="A sample; may be given again, one per model.", show_envvar=False
+        ),
+    ],
+    connection: Annotated[
+        str, typer.Option("--connection", metavar="NAME", help="Where the files come from.", show_envvar=False)
+    ] = "drop",
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """Write a pipeline file from samples: dialect, types, required columns, keys and lengths, for a person to edit."""
+    import re
+
+    from ingestkit import files, proposing
+
+    loaded = opening.project_of(ctx)
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) is None:
+        raise UsageError(f"{name!r} is no name of a pipeline: small letters, digits and _, and a letter first")
+    path = loaded.root / "config" / "pipelines" / f"{name}.yaml"
+    if name in loaded.pipelines():
+        raise UsageError(f"pipeline {name} is there already", hint=f"look at it: {path}")
+    proposed = [proposing.propose(one) for one in from_file]
+    models = [one.name for one in proposed]
+    if len(set(models)) < len(models):
+        raise UsageError(f"two samples would be one model: {', '.join(models)}")
+    text = proposing.written(name, connection, proposed)
+    accepted = _tried(name, proposing.written(name, "drop", proposed), from_file)
+    with opening.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace_whole(path, text.encode())
+    found = [
+        {
+            "model": one.model,
+            "rows": one.rows,
+            "rejected": one.rejected,
+            "columns": len(model.columns),
+            "key": model.key,
+        }
+        for one, model in zip(accepted, sorted(proposed, key=lambda each: each.name), strict=True)
+    ]
+    said = f"look at every line of it, then: ingestkit check {name}"
+    render.emit({"file": str(path), "pipeline": name, "accepted": found, "message": said}, output)
+
+
+def _tried(name: str, text: str, samples: Sequence[Path]) -> "Sequence[ModelResult]":
+    """What a run makes of the samples under the proposal, by the real machinery in a folder of its own."""
+    import json
+    import shutil
+    import tempfile
+
+    from ingestkit import project, rehearsing
+    from ingestkit.cli import progress
+    from ingestkit.pipeline import Stop, SystemClock
+    from ingestkit.working import RunOptions
+
+    with tempfile.TemporaryDirectory(prefix="ingestkit-") as folder:
+        root = Path(folder)
+        (root / "config" / "pipelines").mkdir(parents=True)
+        (root / "config" / "pipelines" / f"{name}.yaml").write_text(text, encoding="utf-8")
+        places = {
+            "drop": {"type": "local", "path": "drop"},
+            "lake": {"type": "local", "path": "lake"},
+            "warehouse": {"type": "duckdb", "path": "warehouse.duckdb"},
+        }
+        flags = {f"pipelines.{name}.source.settle.quiet": "0s"}
+        (root / "config" / "settings.yaml").write_text(json.dumps({"connections": places}))
+        (root / "drop" / "sample").mkdir(parents=True)
+        for sample in samples:
+            shutil.copy(sample, root / "drop" / "sample" / sample.name)
+        stop = Stop()
+        loaded = project.load(root, environ={}, flags=flags)
+        session = loaded.rehearse(name, clock=SystemClock(stop), stop=stop, progress=progress.NoProgress(), jobs=None)
+        try:
+            outcome = rehearsing.rehearse(session, RunOptions(), None)
+        finally:
+            session.state.close()
+    refused = [one for one in outcome.results if one.rejected]
+    if outcome.exit_code or refused:
+        told = (
+            outcome.message if outcome.exit_code else f"{refused[0].rejected:,} records of {refused[0].model} break it"
+        )
+        raise UsageError(f"no contract that was found accepts the sample: {told}", hint="write the file by hand")
+    return outcome.results
