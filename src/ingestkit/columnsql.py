@@ -137,17 +137,13 @@ def _formatted(column: Column, text: str, form: str) -> str:
 
 
 def _shown_once(zone: str, local: str, instant: str) -> str:
-    """Whether a zone's clock shows a local time once: not never, and not twice."""
-    return " AND ".join(
-        (
-            f"timezone({zone}, {instant}) = {local}",
-            *(
-                f"timezone({zone}, {instant} {sign} INTERVAL {minutes} MINUTE) <> {local}"
-                for sign in "+-"
-                for minutes in (30, 60)
-            ),
-        )
-    )
+    """Whether a zone's clock shows a local time once: not never, and not twice, by the offsets of a day around it."""
+    parts = [f"timezone({zone}, {instant}) = {local}"]
+    for sign in "+-":
+        near = f"({instant} {sign} INTERVAL 24 HOUR)"
+        other = f"timezone('UTC', {local} - (timezone({zone}, {near}) - timezone('UTC', {near})))"
+        parts.append(f"({other} = {instant} OR timezone({zone}, {other}) <> {local})")
+    return " AND ".join(parts)
 
 
 def _zoned(text: str, timezone: str) -> str:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pyarrow as pa
 
@@ -177,8 +178,7 @@ def _compiled(model: str, settings: Model, name: str) -> CompiledColumn:
             bounds = None
             if column.type == "integer":
                 bounds = (int(limit), math.inf) if code == "min" else (-math.inf, int(limit))
-            told = f"{limit:.15g}" if isinstance(limit, float) else limit
-            checks.append(Check(code, f"{message} {told}", f"{typed} {sign} {bound}", bounds=bounds))
+            checks.append(Check(code, f"{message} {_written(limit)}", f"{typed} {sign} {bound}", bounds=bounds))
     if column.enum is not None:
         values = ", ".join(_bound(model, name, column, "enum", one) for one in column.enum)
         checks.append(Check("enum", f"none of {', '.join(column.enum)}", f"{typed} IN ({values})"))
@@ -224,8 +224,15 @@ def _passes(check: Check, shape: Shape, values: Numbers | None) -> bool:
     return False
 
 
+def _written(limit: float | str) -> str:
+    """A limit in digits, none of them lost."""
+    if not isinstance(limit, float):
+        return str(limit)
+    return str(int(limit)) if limit.is_integer() else f"{Decimal(repr(limit)):f}"
+
+
 def _bound(model: str, name: str, column: Column, code: str, limit: float | str) -> str:
-    text = str(int(limit)) if isinstance(limit, float) and limit.is_integer() else str(limit)
+    text = _written(limit)
     if column.type == "boolean" or (column.type != "string" and re.fullmatch(guard(column.type), text) is None):
         raise ConfigError(f"model {model}: column {name}: {code} {limit!r} is no {column.type}")
     return f"CAST({literal(text)} AS {sql_type(column.type)})"

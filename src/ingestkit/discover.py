@@ -1,13 +1,14 @@
 """What there is to do: which batches of the source wait, by completions and floors, and which have changed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from ingestkit.errors import SourceError, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode
 from ingestkit.session import Session
-from ingestkit.sighting import Unit, known_files, look_at, wait_quiet
+from ingestkit.sighting import Look, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
 from ingestkit.states.lease import Lease
@@ -42,48 +43,91 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
     """All batches waiting for the models of the lease, oldest first, and done ones whose files have changed."""
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
+        unjudged = completions.unjudged(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     position = checkpoint(session, done, floors)
     keys = list(session.source.batches(None))
     plan = _sort_out(session, lease, keys, done, floors)
+    published = _published(session, lease, unjudged, floors)
     if only is not None:
-        _refuse_untaken(session, only, keys, plan.late)
-    units: list[Unit] = []
-    waiting: dict[str, str] = {}
-    unmapped: list[str] = []
-    known = known_files(session, [*plan.open, *plan.scan])
-    waited = False
+        _refuse_untaken(session, only, {*keys, *published}, plan.late)
+    known = known_files(session, [*plan.open, *plan.scan, *published])
+    found = _Found()
     failure: SourceError | None = None
-    for batch, models in sorted((plan.open | plan.scan).items(), key=lambda pair: session.pipeline.order(pair[0])):
-        fresh = batch in plan.open
+    for batch in sorted({*plan.open, *plan.scan, *published}, key=session.pipeline.order):
+        gone = Look(Unit(batch, published.get(batch, ()), "not judged"))
+        looking = partial(_look, session, lease, batch, plan, published.get(batch, ()))
         try:
-            look = look_at(session, lease, batch, known[batch], models, redo=not fresh)
-            if look.unsettled and not waited:
-                waited = True
-                wait_quiet(session, look.unsettled)
-                look = look_at(session, lease, batch, known_files(session, [batch])[batch], models, redo=not fresh)
+            look = _settled(session, batch, known[batch], found, looking) if batch in keys else gone
         except SourceError as error:
-            if not units or only is not None:
+            if not found.units or only is not None:
                 raise
             # The batches before it are done first.
             failure = error
             break
-        unmapped.extend(look.unmapped)
+        found.unmapped.extend(look.unmapped)
         if look.blocked:
-            waiting[batch] = look.blocked
-            if fresh:
+            found.waiting[batch] = look.blocked
+            if batch in plan.open:
                 break
             continue
         if look.unit is not None:
-            units.append(look.unit)
-        if batch == only or (only is None and limit is not None and len(units) >= limit):
+            found.units.append(look.unit)
+        if batch == only or (only is None and limit is not None and len(found.units) >= limit):
             break
-    units = _only(session, units, waiting, only) if only is not None else units
-    return Found(_caught_up(session, units, known), plan.late, waiting, tuple(unmapped), position, failure)
+    units = _only(session, found.units, found.waiting, only) if only is not None else found.units
+    caught_up = _caught_up(session, units, known)
+    return Found(caught_up, plan.late, found.waiting, tuple(found.unmapped), position, failure)
 
 
-def _refuse_untaken(session: Session, only: str, keys: Sequence[str], late: Sequence[str]) -> None:
+@dataclass(slots=True)
+class _Found:
+    """What was found while the batches were looked at, oldest first."""
+
+    units: list[Unit] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    unmapped: list[str] = field(default_factory=list)
+    waited: bool = False
+
+
+def _settled(
+    session: Session,
+    batch: str,
+    known: Sequence[FileVersion],
+    found: _Found,
+    looking: Callable[[Sequence[FileVersion]], Look],
+) -> Look:
+    """A look at a batch, and once per command another one when its files have had time to settle."""
+    look = looking(known)
+    if not look.unsettled or found.waited:
+        return look
+    found.waited = True
+    wait_quiet(session, look.unsettled)
+    return looking(known_files(session, [batch])[batch])
+
+
+def _look(
+    session: Session, lease: Lease, batch: str, plan: "_Plan", judge: tuple[str, ...], known: Sequence[FileVersion]
+) -> Look:
+    if batch in plan.open:
+        return look_at(session, lease, batch, known, plan.open[batch], redo=False)
+    models = {*plan.scan.get(batch, ()), *judge}
+    return look_at(session, lease, batch, known, tuple(sorted(models)), redo=True, judge=judge)
+
+
+def _published(
+    session: Session, lease: Lease, unjudged: Mapping[str, set[str]], floors: Mapping[str, str | None]
+) -> dict[str, tuple[str, ...]]:
+    """Batches whose content is in the target without a gate having let it pass, whether the source still has them."""
+    found = {
+        batch: tuple(one for one in lease.models if one in models and not _below(session, batch, floors.get(one)))
+        for batch, models in unjudged.items()
+    }
+    return {batch: models for batch, models in found.items() if models}
+
+
+def _refuse_untaken(session: Session, only: str, keys: Collection[str], late: Sequence[str]) -> None:
     if only not in keys:
         raise UsageError(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
     if only in late:

@@ -238,13 +238,13 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         kept, redo = runs.intents(conn, active.run.run_id).get(model, (None, False))
         highest = runs.highest_generation(conn, active.pipeline_name, active.batch, model)
         done = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
-        found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID])
+        found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID, ArtifactKind.REJECTS])
         evolved = drifts.added(conn, active.pipeline_name, model)
     known = [file for file in active.known_files() if file.model == model]
     standing = ledger.file_set(known, model)
     by_batch: dict[str, list[Artifact]] = {}
     for one in found:
-        if one.status == "published":
+        if one.status == "published" and load.tells_keys(one):
             by_batch.setdefault(one.batch, []).append(one)
     return load.Given(
         model=model,

@@ -125,8 +125,16 @@ class ValidFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """Which keys some batches have spoken of: their valid files, without the records that `losers` name."""
+
+    files: tuple[ValidFile, ...] = ()
+    losers: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """All that publishes one model. `newer` are the valid files of newer batches, where `mode` is merge."""
+    """All that publishes one model. `newer` is what newer batches have said, where `mode` is merge."""
 
     intent: Intent
     table: str
@@ -135,9 +143,9 @@ class Load:
     files: tuple[ValidFile, ...]
     losers: Path | None
     """Parquet of (file_id, record_no): records left out because their key came before."""
-    newer: tuple[Path, ...] = ()
-    previous: tuple[Path, ...] | None = ()
-    """Valid files of this batch's earlier generation, for what a redone merge leaves behind; None: they are gone."""
+    newer: Said = Said()
+    previous: Said | None = Said()
+    """What this batch's earlier generation said, for what a redone merge leaves behind; None: it is gone."""
     lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
     deletes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Where `mode` is merge: by column, the values (as text) of rows that remove their key instead of being written."""

@@ -104,6 +104,7 @@ def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
     with session.state.read() as conn:
         known = ledger.versions(conn, session.pipeline.name, [unit.batch])
     wanted = {file.path for pairs in unit.wanted.values() for file, _ in pairs}
+    standing = {file.id for model in unit.models for file in ledger.candidates(known, model) if file.raw}
     files = []
     for file in sorted(ledger.latest(known).values(), key=lambda one: one.path):
         why = "new" if file.version == 1 else "changed"
@@ -112,6 +113,8 @@ def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
         if file.model is not None and file.model not in unit.models:
             why = "its model is done"
         action = "take" if file.path in wanted else "quarantine" if file.status is FileStatus.QUARANTINED else "skip"
+        if action == "skip" and file.id in standing:
+            action, why = "reuse", "in the lake already"
         shown = {"batch": unit.batch, "model": file.model, "path": file.path, "size": file.size}
         files.append({**shown, "action": action, "why": why})
     return {"batch": unit.batch, "reason": unit.reason, "models": list(unit.models), "files": files}

@@ -2,6 +2,7 @@
 
 import re
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,6 +104,18 @@ def several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def exact(value: Any) -> Any:
+    """A limit as it was written: a number with more digits than a double keeps has lost some already."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, or a text")
+    if isinstance(value, float) and len(Decimal(repr(value)).normalize().as_tuple().digits) > 15:
+        raise ValueError("has more digits than a number keeps: put it in quotes")
+    return value
+
+
+Limit = Annotated[int | float | str, BeforeValidator(exact)]
+
+
 class Column(Section):
     """One column of a contract."""
 
@@ -110,8 +123,8 @@ class Column(Section):
     required: bool = False
     unique: bool = False
     pattern: Expression | None = None
-    min: float | str | None = None
-    max: float | str | None = None
+    min: Limit | None = None
+    max: Limit | None = None
     min_length: Annotated[Whole, Field(ge=0)] | None = None
     max_length: Annotated[Whole, Field(ge=1)] | None = None
     timezone: str | None = None

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -105,10 +105,12 @@ def look_at(
     *,
     redo: bool,
     landed_stays: bool = False,
+    judge: Collection[str] = (),
 ) -> Look:
     """Sight the batch's files, note what is new in the ledger, and say what is to be done.
 
-    `redo` looks for what has changed in a done batch. `landed_stays` is for a run that goes on: what it had landed is
+    `redo` looks for what has changed in a done batch; the models of `judge` are published, and wait for their gate all
+    the same. `landed_stays` is for a run that goes on: what it had landed is
     its own, though the source may not show it any more.
     """
     try:
@@ -130,7 +132,7 @@ def look_at(
         # A model all of whose files are forgotten and gone is left as it is.
         let_go = {file.model for file in latest.values() if _is_let_go(file, here)}
         changed |= {model for model in let_go if model and ledger.candidates(everything, model)}
-        models = tuple(model for model in models if model in changed)
+        models = tuple(model for model in models if model in changed or model in judge)
         if not models:
             return Look(unmapped=unmapped)
     wanted = {
@@ -149,7 +151,10 @@ def look_at(
                 return Look(blocked="holds no file of any model yet", unmapped=unmapped)
             case _:
                 return Look(Unit(batch, models, "new", wanted, empty=True), unmapped=unmapped)
-    return Look(Unit(batch, models, "changed" if redo else "new", wanted), unmapped=unmapped)
+    reason = "new"
+    if redo:
+        reason = "not judged" if set(models) <= set(judge) and not any(wanted.values()) else "changed"
+    return Look(Unit(batch, models, reason, wanted), unmapped=unmapped)
 
 
 UNPUBLISHED = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED)

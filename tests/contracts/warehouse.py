@@ -15,7 +15,7 @@ import pytest
 from ingestkit import steps
 from ingestkit.errors import Fenced, GateClosed, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, Intent, LoadMode, Receipt
-from ingestkit.ports import Load, Publication, TargetColumn, ValidFile, Warehouse
+from ingestkit.ports import Load, Publication, Said, TargetColumn, ValidFile, Warehouse
 
 Rows = Iterable[tuple[Any, ...]]
 
@@ -84,12 +84,12 @@ def load(
     generation: int = 1,
     digest: str = "d1",
     losers: Path | None = None,
-    newer: tuple[Path, ...] = (),
-    previous: tuple[Path, ...] = (),
+    newer: Said | None = None,
+    previous: Said | None = None,
 ) -> Load:
-    return Load(
-        intent(model, mode, generation, digest), model, PERSON, ("id",), files, losers, newer=newer, previous=previous
-    )
+    meant = intent(model, mode, generation, digest)
+    made = Load(meant, model, PERSON, ("id",), files, losers)
+    return replace(made, newer=newer or Said(), previous=previous or Said())
 
 
 def publication(*loads: Load, batch: str = "b1", token: int = 1, judge: Judge | None = None) -> Publication:
@@ -329,10 +329,26 @@ class WarehouseContract:
         mended = write_valid(tmp_path / "c.parquet", PERSON, [("1", "X"), ("2", "no"), ("3", "no"), ("4", "new")])
         warehouse.publish(publication(load((first,), LoadMode.MERGE)))
         warehouse.publish(publication(load((second,), LoadMode.MERGE), batch="b2"))
-        late = load((mended,), LoadMode.MERGE, generation=2, newer=(second.path,), previous=(first.path,))
+        late = load((mended,), LoadMode.MERGE, generation=2, newer=Said((second,)), previous=Said((first,)))
         stand = warehouse.publish(publication(late))
         assert self.rows(warehouse) == [("1", "X"), ("2", "Y"), ("3", "z"), ("4", "new")]
         assert stand["hcp"].counts == Counts(staged=4, loaded=2, deleted=0, superseded=2, left_behind=0, target=4)
+
+    def test_a_record_that_a_newer_batch_left_out_says_nothing_of_its_key(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")], file_id="f1")
+        second = write_valid(tmp_path / "b.parquet", PERSON, [("2", "Y"), ("3", "no")], file_id="f2")
+        losers = write_losers(tmp_path / "losers.parquet", [("f2", 2), ("f1", 1)])
+        mended = write_valid(tmp_path / "c.parquet", PERSON, [("2", "no"), ("3", "mine")], file_id="f3")
+        warehouse.publish(publication(load((first,), LoadMode.MERGE)))
+        warehouse.publish(publication(load((second,), LoadMode.MERGE, losers=losers), batch="b2"))
+        said = Said((second,), (losers,))
+        late = load((mended,), LoadMode.MERGE, generation=2, newer=said, previous=Said((first,), (losers,)))
+        stand = warehouse.publish(publication(late))
+        assert self.rows(warehouse) == [("1", "x"), ("2", "Y"), ("3", "mine")]
+        assert (stand["hcp"].counts.superseded, stand["hcp"].counts.left_behind) == (1, 0)
 
     def test_keys_that_only_the_earlier_generation_had_stay_and_are_counted(
         self, warehouse: Warehouse, tmp_path: Path
@@ -343,7 +359,7 @@ class WarehouseContract:
         mended = write_valid(tmp_path / "c.parquet", PERSON, [("1", "X")])
         warehouse.publish(publication(load((first,), LoadMode.MERGE)))
         warehouse.publish(publication(load((newer,), LoadMode.MERGE), batch="b2"))
-        redone = load((mended,), LoadMode.MERGE, generation=2, newer=(newer.path,), previous=(first.path,))
+        redone = load((mended,), LoadMode.MERGE, generation=2, newer=Said((newer,)), previous=Said((first,)))
         stand = warehouse.publish(publication(redone))
         assert self.rows(warehouse) == [("1", "X"), ("2", "y"), ("3", "Z")]
         assert (stand["hcp"].counts.left_behind, stand["hcp"].counts.superseded) == (1, 0)
@@ -698,7 +714,7 @@ class WarehouseContract:
             file = write_valid(folder / f"x'{number}[1].parquet", columns, [row])
             work = replace(load((file,), mode, generation=number), columns=columns, table=table, key=key)
             if mode is LoadMode.MERGE:
-                work = replace(work, newer=(write_valid(folder / "n.parquet", columns, []).path,))
+                work = replace(work, newer=Said((write_valid(folder / "n.parquet", columns, []),)))
             warehouse.publish(publication(work, batch="it's"))
         shown = ", ".join(quoted(column.name) for column in columns)
         assert set(self.rows(warehouse, table, shown)) == {row}

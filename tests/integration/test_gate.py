@@ -104,3 +104,73 @@ def test_a_corrupt_gzip_says_so(world: World) -> None:
     world.drop({"20260101/a_2.csv.gz": gzip.compress(b"id,n\n3,3\n")})
     world.does("run")
     assert world.table("a", "id") == [("1",), ("2",), ("3",)]
+
+
+CHECK = "sql/gate/p/small.sql"
+SMALL = "-- models: a\nSELECT * FROM a WHERE n > 50\n"
+
+
+def checked(world: World, query: str = SMALL) -> None:
+    path = world.root / CHECK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(query)
+
+
+def completed(world: World) -> int:
+    """The generation of model a that is complete for the first batch."""
+    [(generation,)] = world.state("SELECT generation FROM completion WHERE model = 'a' AND batch = '20260101'")
+    return int(generation)
+
+
+def test_a_redo_that_a_gate_stopped_is_judged_again_until_it_passes(world: World) -> None:
+    checked(world)
+    world.drop(FIRST)
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,99\n"})
+    assert "small.sql is 1 where 0 is the limit" in world.refused(6, "run")
+    assert "small.sql is 1 where 0 is the limit" in world.refused(6, "run")
+    assert world.does("plan")["batches"] == [{"batch": "20260101", "reason": "not judged", "models": ["a"]}]
+    assert completed(world) == 1
+    checked(world, SMALL.replace("50", "100"))
+    assert world.does("run")["status"] == "done"
+    assert completed(world) == 2
+    assert world.does("run")["status"] == "nothing new"
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 99)]
+
+
+def test_a_redo_that_a_gate_stopped_can_be_approved(world: World) -> None:
+    checked(world)
+    world.drop(FIRST)
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,99\n"})
+    world.refused(6, "run")
+    world.does("approve", "p.20260101.2", "--reason", "known", "--by", "me")
+    assert world.does("run")["status"] == "done"
+    assert completed(world) == 2
+
+
+def test_a_backfill_that_a_gate_stopped_is_judged_by_the_next_run_though_its_source_is_gone(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    checked(world, "-- models: a\nSELECT * FROM a\n")
+    assert "small.sql is 2" in world.refused(6, "backfill", "p", "--batch", "20260101")
+    for path in (world.root / "drops/20260101").iterdir():
+        path.unlink()
+    (world.root / "drops/20260101").rmdir()
+    assert "small.sql is 2" in world.refused(6, "run")
+    checked(world)
+    assert world.does("run")["status"] == "done"
+    assert completed(world) == 2
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_content_that_replaced_what_a_gate_stopped_leaves_nothing_to_judge(world: World) -> None:
+    checked(world)
+    world.drop(FIRST)
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,99\n"})
+    world.refused(6, "run")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,21\n"})
+    assert world.does("run")["status"] == "done"
+    assert completed(world) == 3
+    assert world.does("run")["status"] == "nothing new"

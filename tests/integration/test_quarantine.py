@@ -189,6 +189,18 @@ def test_an_append_gets_its_own_rows_again_and_a_merge_only_keys_nobody_newer_ha
     assert world.checkpoint() == "20260108"
 
 
+def test_a_merge_gets_a_row_again_whose_key_a_newer_batch_only_had_among_its_rejects(world: World) -> None:
+    unique = {"models.b.columns.mail": {"unique": True}, "models.b.columns.d.max": "2026-06-01"}
+    world.set_up(STRICT | unique)
+    world.drop({"20260101/b.csv": "id,d,mail\n1,2026-01-01,a@x\n5,2026-07-01,five@x\n"})
+    world.drop({"20260108/b.csv": "id,d,mail\n1,2026-01-08,a@x\n5,2026-01-08,a@x\n"})
+    world.does("run")
+    assert world.table("b", "id") == [("1",)]
+    world.set_up(STRICT | unique | {"models.b.columns.d.max": "2026-12-01"})
+    world.does("quarantine", "replay", "p", "--batch", "20260101")
+    assert world.table("b", "id", "d") == [("1", date(2026, 1, 8)), ("5", date(2026, 7, 1))]
+
+
 def test_a_file_quarantined_whole_is_taken_in_when_it_fits(world: World) -> None:
     whole = STRICT | {"validation.on_bad_file": "publish_rest", "validation.max_file_reject_pct": 50}
     world.set_up(whole)

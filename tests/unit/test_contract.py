@@ -1,13 +1,15 @@
 """Contracts: what each type takes and refuses, and that nothing taken is altered."""
 
+import itertools
 import json
 import random
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -128,6 +130,57 @@ def test_a_rule_judges_values_and_says_nothing_of_missing_ones(
     tmp_path: Path, column: dict[str, Any], cases: list[tuple[str | None, Any]]
 ) -> None:
     assert typed(tmp_path, column, *(value for value, _ in cases)) == [wanted for _, wanted in cases]
+
+
+@pytest.mark.parametrize(
+    "zone", ["Antarctica/Troll", "Australia/Lord_Howe", "Europe/Berlin", "Pacific/Apia", "Asia/Pyongyang"]
+)
+def test_a_local_time_is_taken_where_its_clock_shows_it_once_by_the_zone_database(tmp_path: Path, zone: str) -> None:
+    clock = ZoneInfo(zone)
+    hours = [datetime(1995, 1, 1, tzinfo=UTC) + timedelta(hours=6 * step) for step in range(30 * 1461)]
+    turns = [
+        now
+        for now, then in itertools.pairwise(hours)
+        if now.astimezone(clock).utcoffset() != then.astimezone(clock).utcoffset()
+    ]
+    shown = sorted(
+        {
+            (turn + timedelta(minutes=20 * step)).astimezone(clock).replace(tzinfo=None)
+            for turn in turns[-6:]
+            for step in range(-30, 40)
+        }
+        | {
+            turn.astimezone(clock).replace(tzinfo=None) + timedelta(minutes=20 * step)
+            for turn in turns[-6:]
+            for step in range(-30, 40)
+        }
+    )
+    found = typed(tmp_path, {"type": "timestamp", "timezone": zone}, *(one.isoformat() for one in shown))
+    assert found == [_instant(one, clock) or ["type"] for one in shown]
+    assert ["type"] in found
+
+
+def _instant(local: datetime, clock: ZoneInfo) -> datetime | None:
+    """The one instant at which a clock shows a local time."""
+    folds = {local.replace(tzinfo=clock, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    at = [one for one in folds if one.astimezone(clock).replace(tzinfo=None) == local]
+    return at[0] if len(at) == 1 else None
+
+
+def test_limits_hold_to_the_last_digit(tmp_path: Path) -> None:
+    most = 2**53 + 1
+    whole = {"type": "integer", "min": -most, "max": most}
+    assert typed(tmp_path, whole, str(most), str(-most)) == [most, -most]
+    assert typed(tmp_path, whole, str(most + 1), str(-most - 1)) == [["max"], ["min"]]
+    exact = {"type": "decimal(38,10)", "max": "12345678901234567.1234567891"}
+    assert typed(tmp_path, exact, "12345678901234567.1234567892") == [["max"]]
+    assert typed(tmp_path, exact, "12345678901234567.1234567891") == [Decimal("12345678901234567.1234567891")]
+    with pytest.raises(ValidationError, match="has more digits than a number keeps: put it in quotes"):
+        Model.model_validate({"columns": {"c": {"type": "decimal(38,10)", "max": 12345678901234567.5}}})
+    contract = compile_contract(
+        "m", Model.model_validate({"columns": {"c": {"type": "float", "max": 1e20, "min": 0.5}}})
+    )
+    assert [check.message for check in contract.columns[0].checks] == ["less than 0.5", f"more than {10**20}"]
 
 
 def test_a_time_without_offset_is_read_on_the_columns_own_clock(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ingestkit.model import (
     digest_of,
 )
 from ingestkit.pipeline import Pipeline, RunContext
-from ingestkit.ports import Load, Publication, TargetColumn, ValidFile
+from ingestkit.ports import Load, Publication, Said, TargetColumn, ValidFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Given:
     highest: int
     """The highest generation that completion or run_model knows."""
     newer: Mapping[str, tuple[Artifact, ...]]
-    """Valid artifacts of newer batches, by batch."""
+    """What newer batches published, by batch: valid rows, and the records left out for their keys."""
     evolved: tuple[str, ...] = ()
     """Columns beyond the contract's that files have added to the target."""
 
@@ -98,13 +98,13 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         return Planned(given.model, intent, None, by)
     current = _valid_files(ctx, given)
     newer: list[Artifact] = []
-    previous: tuple[Path, ...] | None = ()
+    previous: Said | None = Said()
     own = _own(receipts, given.model, ctx.batch)
     published = own is not None and own.answers(intent)
     if intent.mode is LoadMode.MERGE and not published:
         for receipt in _newer(ctx.pipeline, ctx.batch, given.model, receipts):
             found = given.newer.get(receipt.batch, ())
-            if not found and (receipt.counts.staged or 0) > 0:
+            if not any(one.kind is ArtifactKind.VALID for one in found) and (receipt.counts.staged or 0) > 0:
                 raise _gone(ctx, given.model, receipt.batch)
             newer.extend(found)
         _hold(ctx, given.model, newer)
@@ -121,7 +121,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         key=ctx.pipeline.model(given.model).key,
         files=current,
         losers=_losers(ctx, given),
-        newer=tuple(ctx.lake.store.path(one.path) for one in newer),
+        newer=_said(ctx, newer),
         previous=previous,
         lineage=ctx.pipeline.lineage(),
     )
@@ -242,15 +242,30 @@ def _losers(ctx: RunContext, given: Given) -> Path | None:
     return ctx.lake.store.path(keys[0].path) if keys else None
 
 
-def _previous(ctx: RunContext, given: Given) -> tuple[Path, ...] | None:
-    """What the batch's earlier generation was read from; None where the lake does not hold all of it any more."""
-    found = [one for one in given.others if one.kind is ArtifactKind.VALID and one.status == "published"]
+def _previous(ctx: RunContext, given: Given) -> Said | None:
+    """What the batch's earlier generation said; None where the lake does not hold all of it any more."""
+    found = [one for one in given.others if one.status == "published" and tells_keys(one)]
     if all(ctx.lake.holds(one.path, one.bytes) for one in found):
-        return tuple(ctx.lake.store.path(one.path) for one in found)
+        return _said(ctx, found)
     ctx.progress.warned(
         f"{given.model}: what the batch said before is no longer in the lake; what of it stays is unknown"
     )
     return None
+
+
+def tells_keys(artifact: Artifact) -> bool:
+    """Whether an artifact says which keys a batch speaks of: valid rows do, and the records left out of them."""
+    return artifact.kind is ArtifactKind.VALID or (artifact.kind is ArtifactKind.REJECTS and artifact.file_id is None)
+
+
+def _said(ctx: RunContext, artifacts: Sequence[Artifact]) -> Said:
+    place = ctx.lake.store.path
+    return Said(
+        tuple(
+            ValidFile(place(one.path), "", one.file_id, one.rows or 0) for one in artifacts if one.file_id is not None
+        ),
+        tuple(place(one.path) for one in artifacts if one.file_id is None),
+    )
 
 
 def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:

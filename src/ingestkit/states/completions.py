@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sql
 
-from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode
-from ingestkit.states.tables import completion
+from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode, Stage, StageStatus
+from ingestkit.states.tables import completion, pipeline_stage, run_model
 
 Done: TypeAlias = Mapping[tuple[str, str], tuple[CompletionStatus, datetime]]
 """By (batch, model): how it was completed, and when."""
@@ -84,3 +84,26 @@ def published(conn: sql.Connection, pipeline: str, models: Iterable[str]) -> dic
         (batch, model): Published(LoadMode(mode), generation, digest)
         for batch, model, mode, generation, digest in conn.execute(query).fetchall()
     }
+
+
+def unjudged(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
+    """By batch: the models whose newest content is published, and which no gate has let pass."""
+    done = sql.select(sql.literal(1)).where(
+        completion.c.pipeline == run_model.c.pipeline,
+        completion.c.batch == run_model.c.batch,
+        completion.c.model == run_model.c.model,
+        (completion.c.generation >= run_model.c.generation) | (completion.c.status != CompletionStatus.DONE.value),
+    )
+    loaded = sql.select(sql.literal(1)).where(
+        pipeline_stage.c.run_id == run_model.c.run_id,
+        pipeline_stage.c.model == run_model.c.model,
+        pipeline_stage.c.stage == Stage.LOAD.value,
+        pipeline_stage.c.status == StageStatus.SUCCESS.value,
+    )
+    query = sql.select(run_model.c.batch, run_model.c.model).where(
+        run_model.c.pipeline == pipeline, run_model.c.generation.is_not(None), ~sql.exists(done), sql.exists(loaded)
+    )
+    found: dict[str, set[str]] = {}
+    for batch, model in conn.execute(query):
+        found.setdefault(batch, set()).add(model)
+    return found

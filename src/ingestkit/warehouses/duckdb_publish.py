@@ -217,7 +217,7 @@ def append(connection: Connection, target: Target) -> Written:
 def merge(connection: Connection, target: Target) -> Written:
     """Write the rows by key, but for keys of which a newer batch has spoken."""
     load = target.load
-    newer = sql.keys_of(load.newer, load.key) if load.newer else None
+    newer = sql.keys_of(load.newer, load.key) if load.newer.files else None
     rows = sql.without(target.rows, newer, load.key) if newer else target.rows
     (published,) = _figures(connection, sql.count(rows)) if newer else (target.staged,)
     deleted, deletes = 0, None
@@ -230,7 +230,7 @@ def merge(connection: Connection, target: Target) -> Written:
     (added,) = _figures(connection, sql.count(sql.without(rows, here, load.key)))
     (loaded,) = _figures(connection, sql.merge(target.table, target.columns, load.key, rows))
     left_behind = None if load.previous is None else 0
-    if load.previous:
+    if load.previous is not None and load.previous.files:
         left = sql.without(sql.keys_of(load.previous, load.key), target.rows, load.key)
         (left_behind,) = _figures(connection, sql.count(sql.without(left, newer, load.key) if newer else left))
     return Written(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from ingestkit.ports import Load, TargetColumn
+from ingestkit.ports import Load, Said, TargetColumn
 
 FENCES = "ingestkit_fence"
 RECEIPTS = "ingestkit_receipt"
@@ -124,10 +124,21 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
     )
 
 
-def keys_of(paths: Iterable[Path], key: Iterable[str]) -> str:
-    """A query for the distinct keys that files carry."""
-    read = f"read_parquet({file_list(paths)}, hive_partitioning=false, union_by_name=true)"
-    return f"SELECT DISTINCT {names(key)} FROM {read}"
+def keys_of(said: Said, key: Iterable[str]) -> str:
+    """A query for the distinct keys that batches have spoken of."""
+    paths = [file.path for file in said.files]
+    read = f"read_parquet({file_list(paths)}, hive_partitioning=false, union_by_name=true, filename='{SOURCE_PATH}')"
+    shown = names(key)
+    if not said.losers:
+        return f"SELECT DISTINCT {shown} FROM {read}"
+    files = ", ".join(f"({text(str(file.path.resolve()))}, {text(file.file_id)})" for file in said.files)
+    shown = ", ".join(f"record.{name(column)}" for column in key)
+    return (
+        f"SELECT DISTINCT {shown} FROM {read} AS record "
+        f"JOIN (VALUES {files}) AS file(path, file_id) ON file.path = record.{SOURCE_PATH} "
+        f"ANTI JOIN read_parquet({file_list(said.losers)}, hive_partitioning=false) AS loser "
+        "ON loser.file_id = file.file_id AND loser.record_no = record._record_no"
+    )
 
 
 def without(rows: str, others: str, key: Iterable[str]) -> str:
