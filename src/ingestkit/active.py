@@ -81,8 +81,11 @@ class Active:
             return ledger.artifacts(conn, self.pipeline_name, [self.batch], model)
 
 
-def usual_rows(session: Session, before: str) -> dict[str, float]:
-    """The median of the rows of the newest done batches before this one, by model."""
+def usual_rows(session: Session, before: str, tried: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, float]:
+    """The median of the rows of the newest done batches before this one, by model.
+
+    `tried` are rows by batch and model that a rehearsal takes for done.
+    """
     order = session.pipeline.order
     among = session.pipeline.settings.gate.row_delta_batches
     found: dict[str, float] = {}
@@ -94,11 +97,13 @@ def usual_rows(session: Session, before: str) -> dict[str, float]:
                 for (batch, name), (status, _) in done.items()
                 if name == model and status is CompletionStatus.DONE and order(batch) < order(before)
             ]
-            newest = sorted(older, key=order)[-among:]
-            rows = [
+            here = {batch: rows[model] for batch, rows in (tried or {}).items() if model in rows}
+            newest = sorted({*older, *here}, key=order)[-among:]
+            rows = [here[batch] for batch in newest if batch in here]
+            rows += [
                 entry.counts.valid
                 for entry in completions.some(conn, session.pipeline.name, model, newest)
-                if entry.counts.valid is not None
+                if entry.counts.valid is not None and entry.batch not in here
             ]
             if rows:
                 found[model] = median(rows)

@@ -72,9 +72,10 @@ def examine(session: Session) -> Iterator[Finding]:
     """Look at everything a pipeline needs, one thing after another, changing nothing but a probe in the lake."""
     name = session.pipeline.name
     looks: tuple[tuple[str, Callable[[], object]], ...] = (
+        (f"{name}: contracts", lambda: _proven(session)),
         (f"{name}: source", session.source.check),
         (f"{name}: lake", session.lake.store.check),
-        (f"{name}: warehouse", lambda: session.warehouse.receipts(name)),
+        (f"{name}: warehouse", lambda: _takes_contracts(session)),
         (f"{name}: state", lambda: _agrees(session)),
     )
     for what, look in looks:
@@ -84,6 +85,19 @@ def examine(session: Session) -> Iterator[Finding]:
             yield Finding(what, error)
         else:
             yield Finding(what)
+
+
+def _proven(session: Session) -> None:
+    for model, settings in session.pipeline.settings.models.items():
+        session.prove(model, settings)
+
+
+def _takes_contracts(session: Session) -> None:
+    """The warehouse answers, and its tables are what the contracts say or can become it."""
+    session.warehouse.receipts(session.pipeline.name)
+    for model in session.pipeline.models:
+        pipeline = session.pipeline
+        session.warehouse.planned(pipeline.table(model), pipeline.columns(model), pipeline.lineage())
 
 
 def _agrees(session: Session) -> None:

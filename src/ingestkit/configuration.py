@@ -134,7 +134,7 @@ def gate_checks(root: Path, settings: PipelineSettings) -> tuple[SqlCheck, ...]:
 def _gate_check(root: Path, path: Path, settings: PipelineSettings) -> SqlCheck:
     name = shown(root, path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name} cannot be read: {error}", hint=PUT_RIGHT) from error
     named = MODELS_OF_CHECK.match(text)

@@ -262,6 +262,7 @@ def _skip(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
     for file in ledger.latest(ledger.versions(conn, pipeline, [batch])).values():
         if (file.model in models or file.path in files) and is_unpublished(file):
             _mark(conn, file, FileStatus.SKIPPED, made, token)
+    quarantine.step_over(conn, pipeline, batch, made.at)
     if models:
         runs.update_pipeline(conn, pipeline, moved_at=made.at)
 

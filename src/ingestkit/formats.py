@@ -57,15 +57,20 @@ def names_in(settings: Model, path: str, file: BinaryIO, *, max_record_lines: in
 
 
 def records_in(settings: Model, path: str, file: BinaryIO, *, max_record_lines: int) -> int | None:
-    """How many records a file that cannot be taken seems to have; None where it cannot be split either."""
+    """How many records a file that cannot be taken seems to have, or has before it breaks off; None where none do."""
+    found = 0
     try:
         if format_of(settings, path) == "parquet":
-            with opened_parquet(path, file) as found:
-                return int(found.metadata.num_rows)
+            with opened_parquet(path, file) as whole:
+                return int(whole.metadata.num_rows)
         with unpacked(path, file) as stream:
-            return sum(len(block.records) for block in blocks(_open(settings, path, stream, max_record_lines)))
+            # Whether its header fits is no matter here.
+            unnamed = settings.model_copy(update={"columns": {}})
+            for block in blocks(_open(unnamed, path, stream, max_record_lines)):
+                found += len(block.records)
     except ContractError:
-        return None
+        return found or None
+    return found
 
 
 def _open(settings: Model, path: str, stream: Readable, max_record_lines: int) -> TextFile:

@@ -54,8 +54,10 @@ def compare_header(contract: Contract, settings: Model, path: str, file_id: str,
     """Compare a header with the contract. What cannot be read through is a HeaderBroken."""
     folded = folding(settings.header)
     known = {folded(column.name): column.name for column in contract.columns}
-    read = tuple(known.get(folded(name), name) for name in names)
     found = Findings(contract.model, file_id)
+    if names and not any(folded(name) in known for name in names):
+        raise _foreign(contract, path, found, len(names))
+    read = tuple(known.get(folded(name), _spaced(name, settings.header)) for name in names)
     _doubled(found, names, folded)
     expected = [column.name for column in contract.columns]
     missing = [name for name in expected if name not in read]
@@ -83,12 +85,28 @@ def compare_header(contract: Contract, settings: Model, path: str, file_id: str,
     return Compared(read, tuple(added) if settings.drift == "evolve" else (), tuple(found.drift))
 
 
+def _foreign(contract: Contract, path: str, found: Findings, names: int) -> HeaderBroken:
+    """A header of which the contract knows no name may be a record, and what is in a record is nobody's to see."""
+    expected = ", ".join(column.name for column in contract.columns)
+    found.note("missing", "*", expected, f"{names} other names", "fail")
+    return HeaderBroken(
+        f"{shown(path)} has none of the columns of model {contract.model} in its header of {names} "
+        f"(expected {expected}): it may be a record; see csv.header and csv.delimiter",
+        hint=f"ingestkit manifest show --path {shlex.quote(shown(path))}",
+        drift=tuple(found.drift),
+    )
+
+
+def _spaced(name: str, settings: Header) -> str:
+    """How a name in no contract is written, so that files that differ in its spaces add one column."""
+    return re.sub(r"[\s_]+", "_", name.strip()) if settings.spaces == "ignore" else name
+
+
 def folding(settings: Header) -> Callable[[str], str]:
     """How names are written before they are compared."""
 
     def folded(name: str) -> str:
-        if settings.spaces == "ignore":
-            name = re.sub(r"[\s_]+", "_", name.strip())
+        name = _spaced(name, settings)
         return name.casefold() if settings.case == "ignore" else name
 
     return folded

@@ -9,6 +9,8 @@ from functools import partial
 from ingestkit import approvals, steps
 from ingestkit.active import Active
 from ingestkit.errors import (
+    ContractError,
+    GateClosed,
     IngestkitError,
     Interrupted,
     LeaseLost,
@@ -143,16 +145,32 @@ def _behind(rows: dict[tuple[Stage, str], StageRow], stage: Stage, model: str) -
 
 
 def _side_by_side(active: Active, job: Callable[[str], None]) -> None:
-    """Models side by side; when one fails the others come to their end, and then the first failure is raised."""
+    """Models side by side; when one fails the others come to their end, and what is raised then names them all."""
+    failures: dict[str, BaseException] = {}
     if len(active.models) == 1 or active.session.jobs == 1:
         for model in active.models:
-            job(model)
+            try:
+                job(model)
+            except (ContractError, GateClosed) as verdict:
+                failures[model] = verdict
+    else:
+        with ThreadPoolExecutor(max_workers=active.session.jobs, thread_name_prefix="model") as pool:
+            futures = {model: pool.submit(job, model) for model in active.models}
+        failures = {model: error for model, future in futures.items() if (error := future.exception()) is not None}
+    if not failures:
         return
-    with ThreadPoolExecutor(max_workers=active.session.jobs, thread_name_prefix="model") as pool:
-        futures = [pool.submit(job, model) for model in active.models]
-    failures = [error for future in futures if (error := future.exception()) is not None]
-    if failures:
-        raise next((one for one in failures if isinstance(one, LeaseLost)), failures[0])
+    # Bugs and lost leases before all; and a rule that fails tells less than a contract that is broken.
+    worst = min(failures, key=lambda model: _weight(failures[model]))
+    error, others = failures[worst], [model for model in failures if model != worst]
+    if isinstance(error, IngestkitError) and others:
+        error.message += f"; {', '.join(others)} failed too (ingestkit runs show {active.run.run_id})"
+    raise error
+
+
+def _weight(error: BaseException) -> int:
+    if not isinstance(error, IngestkitError) or isinstance(error, LeaseLost):
+        return 0
+    return 3 if isinstance(error, GateClosed) else 2 if isinstance(error, ContractError) else 1
 
 
 def _load(active: Active) -> None:

@@ -41,7 +41,10 @@ WAREHOUSES = {"duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
-STAGES = {"validate": "ingestkit.stages.validate:validate"}
+STAGES = {
+    "validate": "ingestkit.stages.validate:validate",
+    "prove": "ingestkit.stages.validate_engine:prove",
+}
 
 
 def find(start: Path) -> Path:
@@ -101,9 +104,18 @@ def examined(
             _, problems = _tried(partial(load, root, other, env_file, environ))
             found.append(Examined(f"{subject}, profile {other}", problems))
     for name, file in configuration.pipeline_files(root).items():
-        _, problems = _tried(partial(chosen.pipeline, name))
+        pipeline, problems = _tried(partial(chosen.pipeline, name))
+        if pipeline is not None:
+            problems = _unproven(pipeline)
         found.append(Examined(configuration.shown(root, file), problems))
     return tuple(found)
+
+
+def _unproven(pipeline: Pipeline) -> tuple[str, ...]:
+    """What the engine of validate will not take of a pipeline's contracts."""
+    prove = partial(_called, STAGES, "prove")
+    each = (_tried(partial(prove, name, model)) for name, model in pipeline.settings.models.items())
+    return tuple(problem for _, problems in each for problem in problems)
 
 
 def _tried(call: Callable[[], Found]) -> tuple[Found | None, tuple[str, ...]]:
@@ -229,6 +241,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         lake=Lake(_store(root, connections[settings.lake])),
         **_warehouse(root, connections[settings.warehouse], shared),
         validate=partial(_called, STAGES, "validate"),
+        prove=partial(_called, STAGES, "prove"),
         reopen=partial(_session, secrets, shared),
     )
 

@@ -61,7 +61,7 @@ def _waiting(session: Session, lease: Lease, batch: str) -> tuple[Mapping[str, C
     undone = [model for model in here if (batch, model) not in done]
     if undone:
         raise UsageError(
-            f"batch {batch} is not done for {', '.join(undone)}: its rejects are held until it is",
+            f"batch {batch} is not done for {', '.join(undone)}: its rejects are taken in again only when it is",
             hint=f"ingestkit run {session.pipeline.name}",
         )
     return {model: done[batch, model][0] for model in here}, here
@@ -74,7 +74,8 @@ def _is_judged_otherwise(session: Session, batch: str, model: str) -> bool:
         made = ledger.artifacts(conn, session.pipeline.name, [batch], model, [ArtifactKind.REJECTS])
         known = ledger.versions(conn, session.pipeline.name, [batch])
     standing = {file.id for file in ledger.candidates(known, model)}
-    fresh = {one.file_id for one in made if one.settings == today and one.status != "superseded"}
+    # What an attempt made that came to nothing has been judged, and is not published.
+    fresh = {one.file_id for one in made if one.settings == today and one.status == "published"}
     return not standing <= fresh
 
 
@@ -92,7 +93,7 @@ def discard(session: Session, wanted: Wanted, reason: str, by: str) -> Outcome:
     with holding(session, session.pipeline.models, "quarantine discard", "fail") as lease:
         recover(session, lease)
         with session.state.read() as conn:
-            rows = quarantine.chosen(conn, session.pipeline.name, wanted.named(), ("open",))
+            rows = quarantine.chosen(conn, session.pipeline.name, wanted.named(), quarantine.WAITING)
             files = _whole_files(conn, session.pipeline.name, wanted)
         if not rows and not files:
             return Outcome(

@@ -7,10 +7,10 @@ from typing import Any
 import sqlalchemy as sql
 
 from ingestkit import attempts
-from ingestkit.active import Active
+from ingestkit.active import Active, usual_rows
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
-from ingestkit.errors import ContractError, GateClosed, IngestkitError
+from ingestkit.errors import ContractError, GateClosed, IngestkitError, WarehouseError
 from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
 from ingestkit.model import FileStatus, Item, Stage
@@ -45,7 +45,7 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         "waiting": [{"batch": batch, "why": why} for batch, why in found.waiting.items()],
         "late": list(found.late),
         "unmapped": list(found.unmapped),
-        "ddl": [{"model": model, "statement": one} for model, some in ddl.items() for one in some],
+        "ddl": [{"model": model, **one} for model, some in ddl.items() for one in some],
     }
 
 
@@ -53,14 +53,19 @@ def rehearse(session: Session, options: RunOptions, rows: int | None) -> Outcome
     """Extract, validate and judge what waits, as `run` would, in folders that nobody else looks at."""
     results: list[ModelResult] = []
     rules: list[Any] = []
+    tried: dict[str, dict[str, int]] = {}
     failure: IngestkitError | None = None
     with _rehearsal(session, options) as lease:
         found = discover(session, lease, only=options.batch, limit=options.limit)
         for unit in found.units:
             run = attempts.open_new(session, lease, unit.batch, unit.models, kind="run", command="run")
             active = replace(active_run(session, lease, run, unit), rows_at_most=rows)
+            if rows is None:
+                active = replace(active, usual_rows=usual_rows(session, unit.batch, tried))
             failure = _tried(active)
-            results += results_of(session, run, unit.models, Stage.VALIDATE)
+            done = results_of(session, run, unit.models, Stage.VALIDATE)
+            tried[unit.batch] = {one.model: one.rows for one in done if one.rows is not None}
+            results += done
             rules += [{"batch": unit.batch, **rule.to_json(), "judged": JUDGED[rule.passed]} for rule in _rules(active)]
             if failure is not None:
                 break
@@ -120,8 +125,8 @@ def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
     return {"batch": unit.batch, "reason": unit.reason, "models": list(unit.models), "files": files}
 
 
-def _ddl(session: Session, model: str, found: Found) -> tuple[str, ...]:
-    """The statements by which the target would come to hold what the contract, or waiting files, say."""
+def _ddl(session: Session, model: str, found: Found) -> list[dict[str, str]]:
+    """The statements by which the target would come to hold what the contract, or waiting files, say; or why not."""
     contract = session.pipeline.columns(model)
     names = {column.name.casefold() for column in contract}
     with session.state.read() as conn:
@@ -129,9 +134,14 @@ def _ddl(session: Session, model: str, found: Found) -> tuple[str, ...]:
     if session.pipeline.model(model).drift == "evolve":
         for unit in found.units:
             for _, item in unit.wanted.get(model, ()):
-                extra += [name for name in _header(session, model, item).extra if name not in extra]
+                known = {name.casefold() for name in extra}
+                extra += [name for name in _header(session, model, item).extra if name.casefold() not in known]
     columns = (*contract, *(TargetColumn(name, "string") for name in extra if name.casefold() not in names))
-    return session.warehouse.planned(session.pipeline.table(model), columns, session.pipeline.lineage())
+    try:
+        planned = session.warehouse.planned(session.pipeline.table(model), columns, session.pipeline.lineage())
+    except WarehouseError as error:
+        return [{"trouble": error.message}]
+    return [{"statement": one} for one in planned]
 
 
 def _header(session: Session, model: str, item: Item) -> Compared:

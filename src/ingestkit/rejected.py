@@ -97,8 +97,11 @@ def _shown(
     session: Session, file: FileVersion, row: Mapping[str, Any], artifacts: Sequence[Artifact], *, reveal: bool
 ) -> dict[str, Any]:
     model = file.model or ""
-    columns = session.pipeline.model(model).columns
-    hidden = set() if reveal else {name for name, column in columns.items() if column.pii}
+    settings = session.pipeline.model(model)
+    hidden = set() if reveal else {name for name, column in settings.columns.items() if column.pii}
+    # An error may be of a whole key; of columns that the contract has no more nobody can say what they tell.
+    masked = {name: name in hidden for name in settings.columns}
+    masked |= {", ".join(settings.key): bool(hidden & set(settings.key))}
     raw = row.get("raw")
     number = row["record"] if "record" in row else row["record_no"]
     encoding = "utf-8"
@@ -107,7 +110,7 @@ def _shown(
     else:
         fields, encoding = _taken_apart(session, file, raw)
     errors = [
-        {**one, "value": MASK if set(one["column"].split(", ")) & hidden and one["value"] is not None else one["value"]}
+        {**one, "value": MASK if masked.get(one["column"], bool(hidden)) and one["value"] is not None else one["value"]}
         for one in row["errors"]
     ]
     # A text that cannot be taken apart may hold anything.

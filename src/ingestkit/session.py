@@ -11,7 +11,7 @@ from ingestkit.lake import Lake
 from ingestkit.model import Artifact, FileVersion, Json, Work
 from ingestkit.pipeline import Clock, Pipeline, Progress, RunContext, Stop
 from ingestkit.ports import Mirror, Source, Warehouse
-from ingestkit.settings import Settings
+from ingestkit.settings import Model, Settings
 
 if TYPE_CHECKING:
     # Commands that open nothing do not pay for the state's libraries.
@@ -44,6 +44,8 @@ class Session:
     """The file of an embedded warehouse, which can be looked at without its engine."""
     validate: Validate = field(repr=False)
     """The stage that brings an engine with it, imported at its first call too."""
+    prove: Callable[[str, Model], None] = field(repr=False)
+    """Proves, by the same engine, that it takes a model's contract."""
     state: StateDatabase = field(repr=False)
     queue: PendingQueue = field(repr=False)
     mirror: Mirror = field(repr=False)

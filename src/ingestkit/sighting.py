@@ -123,7 +123,7 @@ def look_at(
     before = latest
     latest = _note(session, latest, sighted, now)
     here = {item.path for item in items}
-    latest = _note_gone(session, lease, latest, here, now, landed_stays=landed_stays or redo)
+    latest = _note_gone(session, lease, latest, here, now, landed_stays=landed_stays)
     everything = [*known, *latest.values()]
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]

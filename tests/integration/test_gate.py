@@ -174,3 +174,65 @@ def test_content_that_replaced_what_a_gate_stopped_leaves_nothing_to_judge(world
     assert world.does("run")["status"] == "done"
     assert completed(world) == 3
     assert world.does("run")["status"] == "nothing new"
+
+
+REST = {"validation.on_bad_file": "publish_rest"}
+
+
+def test_records_of_a_file_kept_out_whole_count_in_every_rule(world: World) -> None:
+    world.set_up(REST | {"gate.max_reject_pct": 50})
+    lines = "".join(f"{number};1\n" for number in range(9))
+    world.drop(FIRST, {"20260101/a_2.csv": f"id;n\n{lines}"})
+    assert "a: reject_rate is 81.8182 where 50 is the limit" in world.refused(6, "run")
+
+
+def test_a_file_kept_out_whole_is_told_though_the_rest_is_published(world: World) -> None:
+    world.set_up(REST | {"gate.max_reject_pct": 50})
+    world.drop(FIRST, {"20260101/a_2.csv.gz": gzip.compress(b"id,n\n" + b"1,1\n" * 5000)[:30]})
+    ended = world.call("run")
+    assert ended.code == 0
+    assert any("a: kept out whole: 20260101/a_2.csv.gz is damaged" in line for line in ended.err.splitlines())
+    found = rules(world, "p.20260101.1")
+    assert (found["a", "whole_files"], found["a", "reject_rate"]) == ((1, 1, True), (None, 50, None))
+    assert world.run_row("p.20260101.1")["verdict"] == "PASSED_WITH_REJECTS"
+
+
+def test_every_model_that_fails_is_named_and_a_broken_contract_comes_first(world: World) -> None:
+    world.set_up({"gate.max_reject_pct": 10})
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,x\n", "20260101/b.csv": "id,e\nx,2026-01-01\n"})
+    said = world.refused(5, "run")
+    assert "b: 20260101/b.csv has another header than model b" in said
+    assert "; a failed too (ingestkit runs show p.20260101.1)" in said
+
+
+def test_a_model_that_may_be_empty_may_be_empty_after_many_rows(world: World) -> None:
+    world.set_up({"gate": {}, "models.a.allow_empty": True})
+    world.drop(FIRST, {"20260108/a.csv": "id,n\n"})
+    world.does("run")
+    assert world.table("a", "id") == []
+    assert rules(world, "p.20260108.1")["a", "row_delta"] == (None, 50, None)
+
+
+def test_a_query_may_begin_with_a_byte_order_mark_and_says_what_to_type_when_it_cannot_be_asked(world: World) -> None:
+    checked(world, "\ufeff" + SMALL)
+    world.drop(FIRST)
+    world.does("run")
+    checked(world, "-- models: a\nSELECT * FROM nowhere\n")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,30\n"})
+    assert "hint: put it right, then: ingestkit run p" in world.refused(3, "run")
+    checked(world)
+    assert world.does("run")["status"] == "done"
+
+
+def test_a_restated_file_that_is_taken_back_leaves_what_was_published(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    path = world.root / "drops/20260101/a.csv"
+    world.drop({"20260101/a.csv": BREAKS})
+    world.refused(5, "run")
+    path.unlink()
+    ended = world.call("run")
+    assert ended.code == 0
+    assert "20260101/a.csv is gone from the source before it was published, and is left out" in ended.err
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    assert world.does("run")["status"] == "nothing new"

@@ -1,6 +1,7 @@
 """Headers that are not the contract's, and files that are kept out whole: what is said, recorded and done later."""
 
 import gzip
+import json
 from typing import Any
 
 import pytest
@@ -149,7 +150,7 @@ def test_the_rest_is_published_beside_a_file_that_cannot_be_read(world: World) -
 def test_there_must_be_a_rest_to_publish(world: World) -> None:
     world.set_up({"validation.on_bad_file": "publish_rest", "gate.max_reject_pct": 100})
     world.drop(FIRST, {"20260101/a.csv": "wrong\n1\n"})
-    assert "'id' is missing" in world.refused(5, "run")
+    assert "has none of the columns of model a in its header of 1 (expected id, n)" in world.refused(5, "run")
 
 
 def test_a_done_batch_with_a_bad_restatement_fails_until_somebody_has_come(world: World) -> None:
@@ -163,3 +164,34 @@ def test_a_done_batch_with_a_bad_restatement_fails_until_somebody_has_come(world
     world.does("skip", "p", "--batch", "20260108", "--reason", "bad", "--by", "me")
     assert world.does("run")["status"] == "nothing new"
     assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
+
+
+def test_a_first_record_where_a_header_should_be_is_shown_nowhere(world: World) -> None:
+    world.drop(FIRST, {"20260101/a.csv": "Secret,Sauce\nMore,Secret\n"})
+    said = world.refused(5, "run")
+    assert "it may be a record; see csv.header" in said
+    [found] = world.does("drift", "list", "p", "--model", "a")["rows"]
+    assert (found["kind"], found["column"], found["found"]) == ("missing", "*", "2 other names")
+    told = [said, *(json.dumps(world.does(*command, "p")) for command in (("drift", "list"), ("quarantine", "list")))]
+    told += [path.read_text() for path in (world.root / "state/runs").rglob("*.json")]
+    told += [path.read_text() for path in (world.root / "lake/_runs").rglob("*.json")]
+    told += [str(world.state(f"SELECT * FROM {table}")) for table in ("file_manifest", "schema_drift", "pipeline_run")]
+    assert not any("Sauce" in one for one in told)
+
+
+def test_files_that_spell_an_added_column_otherwise_fill_one(world: World) -> None:
+    world.set_up(EVOLVE | {"models.a.header": {"case": "ignore", "spaces": "ignore"}})
+    world.drop({"20260101/a.csv": "id,n,Extra, Two  Words\n1,10,x,y\n"})
+    world.drop({"20260108/a.csv": "ID,N,extra,two_words\n2,20,z,w\n", "20260108/a_2.csv": "id,n,EXTRA\n3,30,v\n"})
+    world.does("run")
+    assert world.table("a", "id", "extra", "two_words") == [("2", "z", "w"), ("3", "v", None)]
+    statements = [one["statement"] for one in world.does("plan")["ddl"] if one["model"] == "a"]
+    assert statements == []
+
+
+def test_drift_says_only_what_can_be_done_to_the_target(world: World) -> None:
+    world.set_up({"models.a.drift": "ignore"})
+    world.drop({"20260101/a.csv": "id,n,note,_batch\n1,10,x,y\n"})
+    world.does("run")
+    found = {row["column"]: row["ddl"] for row in world.does("drift", "list", "p")["rows"]}
+    assert found == {"note": 'ALTER TABLE "a" ADD COLUMN "note" VARCHAR', "_batch": None}

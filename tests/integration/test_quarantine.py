@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from tests.integration.world import FIRST, SECOND, World
+from tests.integration.world import BREAKS, FIRST, SECOND, World
 
 MINE = ("--reason", "seen", "--by", "me")
 BAD = {
@@ -231,3 +231,53 @@ def test_rejects_are_given_up_by_a_decision(strict: World) -> None:
     world.does("state", "adopt", "p", "--reason", "lost", "--yes")
     assert ("a", "n", "type") not in reasons(world)
     assert ("b", "d", "max") in reasons(world)
+
+
+def test_a_key_is_masked_whatever_its_columns_are_called(world: World) -> None:
+    columns = {"id": {"required": True}, "Name, First": {"pii": True, "max_length": 5}}
+    world.set_up(STRICT | {"models.a": {"key": ["id", "Name, First"], "columns": columns}})
+    world.drop({"20260101/a.csv": 'id,"Name, First"\n1,Constantine\n2,Bo\n2,Bo\n'})
+    world.does("run")
+    shown = world.does("quarantine", "show")["rows"]
+    assert [error["value"] for row in shown for error in row["errors"]] == ["***", "***"]
+
+
+def test_what_an_attempt_finds_again_is_listed_once(world: World) -> None:
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,x\n"})
+    world.does("run")
+    lax = {"validation.max_file_reject_pct": 100}
+    world.set_up(lax | {"models.a.columns.n": {"type": "string"}, "models.a.columns.id.min_length": 9})
+    world.refused(6, "quarantine", "replay", "p", "--batch", "20260101")
+    found = [(row["code"], row["status"], row["records"]) for row in world.does("quarantine", "list")["rows"]]
+    assert found == [("length", "held", 2), ("type", "open", 1)]
+    world.does("quarantine", "discard", "p", "--batch", "20260101", "--code", "length", *MINE, "--yes")
+    assert reasons(world) == {("a", "n", "type"): (1, "open")}
+
+
+def test_a_file_kept_out_whole_is_listed_once(world: World) -> None:
+    world.set_up({"validation.on_bad_file": "publish_rest", "gate.max_reject_pct": 100})
+    world.drop(FIRST, {"20260101/a_2.csv": "id,m\n7,7\n"})
+    world.does("run")
+    [row] = world.does("quarantine", "list")["rows"]
+    assert (row["column"], row["code"], row["records"], row["files"]) == ("*", "file", 1, 1)
+
+
+def test_a_replay_that_failed_behind_validate_is_taken_up_again(world: World) -> None:
+    world.set_up({"models.b.load": "append"})
+    world.drop({"20260101/b.csv": "id,d\nx,2026-01-01\ny,soon\n"})
+    world.does("run")
+    world.set_up({"models.b.load": "append", "models.b.columns.d": {"type": "string"}})
+    assert "VARCHAR" in world.refused(7, "quarantine", "replay", "p", "--batch", "20260101")
+    world.target_does("ALTER TABLE b ALTER COLUMN d TYPE VARCHAR")
+    world.does("quarantine", "replay", "p", "--batch", "20260101")
+    assert world.table("b", "id", "d") == [("x", "2026-01-01"), ("y", "soon")]
+
+
+def test_a_batch_that_is_stepped_over_leaves_nothing_held(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.drop({"20260101/a.csv": BREAKS})
+    world.refused(5, "run")
+    assert ("a", "n", "type") in reasons(world)
+    world.does("skip", "p", "--batch", "20260101", *MINE)
+    assert reasons(world) == {}

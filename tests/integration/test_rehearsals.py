@@ -114,3 +114,39 @@ def test_a_rehearsal_that_is_killed_leaves_only_scratch_that_the_next_command_re
     assert list((world.root / "state/scratch").iterdir())
     world.does("run")
     assert [path for path in (world.root / "state/scratch").rglob("*") if path.is_file()] == []
+
+
+def test_batches_of_a_rehearsal_are_judged_beside_those_tried_before(world: World) -> None:
+    world.set_up({"gate": {}})
+    many = "id,n\n" + "".join(f"{number},1\n" for number in range(20))
+    world.drop({"20260101/a.csv": many, "20260108/a.csv": "id,n\n1,1\n"})
+    tried = world.call("run", "--dry-run=data", "--output", "json")
+    assert (tried.code, "row_delta is 95" in tried.answer["message"]) == (6, True)
+    world.refused(6, "run")
+
+
+def test_a_plan_tells_files_of_a_batch_that_failed_from_those_it_leaves(world: World) -> None:
+    world.set_up({"gate.max_reject_pct": 10})
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,x\n"})
+    world.refused(6, "run")
+    [file] = world.does("plan")["files"]
+    assert (file["action"], file["why"]) == ("reuse", "in the lake already")
+
+
+def test_a_change_that_could_lose_values_is_told_by_check_and_plan(world: World) -> None:
+    world.set_up({"models.a.drift": "evolve"})
+    world.drop({"20260101/a.csv": "id,n,note\n1,10,5\n"})
+    world.does("run")
+    world.set_up({"models.a.columns.note": {"type": "integer"}})
+    assert any("note is VARCHAR" in one["trouble"] for one in world.does("plan")["ddl"])
+    ended = world.call("check", "p", "--output", "json")
+    assert ended.code == 7
+    assert "note is VARCHAR" in ended.out
+
+
+def test_a_contract_that_its_engine_does_not_take_is_told_before_a_run(world: World) -> None:
+    world.set_up({"models.a.columns.n": {"pattern": ".{0,2000}"}})
+    said = world.call("config", "validate")
+    assert said.code == 3
+    assert "model a: column n: the contract cannot be compiled: " in said.err
+    assert "model a: column n" in world.call("check", "p").out

@@ -51,7 +51,9 @@ def list_drift(
 def _ddl(table: str, row: dict[str, Any]) -> str | None:
     """What an extra column does to the target, or would do if its model's `drift` were evolve."""
     from ingestkit.columnsql import quoted
+    from ingestkit.settings import LINE, LINEAGE
 
-    if row["kind"] != "extra":
+    reserved = {name.casefold() for name in (*LINEAGE, LINE)}
+    if row["kind"] != "extra" or not row["column"].strip() or row["column"].casefold() in reserved:
         return None
     return f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(row['column'])} VARCHAR"

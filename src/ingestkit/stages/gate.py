@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 
 from ingestkit.errors import ConfigError, WarehouseError
-from ingestkit.layers import PUT_RIGHT
 from ingestkit.model import Counts, Rule, SqlCheck, Stage, Verdict
 from ingestkit.pipeline import RunContext
 from ingestkit.settings import Freshness
@@ -75,16 +74,18 @@ def _sql(ctx: RunContext, check: SqlCheck) -> Rule:
     try:
         ((found,),) = ctx.warehouse.query(f"SELECT count(*) FROM (\n{check.query}\n) AS found")
     except WarehouseError as error:
-        raise ConfigError(f"{check.name} cannot be asked: {error.message}", hint=PUT_RIGHT) from error
+        hint = f"put it right, then: ingestkit run {ctx.pipeline.name}"
+        raise ConfigError(f"{check.name} cannot be asked: {error.message}", hint=hint) from error
     told = f"{found:,} rows were returned, and it passes when there is none"
     return Rule(check.name, Stage.GATE, ", ".join(check.models), int(found), 0, found == 0, told=told)
 
 
-def verdict(rules: Iterable[Rule], rejected: int) -> Verdict:
-    """FAILED when any rule failed; with rejects that stayed under their limits, PASSED_WITH_REJECTS."""
+def verdict(rules: Sequence[Rule], rejected: int) -> Verdict:
+    """FAILED when any rule failed; with rejects, or whole files, that were let be, PASSED_WITH_REJECTS."""
     if any(rule.passed is False for rule in rules):
         return Verdict.FAILED
-    return Verdict.PASSED_WITH_REJECTS if rejected else Verdict.PASSED
+    kept_out = any(rule.name == "whole_files" and rule.figure for rule in rules)
+    return Verdict.PASSED_WITH_REJECTS if rejected or kept_out else Verdict.PASSED
 
 
 def explained(rule: Rule) -> str:

@@ -237,7 +237,8 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
     reasons = _quarantine(ctx, engine, files.read, keys)
     whole = (_whole(ctx, model, part.file, part.valid_rows) for part in files.over)
     unread = (_whole(ctx, model, one.file, one.records or 0) for one in files.broken)
-    rules = judged(ctx, model, counts, [part.reject_percent for part in files.kept])
+    uncounted = any(one.records is None for one in files.broken)
+    rules = judged(ctx, model, counts, [part.reject_percent for part in files.kept], uncounted=uncounted)
     return Work(
         counts=counts,
         files=tuple(rows),
@@ -254,11 +255,15 @@ def _drift_of(one: Part | Broken) -> tuple[Drift, ...]:
 
 
 def _refused(ctx: RunContext, model: str, files: Files, reasons: Sequence[Quarantined]) -> list[Rule]:
-    """The rule that files kept out whole fail: by policy, or since there is no other file to publish."""
-    if not files.refused or (files.kept and ctx.pipeline.settings.validation.on_bad_file == "publish_rest"):
+    """The rule of files kept out whole: it fails by policy, or where there is no other file to publish."""
+    if not files.refused:
         return []
     told = [one.told for one in files.broken]
     told += [_over_limit(ctx, part, reasons) for part in files.over]
+    if files.kept and ctx.pipeline.settings.validation.on_bad_file == "publish_rest":
+        for each in told:
+            ctx.progress.warned(f"{model}: kept out whole: {each}")
+        return [Rule("whole_files", Stage.VALIDATE, model, len(told), len(files.every) - 1, passed=True)]
     more = f"; and {len(told) - 1} more of its files" if len(told) > 1 else ""
     rule = Rule("whole_files", Stage.VALIDATE, model, len(told), 0, passed=False, approvable=False)
     return [replace(rule, contract=True, told=told[0] + more)]

@@ -5,6 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ingestkit.columnsql import literal
-from ingestkit.contract import ERRORS, Contract
+from ingestkit.contract import ERRORS, Contract, compile_contract
 from ingestkit.errors import ConfigError
+from ingestkit.layers import PUT_RIGHT
 from ingestkit.pipeline import RunContext
+from ingestkit.settings import Model
 
 NORMALISE: Mapping[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
     "trim": pyarrow.compute.utf8_trim_whitespace,
@@ -33,6 +36,38 @@ def _differs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> pa.ChunkedArray
     """Which texts a step has changed; one that was missing has not been."""
     same = pyarrow.compute.fill_null(pyarrow.compute.equal(before, after), fill_value=False)
     return pyarrow.compute.and_(pyarrow.compute.is_valid(before), pyarrow.compute.invert(same))
+
+
+def prove(model: str, settings: Model) -> None:
+    """Prove that the engine takes a model's contract, before there is any file."""
+    with duckdb.connect(":memory:") as db:
+        _prove(db, compile_contract(model, settings))
+
+
+def _prove(db: duckdb.DuckDBPyConnection, contract: Contract) -> None:
+    # A time, since zones are looked up only when one is converted.
+    probe = pa.table({column.name: ["2024-01-01T00:00:00"] for column in contract.columns})
+    try:
+        _answer(db, contract.errors_sql("text"), probe)
+    except duckdb.Error as error:
+        where, told = f"model {contract.model}", error
+        for column in contract.columns:
+            alone = replace(contract, columns=(column,))
+            try:
+                _answer(db, alone.errors_sql("text"), probe.select([column.name]))
+            except duckdb.Error as its_own:
+                where, told = f"{where}: column {column.name}", its_own
+                break
+        said = str(told).splitlines()[0]
+        raise ConfigError(f"{where}: the contract cannot be compiled: {said}", hint=PUT_RIGHT) from error
+
+
+def _answer(db: duckdb.DuckDBPyConnection, statement: str, text: pa.Table) -> pa.Table:
+    db.register("text", text)
+    try:
+        return db.sql(statement).to_arrow_table()
+    finally:
+        db.unregister("text")
 
 
 class Engine:
@@ -72,14 +107,8 @@ class Engine:
 
     def check(self) -> None:
         """Prove that the contract's SQL is one the engine takes."""
-        # A time, since zones are looked up only when one is converted.
-        probe = pa.table({column.name: ["2024-01-01T00:00:00"] for column in self.contract.columns})
-        try:
-            self.typed(probe)
-            self.errors(probe)
-        except duckdb.Error as error:
-            told = str(error).splitlines()[0]
-            raise ConfigError(f"model {self.contract.model}: the contract cannot be compiled: {told}") from error
+        with self.connection() as db:
+            _prove(db, self.contract)
 
     def normalised(self, text: pa.Table) -> tuple[pa.Table, dict[str, dict[str, pa.ChunkedArray]]]:
         """The texts as the contract wants them before anything is asked of them, and which each step has changed."""
@@ -134,11 +163,7 @@ class Engine:
 
     def _ask(self, statement: str, text: pa.Table) -> pa.Table:
         with self.connection() as db:
-            db.register("text", text)
-            try:
-                return db.sql(statement).to_arrow_table()
-            finally:
-                db.unregister("text")
+            return _answer(db, statement, text)
 
     def close(self) -> None:
         self._db.close()

@@ -15,8 +15,13 @@ def percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-def judged(ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[float]) -> tuple[Rule, ...]:
-    """Every rule of validate. `file_percents` are the reject rates of the files that were kept."""
+def judged(
+    ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[float], *, uncounted: bool = False
+) -> tuple[Rule, ...]:
+    """Every rule of validate. `file_percents` are the reject rates of the files that were kept.
+
+    `uncounted`: of a file kept out whole nobody can say how many records it has, and so not how many of all that is.
+    """
     limits = ctx.pipeline.limits(model)
     valid, records, rejected = counts.valid or 0, counts.records or 0, counts.rejected or 0
     rules = [
@@ -34,6 +39,8 @@ def judged(ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[
         rules.append(_at_least("min_rows", model, valid, limits.min_rows))
     if limits.row_delta_pct is not None:
         rules.append(_row_delta(ctx, model, valid, limits.row_delta_pct))
+    if uncounted:
+        rules = [replace(rule, figure=None, passed=None) if rule.name == "reject_rate" else rule for rule in rules]
     if ctx.facts.get("rows_at_most") is not None:
         rules = [replace(rule, figure=None, passed=None) if rule.name in OF_THE_WHOLE else rule for rule in rules]
     return tuple(rules)
@@ -46,7 +53,7 @@ def _may_be_empty(ctx: RunContext, model: str) -> bool:
 
 def _row_delta(ctx: RunContext, model: str, valid: int, limit: float) -> Rule:
     usual = ctx.facts.get("usual_rows", {}).get(model)
-    if not usual:
+    if not usual or (not valid and ctx.pipeline.model(model).allow_empty):
         return Rule("row_delta", Stage.VALIDATE, model, None, limit, None)
     told = f"{valid:,} rows where {usual:,.0f} are usual"
     return _at_most("row_delta", model, 100 * abs(valid - usual) / usual, limit, told=told)

@@ -9,7 +9,7 @@ ADDED = "added"
 
 
 def added(conn: sql.Connection, pipeline: str, model: str) -> tuple[str, ...]:
-    """The columns that files have added to a model's target, in the order in which they came."""
+    """The columns that files have added to a model's target, in the order in which they came; case is no difference."""
     columns = schema_drift.c
     query = (
         sql.select(columns.column)
@@ -17,4 +17,7 @@ def added(conn: sql.Connection, pipeline: str, model: str) -> tuple[str, ...]:
         .group_by(columns.column)
         .order_by(sql.func.min(columns.at), columns.column)
     )
-    return tuple(conn.execute(query).scalars())
+    found: dict[str, str] = {}
+    for name in conn.execute(query).scalars():
+        found.setdefault(name.casefold(), name)
+    return tuple(found.values())

@@ -82,9 +82,16 @@ def chosen(conn: sql.Connection, pipeline: str, wanted: Mapping[str, str | None]
     ]
 
 
+def step_over(conn: sql.Connection, pipeline: str, batch: str, at: datetime) -> None:
+    """What attempts at a batch that is stepped over have held came to nothing."""
+    conn.execute(
+        sql.update(quarantine).where(*_are(pipeline, {"batch": batch}, ("held",))).values(status="superseded", at=at)
+    )
+
+
 def discard(conn: sql.Connection, pipeline: str, wanted: Mapping[str, str | None], at: datetime) -> None:
-    """Open rejects are of no more interest to anybody."""
-    conn.execute(sql.update(quarantine).where(*_are(pipeline, wanted, ("open",))).values(status="discarded", at=at))
+    """Rejects that wait are of no more interest to anybody."""
+    conn.execute(sql.update(quarantine).where(*_are(pipeline, wanted, WAITING)).values(status="discarded", at=at))
 
 
 def _are(pipeline: str, wanted: Mapping[str, str | None], statuses: Sequence[str]) -> list[sql.ColumnElement[bool]]:

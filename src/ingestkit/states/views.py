@@ -94,6 +94,16 @@ def rejects(
 ) -> list[dict[str, Any]]:
     """Rejected records by reason, most first, and files kept whole; `wanted` are columns that must have a value."""
     columns = quarantine.c
+    shows_files = "open" in statuses and not any(wanted.get(name) for name in ("run_id", "column", "code"))
+    # A newer attempt holds what it has found again; and a file kept out whole is in the ledger.
+    also = quarantine.alias("also")
+    same = ("pipeline", "batch", "model", "path", "column", "code")
+    found_before = sql.exists().where(also.c.status == "open", *(also.c[name] == columns[name] for name in same))
+    apart: list[sql.ColumnElement[bool]] = []
+    if "open" in statuses:
+        apart.append((columns.status != "held") | ~found_before)
+    if shows_files:
+        apart.append(columns.code != "file")
     by = (columns.pipeline, columns.model, columns.column, columns.code, columns.status)
     query = (
         sql.select(
@@ -104,17 +114,16 @@ def rejects(
             sql.func.max(columns.batch).label("newest"),
         )
         .where(columns.status.in_(statuses), *(columns[name] == value for name, value in wanted.items() if value))
+        .where(*apart)
         .group_by(*by)
         .order_by(columns.pipeline, columns.model, sql.desc("records"), columns.column, columns.code)
     )
     found = [{**row, "records": int(row["records"])} for row in _mappings(conn, query)]
-    return found + (_whole_files(conn, wanted) if "open" in statuses and not wanted.get("run_id") else [])
+    return found + (_whole_files(conn, wanted) if shows_files else [])
 
 
 def _whole_files(conn: sql.Connection, wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
     """Files that are kept in quarantine whole, those of no model among them, in the shape of rejects."""
-    if wanted.get("column") or wanted.get("code"):
-        return []
     ledgered = file_manifest.c
     later = file_manifest.alias("later")
     newer = sql.exists().where(

@@ -176,11 +176,15 @@ def check_files(connection: Connection, load: Load) -> frozenset[str]:
         "SELECT name, list(DISTINCT duckdb_type), count(*) "
         f"FROM parquet_schema({sql.file_list(paths)}) WHERE duckdb_type IS NOT NULL GROUP BY name"
     ).fetchall()
-    kinds = {column: (types, files) for column, types, files in found}
+    # The engine takes names without regard to case, and files of one added column may differ in it.
+    kinds: dict[str, tuple[list[str], int]] = {}
+    for column, types, files in found:
+        others, count = kinds.get(column.casefold(), ([], 0))
+        kinds[column.casefold()] = (sorted({*others, *types}), count + files)
     wanted = sql.column_types(load.columns, ()) | {"_record_no": "BIGINT"}
     for column, target_kind in wanted.items():
         kind = sql.IN_FILES.get(target_kind, target_kind)
-        types, files = kinds.get(column, ([], 0))
+        types, files = kinds.get(column.casefold(), ([], 0))
         if column in load.evolved and types in ([], [kind]):
             continue
         if types != [kind] or files != len(paths):
@@ -190,7 +194,7 @@ def check_files(connection: Connection, load: Load) -> frozenset[str]:
                 f"{load.table}.{column} is {kind} by the contract, but {shown} in the valid files{lacking}",
                 hint="validate again: ingestkit validate --force",
             )
-    return frozenset(load.evolved) - kinds.keys()
+    return frozenset(name for name in load.evolved if name.casefold() not in kinds)
 
 
 def replace(connection: Connection, target: Target) -> Written:
