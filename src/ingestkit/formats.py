@@ -47,7 +47,7 @@ def names_in(settings: Model, path: str, file: BinaryIO, *, max_record_lines: in
         with opened_parquet(path, file) as found:
             return tuple(found.schema_arrow.names)
     with unpacked(path, file) as stream:
-        text = _open(settings, path, stream, max_record_lines)
+        text = opened(settings, path, stream, max_record_lines)
         if format_of(settings, path) == "csv":
             return text.names
         with duckdb.connect(":memory:") as db:
@@ -66,14 +66,15 @@ def records_in(settings: Model, path: str, file: BinaryIO, *, max_record_lines: 
         with unpacked(path, file) as stream:
             # Whether its header fits is no matter here.
             unnamed = settings.model_copy(update={"columns": {}})
-            for block in blocks(_open(unnamed, path, stream, max_record_lines)):
+            for block in blocks(opened(unnamed, path, stream, max_record_lines)):
                 found += len(block.records)
     except ContractError:
         return found or None
     return found
 
 
-def _open(settings: Model, path: str, stream: Readable, max_record_lines: int) -> TextFile:
+def opened(settings: Model, path: str, stream: Readable, max_record_lines: int) -> TextFile:
+    """A file of lines, as its model says it is written."""
     if format_of(settings, path) == "jsonl":
         return open_lines(path, stream)
     return open_text(path, stream, settings.csv, tuple(settings.columns), max_record_lines=max_record_lines)

@@ -105,8 +105,12 @@ def _validate(active: Active, model: str) -> None:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
         work = active.session.validate(active.context(), model, candidates, active.artifacts(model), again=again)
-        contents = {model: {"digest": digest_of(work.files)}}
-        return replace(work, rules=_approved(active, work.rules, contents))
+        rules = _approved(active, work.rules, {model: {"digest": digest_of(work.files)}})
+        if any(rule.passed is False for rule in rules):
+            # What is published stays published: of it this attempt has nothing to say.
+            published = {file.id for file in candidates if file.loaded is not None}
+            work = replace(work, files=tuple(file for file in work.files if file.id not in published))
+        return replace(work, rules=rules)
 
     perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))
 

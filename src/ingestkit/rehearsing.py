@@ -1,9 +1,13 @@
 """What a run would do, tried on copies: which batches and files, what of them is valid, and how it would be judged."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyarrow.compute
+import pyarrow.parquet
 import sqlalchemy as sql
 
 from ingestkit import attempts
@@ -13,14 +17,16 @@ from ingestkit.discover import Found, discover
 from ingestkit.errors import ContractError, GateClosed, IngestkitError, WarehouseError
 from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
-from ingestkit.model import FileStatus, Item, Stage
+from ingestkit.model import ArtifactKind, Counts, FileStatus, Item, LoadMode, Rule, Stage
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.phases import do_stage
 from ingestkit.ports import TargetColumn
 from ingestkit.reporting import many, results_of
 from ingestkit.runner import holding
 from ingestkit.session import Session
+from ingestkit.settings import Freshness
 from ingestkit.sighting import Unit
+from ingestkit.stages import gate
 from ingestkit.states import drifts, ledger, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.tables import lease as lease_table
@@ -63,10 +69,15 @@ def rehearse(session: Session, options: RunOptions, rows: int | None) -> Outcome
             if rows is None:
                 active = replace(active, usual_rows=usual_rows(session, unit.batch, tried))
             failure = _tried(active)
+            behind = _behind(active) if failure is None else []
+            failure = failure or _closed(behind)
             done = results_of(session, run, unit.models, Stage.VALIDATE)
             tried[unit.batch] = {one.model: one.rows for one in done if one.rows is not None}
             results += done
-            rules += [{"batch": unit.batch, **rule.to_json(), "judged": JUDGED[rule.passed]} for rule in _rules(active)]
+            rules += [
+                {"batch": unit.batch, **rule.to_json(), "judged": JUDGED[rule.passed]}
+                for rule in (*_rules(active), *behind)
+            ]
             if failure is not None:
                 break
         failure = failure or found.failure
@@ -97,11 +108,51 @@ def _tried(active: Active) -> IngestkitError | None:
     return None
 
 
-def _rules(active: Active) -> list[Any]:
+def _rules(active: Active) -> list[Rule]:
     with active.session.state.read() as conn:
         rows = stage_rows.of_run(conn, active.run.run_id)
     works = [row.work() for (stage, _), row in sorted(rows.items()) if stage is Stage.VALIDATE]
     return [rule for sidecar in works if sidecar is not None for rule in sidecar.work.rules]
+
+
+def _behind(active: Active) -> list[Rule]:
+    """The rules of gate, as far as they can be told before anything is published; SQL of one's own cannot."""
+    ctx = active.context()
+    with active.session.state.read() as conn:
+        rows = stage_rows.of_run(conn, active.run.run_id)
+    found: list[Rule] = []
+    for model in active.models:
+        sidecar = rows[Stage.VALIDATE, model].work()
+        if sidecar is None or sidecar.work.skipped:
+            continue
+        counts = sidecar.work.counts
+        limits = ctx.pipeline.limits(model)
+        found += gate.loss(model, counts, Counts(loaded=counts.valid), limits.max_loss_pct)
+        if limits.freshness is not None:
+            paths = [ctx.lake.store.path(one.path) for one in sidecar.work.artifacts if one.kind is ArtifactKind.VALID]
+            found.append(gate.freshness(ctx, model, limits.freshness, _newest(active, model, paths, limits.freshness)))
+    asked = (check for check in ctx.pipeline.checks if set(check.models) & set(active.models))
+    found += [Rule(check.name, Stage.GATE, ", ".join(check.models), None, 0, None) for check in asked]
+    return found
+
+
+def _newest(active: Active, model: str, paths: Sequence[Path], asked: Freshness) -> Any:
+    """The newest value there would be in the target."""
+    values = [
+        pyarrow.compute.max(pyarrow.parquet.read_table(path, columns=[asked.column]).column(0)).as_py()
+        for path in paths
+    ]
+    pipeline, warehouse = active.session.pipeline, active.session.warehouse
+    table = pipeline.table(model)
+    if pipeline.model(model).load is not LoadMode.REPLACE and table not in warehouse.missing((table,)):
+        values.append(warehouse.newest(table, asked.column))
+    instants = (gate.instant(value) for value in values)
+    return max((one for one in instants if one is not None), default=None)
+
+
+def _closed(rules: Sequence[Rule]) -> GateClosed | None:
+    failed = [rule for rule in rules if rule.passed is False]
+    return GateClosed(f"{gate.failures(failed)}: nothing is sent on") if failed else None
 
 
 def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:

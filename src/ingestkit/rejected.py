@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow.compute
 import pyarrow.parquet
 
-from ingestkit.csvfile import open_text, unpacked
+from ingestkit.csvencoding import original, original_size
+from ingestkit.csvfile import blocks, unpacked
+from ingestkit.csvmarks import CARRIAGE_RETURN, line_ends
+from ingestkit.csvrecords import split
 from ingestkit.errors import ContractError, LakeError
-from ingestkit.formats import format_of
+from ingestkit.formats import format_of, opened
 from ingestkit.header import folding
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, Stage
 from ingestkit.session import Session
@@ -102,7 +105,10 @@ def _shown(
     # An error may be of a whole key; of columns that the contract has no more nobody can say what they tell.
     masked = {name: name in hidden for name in settings.columns}
     masked |= {", ".join(settings.key): bool(hidden & set(settings.key))}
-    raw = row.get("raw")
+    raw, start, length = row.get("raw"), row.get("byte_start"), row.get("byte_length")
+    if raw is None and (found := _record_on(session, settings, file, row["line"])) is not None:
+        raw, start = found
+        length = len(raw)
     number = row["record"] if "record" in row else row["record_no"]
     encoding = "utf-8"
     if raw is None:
@@ -121,8 +127,8 @@ def _shown(
         "path": file.path,
         "record": number,
         "line": row["line"],
-        "byte_start": row.get("byte_start"),
-        "byte_length": row.get("byte_length"),
+        "byte_start": start,
+        "byte_length": length,
         "run_id": row["run_id"],
         "errors": errors,
         "fields": None if fields is None else {k: MASK if k in hidden and v else v for k, v in fields.items()},
@@ -157,10 +163,32 @@ def _written(session: Session, settings: Model, file: FileVersion) -> tuple[tupl
         return (), "utf-8"
     try:
         with session.lake.open(file.raw) as stream, unpacked(file.path, stream) as content:
-            opened = open_text(file.path, content, settings.csv, tuple(settings.columns), max_record_lines=limit)
+            text = opened(settings, file.path, content, limit)
     except ContractError:
         return (), settings.csv.encoding
-    return opened.names, opened.encoding
+    return text.names, text.encoding
+
+
+def _record_on(session: Session, settings: Model, file: FileVersion, line: int) -> tuple[bytes, int] | None:
+    """The valid record that begins on a line of a text file, and its first byte; None where there are no lines."""
+    limit = session.pipeline.settings.validation.max_record_lines
+    kind = format_of(settings, file.path)
+    if kind == "parquet" or file.raw is None or session.lake.store.stat(file.raw) is None:
+        return None
+    with session.lake.open(file.raw) as stream, unpacked(file.path, stream) as content:
+        text = opened(settings, file.path, content, limit)
+        for block in blocks(text):
+            behind = line - block.line
+            if not 0 <= behind < block.records.line_count:
+                continue
+            ends = line_ends(block.data, block.newline, at_end=True)
+            start = int(ends[behind - 1]) + 1 if behind else 0
+            data = block.data[start:]
+            found = split(data, text.marks, at_end=True, max_lines=limit)
+            record = data[: int(found.ends[0])]
+            record = record.removesuffix(b"\r") if block.newline != CARRIAGE_RETURN else record
+            return original(record, text.encoding), block.byte + original_size(block.data, start, text.encoding)
+    return None
 
 
 def _spoken(dialect: Dialect) -> dict[str, Any]:

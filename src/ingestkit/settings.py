@@ -181,6 +181,9 @@ class Column(Section):
             raise ValueError(f"min and max are nothing for type {self.type}")
         if self.type == "integer" and any(re.fullmatch(r"-?\d+", one) is None for one in self.enum or ()):
             raise ValueError("enum holds a value that is no integer")
+        for least, most in ((self.min_length, self.max_length), (self.min, self.max)):
+            if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
+                raise ValueError(f"nothing is both at least {least} and at most {most}")
         if self.thousands == self.decimal_point:
             raise ValueError("thousands and decimal_point are the same")
         if bool(self.true_words) != bool(self.false_words):

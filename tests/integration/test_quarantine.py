@@ -281,3 +281,47 @@ def test_a_batch_that_is_stepped_over_leaves_nothing_held(world: World) -> None:
     assert ("a", "n", "type") in reasons(world)
     world.does("skip", "p", "--batch", "20260101", *MINE)
     assert reasons(world) == {}
+
+
+def test_what_was_given_up_stays_given_up_when_its_batch_is_done_again(strict: World) -> None:
+    world = strict
+    world.drop(BAD, {"20260101/a.csv": "id,n\n1,10\n2,77\n3,88\n4,30\n"})
+    world.does("run")
+    world.does("quarantine", "discard", "p", "--batch", "20260101", "--model", "a", *MINE, "--yes")
+    world.does("backfill", "p", "--batch", "20260101")
+    assert {reason[0] for reason in reasons(world)} == {"b"}
+    world.set_up(STRICT | {"models.a.columns.n.max": 20})
+    world.does("backfill", "p", "--batch", "20260101", "--model", "a")
+    # There is more of it now.
+    assert reasons(world)["a", "n", "max"] == (3, "open")
+
+
+def test_a_record_that_lost_for_its_key_is_shown_with_its_bytes(world: World) -> None:
+    world.set_up(STRICT | {"models.a.csv": {"encoding": "utf-16"}})
+    world.drop({"20260101/a.csv": 'id,n\né,1\n"é",2\n'.encode("utf-16")})
+    world.drop({"20260101/b.jsonl": '{"id": "x"}\n{"id": "y"}\n{"id": "x", "d": null}\n'})
+    world.does("run")
+    first, second = world.does("quarantine", "show")["rows"]
+    assert (first["line"], first["raw"], first["fields"]) == (3, '"é",2', {"id": "é", "n": "2"})
+    content = (world.root / "drops/20260101/a.csv").read_bytes()
+    assert content[first["byte_start"] :][: first["byte_length"]] == '"é",2'.encode("utf-16-le")
+    assert (second["line"], second["raw"], second["byte_start"]) == (3, '{"id": "x", "d": null}', 24)
+
+
+def test_a_backfill_that_fails_leaves_the_ledger_as_the_target_is(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    before = world.files("--model", "a")
+    world.set_up({"models.a.columns.n": {"type": "date"}})
+    world.refused(5, "backfill", "p", "--batch", "20260101", "--model", "a")
+    assert world.files("--model", "a") == before
+    assert world.does("quarantine", "list")["rows"] == [] or reasons(world) == {("a", "n", "type"): (2, "held")}
+
+
+def test_a_row_of_a_merge_that_a_newer_batch_kept_out_is_not_counted_as_loaded(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    world.drop({"20260101/b.csv": "id,d\nx,2026-01-03\ny,2026-01-02\n"})
+    world.does("run")
+    [newest] = [one for one in world.files("--batch", "20260101", "--model", "b") if one["version"] == 2]
+    assert (newest["valid"], newest["loaded"]) == (2, 1)

@@ -150,3 +150,26 @@ def test_a_contract_that_its_engine_does_not_take_is_told_before_a_run(world: Wo
     assert said.code == 3
     assert "model a: column n: the contract cannot be compiled: " in said.err
     assert "model a: column n" in world.call("check", "p").out
+
+
+def test_a_rehearsal_judges_what_gate_would_as_far_as_it_can_be_told(world: World) -> None:
+    fresh = {"column": "d", "max_age": "1d"}
+    world.set_up({"models.b.gate": {"freshness": fresh}, "gate.max_loss_pct": 90})
+    path = world.root / "sql/gate/p/own.sql"
+    path.parent.mkdir(parents=True)
+    path.write_text("-- models: a\nSELECT * FROM a\n")
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,x\n", "20260101/b.csv": "id,d\nx,2026-01-01\n"})
+    tried = world.call("run", "--dry-run=data", "--output", "json")
+    judged = {(one["model"], one["name"]): (one["figure"], one["judged"]) for one in tried.answer["rules"]}
+    assert judged["a", "loss"] == (50, "passed")
+    assert judged["a", "sql/gate/p/own.sql"] == (None, "not judged")
+    assert judged["b", "freshness"][1] == "failed"
+    assert tried.code == 6
+    assert "b: freshness is" in world.refused(6, "run")
+
+
+def test_the_least_of_rows_is_no_rule_of_some_of_them(world: World) -> None:
+    world.set_up({"gate.min_rows": 2})
+    world.drop(FIRST)
+    said = world.does("run", "--dry-run=data", "--rows", "1")
+    assert {one["judged"] for one in said["rules"] if one["name"] == "min_rows"} == {"not judged"}

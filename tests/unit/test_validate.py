@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -469,3 +470,68 @@ def test_no_value_of_the_data_is_in_what_the_state_will_hold(tmp_path: Path) -> 
     shown: Iterable[Sequence[Any]] = (work.quarantine, work.drift, work.rules, work.files)
     assert "SECRET" not in repr(list(shown))
     assert "SECRET" not in repr(work.details)
+
+
+def test_a_file_whose_lines_do_not_add_up_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = csvfile.Census.lines
+    monkeypatch.setattr(csvfile.Census, "lines", lambda census, newline: counted(census, newline) + 1)
+    ctx = context(tmp_path)
+    work = validate(ctx, "hcp", [land(ctx, "b/a.csv", text(row(1), row(2)))], [])
+    assert (
+        "the line proof of b/a.csv does not close: 4 lines, of which 0 preamble, 1 header"
+        in rule(work, "whole_files").told
+    )
+
+
+def test_a_file_that_splitter_and_reader_understand_otherwise_fails_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = pyarrow.csv.read_csv
+
+    def otherwise(source: Any, *options: Any) -> pa.Table:
+        return read(pa.BufferReader(source.read().replace(b"A\nn", b"A n")), *options)
+
+    monkeypatch.setattr(pyarrow.csv, "read_csv", otherwise)
+    ctx = context(tmp_path)
+    work = validate(ctx, "hcp", [land(ctx, "b/a.csv", text(row(1, '"A\nn"'), row(2)))], [])
+    assert (
+        "was read in two ways behind line 2: 2 records with 1 line ends in them, and 2 with 0"
+        in rule(work, "whole_files").told
+    )
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_trailer_may_count_what_was_opened_again_once_or_as_often_as_its_lines(tmp_path: Path, count: int) -> None:
+    ctx = context(tmp_path, model={"csv": {"trailer": r"END (?P<count>\d+)"}}, validation={"max_file_reject_pct": 100})
+    content = text(row(1), row(2, '"open'), row(3), row(4, 'shut"'), f"END {count}")
+    work = validate(ctx, "hcp", [land(ctx, "b/a.csv", content)], [])
+    assert not [one for one in work.rules if one.name == "whole_files"], rule(work, "whole_files").told
+    other = text(row(1), row(2, '"open'), row(3), row(4, 'shut"'), "END 3")
+    work = validate(ctx, "hcp", [land(ctx, "b/other.csv", other)], [])
+    assert "says in its trailer that it has 3 records, where 2 were found" in rule(work, "whole_files").told
+
+
+def test_a_record_that_loses_for_its_key_and_a_value_names_both_across_batches_of_losers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingestkit.stages.validate_keys.BATCH", 1)
+    columns = {"vid__v": {}, "mail": {"unique": True}, "phone": {"unique": True}}
+    ctx = context(tmp_path, model={"columns": columns}, gate={"max_reject_pct": 100})
+    files = [
+        land(ctx, "b/a.csv", b"vid__v,mail,phone\n1,a,x\n1,a,x\n2,a,y\n3,c,y\n"),
+        land(ctx, "b/b.csv", b"vid__v,mail,phone\n1,d,x\n4,,\n4,,\n5,,z\n"),
+    ]
+    work = validate(ctx, "hcp", files, [])
+    [keys] = [one for one in of_kind(work, ArtifactKind.REJECTS) if one.file_id is None]
+    found = [
+        (one["path"], one["record_no"], one["line"], [(error["column"], error["value"]) for error in one["errors"]])
+        for one in table(ctx, keys).to_pylist()
+    ]
+    assert found == [
+        ("b/a.csv", 2, 3, [("mail", "a"), ("phone", "x"), ("vid__v", "1")]),
+        ("b/a.csv", 3, 4, [("mail", "a")]),
+        ("b/a.csv", 4, 5, [("phone", "y")]),
+        ("b/b.csv", 1, 2, [("phone", "x"), ("vid__v", "1")]),
+        ("b/b.csv", 3, 4, [("vid__v", "4")]),
+    ]
+    assert (work.counts.duplicates, work.counts.valid) == (5, 3)

@@ -106,7 +106,8 @@ def replay(
     if as_model is not None:
         raise UsageError(
             "files of no model were not fetched, so they cannot be replayed",
-            hint=f"let the pattern `files` of model {as_model} match them; the next run takes them",
+            hint=f"let the pattern `files` of model {as_model} match them; the next run takes them, and of a done "
+            f"batch: ingestkit backfill {pipeline} --batch {batch or 'BATCH'}",
         )
     if (run_id is None) == (batch is None):
         raise UsageError("a replay needs either --batch or --run-id", hint="ingestkit quarantine list")

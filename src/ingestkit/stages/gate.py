@@ -19,9 +19,10 @@ def judged(
     rules: list[Rule] = []
     for model, (validated, loaded) in sorted(published.items()):
         limits = ctx.pipeline.limits(model)
-        rules += _loss(model, validated, loaded, limits.max_loss_pct)
+        rules += loss(model, validated, loaded, limits.max_loss_pct)
         if limits.freshness is not None:
-            rules.append(_freshness(ctx, model, limits.freshness))
+            newest = instant(ctx.warehouse.newest(ctx.pipeline.table(model), limits.freshness.column))
+            rules.append(freshness(ctx, model, limits.freshness, newest))
     done = set(complete)
     for check in ctx.pipeline.checks:
         if set(check.models) <= done and set(check.models) & set(published):
@@ -29,7 +30,7 @@ def judged(
     return tuple(rules)
 
 
-def _loss(model: str, validated: Counts, loaded: Counts, limit: float | None) -> list[Rule]:
+def loss(model: str, validated: Counts, loaded: Counts, limit: float | None) -> list[Rule]:
     """What of the source is not in the target, and why: none of it may be without a reason."""
     records, rejected, duplicates = validated.records or 0, validated.rejected or 0, validated.duplicates or 0
     filtered, superseded = loaded.filtered or 0, loaded.superseded or 0
@@ -50,10 +51,9 @@ def _loss(model: str, validated: Counts, loaded: Counts, limit: float | None) ->
     return rules
 
 
-def _freshness(ctx: RunContext, model: str, asked: Freshness) -> Rule:
+def freshness(ctx: RunContext, model: str, asked: Freshness, newest: datetime | None) -> Rule:
     """How many hours old the newest value is; not judged of a table without one."""
     limit = asked.max_age.total_seconds() / 3600
-    newest = _instant(ctx.warehouse.newest(ctx.pipeline.table(model), asked.column))
     if newest is None:
         return Rule("freshness", Stage.GATE, model, None, limit, None)
     age = (ctx.clock.now() - newest).total_seconds() / 3600
@@ -61,7 +61,7 @@ def _freshness(ctx: RunContext, model: str, asked: Freshness) -> Rule:
     return Rule("freshness", Stage.GATE, model, round(age, 2), limit, age <= limit, basis=newest.isoformat(), told=told)
 
 
-def _instant(value: Any) -> datetime | None:
+def instant(value: Any) -> datetime | None:
     match value:
         case datetime():
             return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

@@ -49,6 +49,20 @@ def release(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     conn.execute(
         sql.update(quarantine).where(*where, mine, quarantine.c.status == "held").values(status="open", at=now)
     )
+    # What was given up stays given up, as long as there is no more of it.
+    before = quarantine.alias("before")
+    same = ("model", "file_id", "column", "code")
+    given_up = sql.exists().where(
+        before.c.status == "discarded",
+        before.c.run_id != quarantine.c.run_id,
+        before.c.count >= quarantine.c.count,
+        *(before.c[name] == quarantine.c[name] for name in same),
+    )
+    conn.execute(
+        sql.update(quarantine)
+        .where(*where, mine, quarantine.c.status == "open", given_up)
+        .values(status="discarded", at=now)
+    )
     # What a replay took in again, it took in; any other attempt only says it anew.
     gone = "replayed" if sidecar.run.get("kind") == "replay" else "superseded"
     conn.execute(
