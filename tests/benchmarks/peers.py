@@ -37,7 +37,7 @@ from dlt.sources.filesystem import filesystem, read_csv, read_csv_duckdb
 source, target, path = sys.argv[1:]
 folder = pathlib.Path(target)
 pipeline = dlt.pipeline(
-    "people", destination=dlt.destinations.duckdb(str(folder / "people.duckdb")), dataset_name="people",
+    "people", destination=dlt.destinations.duckdb(str(folder / "people.duckdb")), dataset_name="landed",
     pipelines_dir=str(folder / "pipelines"),
 )
 files = filesystem(bucket_url=pathlib.Path(source).parent.as_uri(), file_glob="*.csv")
