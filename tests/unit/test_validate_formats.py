@@ -161,7 +161,12 @@ def test_names_are_folded_as_the_header_setting_says_and_have_no_order(tmp_path:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "is empty"), (b"\n\n", "is empty"), (b'[{"id":1},\n{"id":2}]\n', "no line that is a JSON object")],
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b'[{"id":1},\n{"id":2}]\n', "no line that is a JSON object"),
+        (b"{}\n", "'id' is missing"),
+    ],
 )
 def test_a_file_without_a_line_that_is_an_object_fails_whole(tmp_path: Path, content: bytes, told: str) -> None:
     ctx = orders(tmp_path)

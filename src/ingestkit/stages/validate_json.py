@@ -70,8 +70,8 @@ class _Objects:
         """The keys of the first lines beside the contract; an object has no order."""
         contract = self.engine.contract
         with self.engine.connection() as db:
-            _, found = self._objects(db, first)
-        if not found.keys:
+            whole, found = self._objects(db, first)
+        if not len(whole):
             told = f"has no line that is a JSON object among its first {len(first.records):,}"
             raise broken(file.path, f"{told}; see format")
         keys = in_order(found.keys, [column.name for column in contract.columns], self.folded)
