@@ -273,3 +273,15 @@ def is_utf8(data: bytes, size: int) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def cut_out(data: bytes, starts: Positions, ends: Positions) -> pa.Array:
+    """Pieces of some bytes, in order, as values."""
+    if not len(starts):
+        return pa.array([], pa.binary())
+    # As values that lie side by side, every second of which is what stands between two pieces.
+    borders = np.column_stack((starts, ends)).reshape(-1).astype(np.int32)
+    every = pa.BinaryArray.from_buffers(
+        pa.binary(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)]
+    )
+    return every.take(pa.array(np.arange(0, len(borders), 2)))

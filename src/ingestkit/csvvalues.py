@@ -13,7 +13,7 @@ from ingestkit.csvencoding import original, original_offsets
 from ingestkit.csvfile import Block, TextFile
 from ingestkit.csvframe import broken
 from ingestkit.csvmarks import ANY_LINE_END, CARRIAGE_RETURN, LINE_FEED, Flags, Positions, View
-from ingestkit.csvrecords import first_line_ends
+from ingestkit.csvrecords import cut_out, first_line_ends
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MESSAGES = {
@@ -158,20 +158,8 @@ def raw_records(text: TextFile, block: Block, indexes: Positions) -> tuple[Posit
     if block.newline != CARRIAGE_RETURN and len(indexes):
         view = np.frombuffer(block.data, np.uint8)
         ends = ends - ((ends > starts) & (view[ends] == LINE_FEED) & (view[ends - 1] == CARRIAGE_RETURN))
-    raw = _cut_out(block.data, starts, ends)
+    raw = cut_out(block.data, starts, ends)
     if text.encoding != "utf-8":
         raw = pa.array([original(one, text.encoding) for one in raw.to_pylist()], pa.binary())
     places = block.byte + original_offsets(block.data, starts, text.encoding)
     return block.line + records.lines[indexes], places, raw
-
-
-def _cut_out(data: bytes, starts: Positions, ends: Positions) -> pa.Array:
-    """Pieces of some bytes, in order, as values."""
-    if not len(starts):
-        return pa.array([], pa.binary())
-    # As values that lie side by side, every second of which is what stands between two pieces.
-    borders = np.column_stack((starts, ends)).reshape(-1).astype(np.int32)
-    every = pa.BinaryArray.from_buffers(
-        pa.binary(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)]
-    )
-    return every.take(pa.array(np.arange(0, len(borders), 2)))

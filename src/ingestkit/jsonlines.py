@@ -11,6 +11,7 @@ import pyarrow.compute
 
 from ingestkit.columnsql import value_of
 from ingestkit.csvmarks import Flags, Positions, View
+from ingestkit.csvrecords import cut_out
 from ingestkit.settings import Column
 
 QUOTE, BACKSLASH, COLON, COMMA, OPEN, CLOSE = b'"\\:,{}'
@@ -47,7 +48,7 @@ class Members:
 
 def objects(db: duckdb.DuckDBPyConnection, data: bytes, starts: Positions, ends: Positions) -> tuple[Flags, Members]:
     """Which lines are a JSON object each, by the letter of the standard, and the members of those."""
-    lines = pieces(data, starts, ends)
+    lines = _pieces(data, starts, ends)
     whole = _asked(db, OBJECT, lines)
     found = _members(data, starts[whole], ends[whole])
     if found is None:
@@ -78,7 +79,7 @@ def _members(data: bytes, starts: Positions, ends: Positions, *, proven: bool = 
     start, end = _without_spaces(view, colons + 1, ended)
     # The last string that ends before a colon is its key.
     named = np.searchsorted(quotes, colons)
-    found = pyarrow.compute.dictionary_encode(pieces(data, quotes[named - 2] + 1, quotes[named - 1]))
+    found = pyarrow.compute.dictionary_encode(_pieces(data, quotes[named - 2] + 1, quotes[named - 1]))
     written = [json.loads(f'"{one}"') for one in found.dictionary.to_pylist()]
     keys = {one: place for place, one in enumerate(dict.fromkeys(written))}
     places = np.array([keys[one] for one in written], np.int64)
@@ -122,7 +123,7 @@ def texts_of(
     nested = np.zeros(records, np.bool_)
     nested[record] = np.isin(first, NESTED)
     said = np.zeros(len(first), np.int64) if raw else (first == TEXT).astype(np.int64)
-    values = pieces(found.data, start + said, end - said)
+    values = _pieces(found.data, start + said, end - said)
     if said.any() and not raw:
         values = _unescaped(db, values, said.astype(np.bool_))
     index = np.full(records, -1, np.int64)
@@ -163,14 +164,8 @@ def _without_spaces(view: View, start: Positions, end: Positions) -> tuple[Posit
     return solid[np.searchsorted(solid, start)], solid[np.searchsorted(solid, end) - 1] + 1
 
 
-def pieces(data: bytes, starts: Positions, ends: Positions) -> pa.StringArray:
-    """Pieces of a text, in order, as values."""
-    if not len(starts):
-        return pa.array([], pa.string())
-    # As values that lie side by side, every second of which is what stands between two pieces.
-    borders = np.column_stack((starts, ends)).reshape(-1).astype(np.int32)
-    every = pa.StringArray.from_buffers(len(borders) - 1, pa.py_buffer(borders), pa.py_buffer(data))
-    return every.take(pa.array(np.arange(0, len(borders), 2)))
+def _pieces(data: bytes, starts: Positions, ends: Positions) -> pa.StringArray:
+    return cut_out(data, starts, ends).view(pa.string())
 
 
 def _unescaped(db: duckdb.DuckDBPyConnection, values: pa.StringArray, strings: Flags) -> pa.StringArray:
