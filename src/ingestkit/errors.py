@@ -1,5 +1,12 @@
 """Every error raised on purpose, grouped by what happens next; messages live where they are raised."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingestkit.outcome import ModelResult
+
 
 class IngestkitError(Exception):
     """An expected failure: one line that names the thing, a hint that is the next command, an exit code.
@@ -14,6 +21,8 @@ class IngestkitError(Exception):
         self.message = message
         self.hint = hint
         self.transient = transient
+        self.results: tuple[ModelResult, ...] = ()
+        """What was done before it, and how far each model of the failed run has come."""
 
 
 class UsageError(IngestkitError):

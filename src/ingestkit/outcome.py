@@ -29,7 +29,7 @@ class ModelResult:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended. `status` is done, nothing new, paused, held, waiting, skipped or locked."""
+    """How a command ended. `status` is done, nothing new, paused, held, waiting, skipped, locked or failed."""
 
     command: str
     pipeline: str

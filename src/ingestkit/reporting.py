@@ -23,7 +23,9 @@ def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage
         sidecar = row.work() if row is not None else None
         entry = done.get((run_.batch or "", model)) if closing else None
         counts = entry[0].counts if entry else (sidecar.work.counts if sidecar else None)
-        status = entry[0].status.value if entry else (row.status.value.lower() if row else "unknown")
+        # Without a completion the gate has not let it pass.
+        judged = rows.get((Stage.GATE, "*")) if closing else None
+        status = entry[0].status.value if entry else _status(judged or row)
         rows_ = None if counts is None else (counts.loaded if counts.loaded is not None else counts.valid)
         results.append(
             ModelResult(
@@ -45,6 +47,10 @@ def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage
             )
         )
     return results
+
+
+def _status(row: StageRow | None) -> str:
+    return row.status.value.lower() if row is not None else "unknown"
 
 
 def _seconds(rows: Mapping[tuple[Stage, str], StageRow], model: str) -> float | None:

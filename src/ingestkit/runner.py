@@ -25,7 +25,7 @@ from ingestkit.states import runs
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
 from ingestkit.states.stage_rows import ALL_STAGES
-from ingestkit.working import RunOptions, active_run, finish_open, landed_unit, stale, work
+from ingestkit.working import RunOptions, active_run, after, finish_open, landed_unit, stale, work
 
 
 def run(session: Session, options: RunOptions) -> Outcome:
@@ -61,10 +61,11 @@ def _run(session: Session, options: RunOptions) -> Outcome:
             return nothing_new(session, lease, "run", found, results)
         check(session, lease, fetching=max(bytes_of(unit) for unit in found.units))
         for unit in found.units:
-            active = _attempt(session, lease, unit, options)
-            results.extend(work(active, ALL_STAGES))
+            with after(results):
+                results.extend(work(_attempt(session, lease, unit, options), ALL_STAGES))
         if found.failure is not None:
-            raise found.failure
+            with after(results):
+                raise found.failure
         return outcome_of(session, "run", found, results)
 
 

@@ -1,6 +1,7 @@
 """A run of one batch: opened or gone on with, worked through its stages, closed when it fails."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ingestkit import attempts, steps
@@ -65,6 +66,7 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
         attempts.fail(active.session, active.lease, active.run, error.message, error.exit_code, verdict=verdict)
         stale(active.session)
         show(active.session)
+        error.results = tuple(results_of(active.session, active.run, active.models, one))
         raise
     steps.reached("run.done")
     show(active.session)
@@ -103,8 +105,19 @@ def finish_open(
             again = attempts.open_new(at_hand, lease, run_.batch, held, kind=run_.kind, command="run")
         else:
             again = attempts.go_on(at_hand, lease, run_, "run")
-        results.extend(work(active_run(at_hand, lease, again, unit), ALL_STAGES))
+        with after(results):
+            results.extend(work(active_run(at_hand, lease, again, unit), ALL_STAGES))
     return results
+
+
+@contextmanager
+def after(results: Sequence[ModelResult]) -> Iterator[None]:
+    """A failure tells what was done before it, too."""
+    try:
+        yield
+    except IngestkitError as error:
+        error.results = (*results, *error.results)
+        raise
 
 
 def open_unit(session: Session, lease: Lease, run_: Run, models: tuple[str, ...]) -> Unit | None:

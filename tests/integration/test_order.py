@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from ingestkit import steps
@@ -244,3 +246,32 @@ def test_a_late_batch_says_only_what_is_done_with_it(world: World) -> None:
     ended = world.call("run")
     assert ended.code == 0
     assert "not loaded" not in ended.err + ended.out
+
+
+def test_a_failure_tells_programs_what_was_done_before_it(world: World) -> None:
+    world.drop(FIRST, {"20260108/a.csv": BREAKS, "20260108/b.csv": SECOND["20260108/b.csv"]})
+    ended = world.call("run", "--output", "json")
+    assert ended.code == 5
+    said = ended.answer
+    assert (said["status"], said["exit_code"]) == ("failed", 5)
+    assert "3 of 3 records (100.0 %) break the contract" in said["message"]
+    assert [(one["batch"], one["model"], one["stage"], one["status"]) for one in said["results"]] == [
+        ("20260101", "a", "run", "done"),
+        ("20260101", "b", "run", "done"),
+        ("20260108", "a", "validate", "failed"),
+        ("20260108", "b", "validate", "success"),
+    ]
+    lines = [json.loads(line) for line in world.call("run", "--output", "ndjson").out.splitlines()]
+    assert [(one["kind"], one["status"]) for one in lines[-2:]] == [("model", "skipped"), ("outcome", "failed")]
+
+
+def test_a_gate_that_fails_tells_programs_that_its_models_are_not_done(world: World) -> None:
+    path = world.root / "sql/gate/p/own.sql"
+    path.parent.mkdir(parents=True)
+    path.write_text("-- models: a\nSELECT * FROM a\n")
+    world.drop(FIRST)
+    said = world.call("run", "--output", "json").answer
+    assert [(one["model"], one["stage"], one["status"], one["rows"]) for one in said["results"]] == [
+        ("a", "gate", "failed", 2),
+        ("b", "gate", "failed", 2),
+    ]

@@ -36,5 +36,5 @@ def backfill(
 
     wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, from_lake=from_lake, if_locked=if_locked)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = backfilling.backfill(session, wanted)
+        outcome = opening.told(session, output, "backfill", lambda opened: backfilling.backfill(opened, wanted))
     return opening.ended(ctx, outcome, output)

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from ingestkit.cli import handler, render
 from ingestkit.cli.options import Globals, Output
-from ingestkit.errors import TargetError, UsageError
+from ingestkit.errors import IngestkitError, TargetError, UsageError
 from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
@@ -154,10 +155,21 @@ def who(by: str | None) -> str:
         return f"uid {os.getuid()}"
 
 
+def told(session: "Session", output: Output, command: str, work: "Callable[[Session], Outcome]") -> "Outcome":
+    """How a command's work ended. Where output is for programs, a failure is told there too, with what was done."""
+    from ingestkit.outcome import Outcome
+
+    try:
+        return work(session)
+    except IngestkitError as error:
+        if output is not Output.TEXT:
+            failed = Outcome(command, session.pipeline.name, "failed", error.message, error.results)
+            render.outcome(replace(failed, exit_code=error.exit_code), output)
+        raise
+
+
 def ended(ctx: typer.Context, outcome: "Outcome", output: Output, skip_exit_code: int | None = None) -> int:
     """Draw how the command ended, and give its exit code."""
-    from dataclasses import replace
-
     said = globals_of(ctx)
     code = outcome.exit_code
     if skip_exit_code is not None and outcome.status == "nothing new":

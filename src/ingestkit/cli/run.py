@@ -71,7 +71,7 @@ def run(
     if dry_run is not None:
         return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, output)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = runner.run(session, wanted)
+        outcome = opening.told(session, output, "run", lambda opened: runner.run(opened, wanted))
     return opening.ended(ctx, outcome, output, skip_exit_code)
 
 
