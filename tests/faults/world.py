@@ -150,11 +150,11 @@ class World:
     def queue(self) -> Path:
         return self.state / "pending_updates.jsonl"
 
-    def drop(self, files: Mapping[str, str]) -> None:
+    def drop(self, files: Mapping[str, str | bytes]) -> None:
         for name, content in files.items():
             path = self.folder / "drops" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Started:
         """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""

@@ -98,7 +98,8 @@ def unjudged(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
         pipeline_stage.c.run_id == run_model.c.run_id,
         pipeline_stage.c.model == run_model.c.model,
         pipeline_stage.c.stage == Stage.LOAD.value,
-        pipeline_stage.c.status == StageStatus.SUCCESS.value,
+        # Skipped is also what found the receipt of a process that died behind its commit.
+        pipeline_stage.c.status.in_([StageStatus.SUCCESS.value, StageStatus.SKIPPED.value]),
     )
     query = sql.select(run_model.c.batch, run_model.c.model).where(
         run_model.c.pipeline == pipeline, run_model.c.generation.is_not(None), ~sql.exists(done), sql.exists(loaded)
