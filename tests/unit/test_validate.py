@@ -535,3 +535,26 @@ def test_a_record_that_loses_for_its_key_and_a_value_names_both_across_batches_o
         ("b/b.csv", 3, 4, [("vid__v", "4")]),
     ]
     assert (work.counts.duplicates, work.counts.valid) == (5, 3)
+
+
+def test_a_file_that_is_left_early_is_read_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestkit.csvfile.BLOCK", 200)
+    ctx = context(tmp_path, facts={"rows_at_most": 3}, gate={"max_reject_pct": 100})
+    file = land(ctx, "b/a.csv", text(*(row(number) for number in range(5000))))
+    work = validate(ctx, "hcp", [file], [])
+    assert work.counts.valid == 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("validate")]
+
+
+def test_whoever_fails_to_write_waits_for_nobody_that_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestkit.csvfile.BLOCK", 200)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    ctx = context(tmp_path)
+    file = land(ctx, "b/a.csv", text(*(row(number) for number in range(5000))))
+    with pytest.raises(TargetError, match="No space left on device"):
+        validate(ctx, "hcp", [file], [])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("validate")]

@@ -1,9 +1,11 @@
 """Blocks of a file typed side by side: valid rows, and those that break the contract set apart with their place."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, Queue
+from threading import Event
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
@@ -47,25 +49,41 @@ Parse: TypeAlias = Callable[[Block], Parsed]
 
 def converted(
     ctx: RunContext, engine: Engine, pieces: Iterable[tuple[Piece, int]], convert: Callable[[Piece], Converted]
-) -> Iterator[Converted]:
-    """Pieces converted side by side, in the order of the file, a few at a time; each comes with where its file is."""
-    model = engine.contract.model
-    waiting: deque[Future[Converted]] = deque()
-    moved = 0
-    with ThreadPoolExecutor(engine.threads, thread_name_prefix="validate") as pool:
+) -> Generator[Converted, None, None]:
+    """Pieces converted side by side, in the order of the file; each comes with where its file is.
+
+    They are read in a thread of their own, a few at a time, since whoever takes them has enough to do with writing.
+    """
+    ready: Queue[Future[Converted] | None] = Queue(engine.threads)
+    left = Event()
+
+    def feed() -> None:
+        moved = 0
         try:
             for piece, at in pieces:
                 ctx.stop.check()
-                waiting.append(pool.submit(convert, piece))
-                ctx.progress.moved("validate", model, at - moved)
+                ready.put(pool.submit(convert, piece))
+                if left.is_set():
+                    return
+                ctx.progress.moved("validate", engine.contract.model, at - moved)
                 moved = at
-                if len(waiting) > engine.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            ready.put(None)
+
+    with ThreadPoolExecutor(engine.threads + 1, thread_name_prefix="validate") as pool:
+        feeding = pool.submit(feed)
+        try:
+            while (one := ready.get()) is not None:
+                yield one.result()
+            feeding.result()
+        finally:
+            left.set()
+            # Whoever is done early takes what is still put, so that putting comes to its end.
+            while not feeding.done():
+                with suppress(Empty):
+                    unwanted = ready.get(timeout=0.05)
+                    if unwanted is not None:
+                        unwanted.cancel()
 
 
 def by_block(raw: BinaryIO, several: Iterable[Block]) -> Iterator[tuple[Block, int]]:

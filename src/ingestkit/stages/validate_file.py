@@ -3,8 +3,8 @@
 import itertools
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -149,7 +149,7 @@ class Converted:
 class Reading:
     """An opened file of whatever format: converted blocks, and when the last has come, facts of so many records."""
 
-    blocks: Iterator[Converted]
+    blocks: Generator[Converted, None, None]
     facts: Callable[[int], Facts]
     first_line: int
     seen: Callable[[int], Facts]
@@ -237,7 +237,8 @@ def _convert(
 ) -> None:
     with ExitStack() as stack:
         reading = stack.enter_context(read(ctx, file, engine))
-        groups = _grouped(reading.blocks)
+        # Closed before their file is, since it is read in a thread.
+        groups = _grouped(stack.enter_context(closing(reading.blocks)))
         first = list(itertools.islice(groups, 1))
         repeating = _repeating(first[0].typed) if first else True
         valid = stack.enter_context(parquet_into(into, engine.contract.schema_with(reading.extra), repeating))
