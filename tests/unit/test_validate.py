@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -241,7 +242,11 @@ def test_line_ends_of_several_kinds_are_named_in_the_proof(tmp_path: Path) -> No
     assert proof["newlines"] == {"lf": 3, "crlf": 1, "cr": 1}
 
 
-def test_a_unique_column_is_compared_too_and_its_nulls_are_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_most", [0, 1000], ids=["grouped", "sorted"])
+def test_a_unique_column_is_compared_too_and_its_nulls_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
+) -> None:
+    monkeypatch.setattr("ingestkit.stages.validate_keys.SORTED", at_most)
     columns = {**COLUMNS, "name": {"type": "string", "unique": True}}
     ctx = context(tmp_path, model={"columns": columns})
     file = land(ctx, "b/hcp.csv", text(row(1), row(2, ""), row(3, ""), row(4), row(4, "Bob")))
@@ -251,6 +256,14 @@ def test_a_unique_column_is_compared_too_and_its_nulls_are_not(tmp_path: Path) -
         ("vid__v", "duplicate_key", 1),
     }
     assert work.counts.valid == 3
+
+
+def test_values_that_only_share_a_hash_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sort = np.sort
+    monkeypatch.setattr("ingestkit.stages.validate_keys.np.sort", lambda hashes: sort(hashes % 2))
+    ctx = context(tmp_path)
+    work = validate(ctx, "hcp", [land(ctx, "b/hcp.csv", text(row(1), row(2), row(3)))], [])
+    assert (work.counts.valid, len(work.artifacts)) == (3, 2)
 
 
 def test_artifacts_that_hold_are_reused_with_the_same_figures(tmp_path: Path) -> None:

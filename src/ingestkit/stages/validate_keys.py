@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -20,6 +21,8 @@ from ingestkit.stages.validate_file import Facts, artifact_of, parquet_into
 
 COMPARED = b"ingestkit.compared"
 BATCH = 65_536
+SORTED = 8_000_000
+"""Up to so many hashes are sorted in memory: 64 MB."""
 PLACE = f"(_position::HUGEINT << 64) + {RECORD_NUMBER}"
 LOSERS = pa.schema(
     [
@@ -81,8 +84,19 @@ def _repeats(engine: Engine, unique: tuple[str, ...], candidates: Sequence[Candi
     """Whether any value of these columns occurs twice."""
     if not candidates:
         return False
+    hashes = f"SELECT hash({_listed(unique)}) AS hash FROM ({_union(unique, candidates)})"
     with engine.connection() as db:
-        return bool(db.sql(f"SELECT 1 FROM ({_repeated(unique, candidates)}) LIMIT 1").fetchall())
+        # Equal values have equal hashes; that none occurs twice is told in a fraction of the time and of the memory.
+        if sum(one.valid.rows or 0 for one in candidates) <= SORTED:
+            found = np.sort(db.sql(hashes).fetchnumpy()["hash"])
+            suspected = bool((found[1:] == found[:-1]).any())
+        else:
+            suspected = _any(db, f"SELECT 1 FROM ({hashes}) GROUP BY hash HAVING count(*) > 1")
+        return suspected and _any(db, _repeated(unique, candidates))
+
+
+def _any(db: duckdb.DuckDBPyConnection, query: str) -> bool:
+    return bool(db.sql(f"SELECT 1 FROM ({query}) LIMIT 1").fetchall())
 
 
 def _repeated(unique: tuple[str, ...], candidates: Sequence[Candidate]) -> str:
