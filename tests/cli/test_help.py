@@ -1,12 +1,16 @@
 import os
+import platform
+import sqlite3
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
 from ingestkit.cli.main import COMMANDS as LISTED
 from ingestkit.cli.main import GROUPS, call, command
 
+ENGINES = ("alembic", "duckdb", "pyarrow", "sqlalchemy")
 HEAVY = ("alembic", "duckdb", "numpy", "pyarrow", "pydantic", "sqlalchemy", "structlog", "tenacity", "yaml")
 COMMANDS = (
     *("run", "extract", "validate", "load", "gate", "clean", "backfill", "skip", "pause", "resume"),
@@ -58,8 +62,16 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     assert f"ingestkit {' '.join(command)} " in capsys.readouterr().out
 
 
-def test_the_version_is_said() -> None:
-    assert python(f"{CALL}; print(code)", "--version").stdout.splitlines()[-1] == "0"
+def test_the_version_is_said_with_those_of_what_is_used_and_nothing_of_it_is_imported() -> None:
+    script = f"{CALL}; print(code, *(set(sys.modules) & set({ENGINES!r})))"
+    first, *others, last = python(script, "--version").stdout.splitlines()
+    assert first == f"ingestkit {version('ingestkit')}"
+    told = dict(line.split(" ", 1) for line in others)
+    assert told["duckdb"] == version("duckdb")
+    assert told["python"] == platform.python_version()
+    assert told["sqlite"] == sqlite3.sqlite_version
+    assert told["platform"] == platform.platform()
+    assert last == "0"
 
 
 @pytest.mark.parametrize("name", [*LISTED, *GROUPS])

@@ -146,11 +146,15 @@ def before(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Log warnings only, draw no progress.", show_envvar=False)
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Say the version.", show_envvar=False)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version, and of what it uses.", show_envvar=False)
+    ] = False,
 ) -> None:
     """Move data from files into a warehouse, and account for every file and every row."""
     if version:
-        typer.echo(f"ingestkit {_version()}")
+        from ingestkit.cli.version import told
+
+        typer.echo(told())
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         raise UsageError("no command was given", hint="ingestkit --help")
@@ -160,9 +164,3 @@ def before(
     said.log_level = log_level or ("debug" if verbose else "warning" if quiet else None)
     said.log_format = log_format
     said.quiet = quiet
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("ingestkit")
