@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from ingestkit.errors import SourceError, UsageError
+from ingestkit.errors import SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode
 from ingestkit.session import Session
 from ingestkit.sighting import Look, Unit, known_files, look_at, wait_quiet
@@ -39,8 +39,13 @@ def checkpoint(session: Session, done: Done, floors: Mapping[str, str | None]) -
     return max(full, key=session.pipeline.order, default=None)
 
 
-def discover(session: Session, lease: Lease, *, only: str | None = None, limit: int | None = None) -> Found:
-    """All batches waiting for the models of the lease, oldest first, and done ones whose files have changed."""
+def discover(
+    session: Session, lease: Lease, *, only: str | None = None, limit: int | None = None, waits_quiet: bool = True
+) -> Found:
+    """All batches waiting for the models of the lease, oldest first, and done ones whose files have changed.
+
+    With `waits_quiet` files that have not settled are given their time once.
+    """
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
         unjudged = completions.unjudged(conn, session.pipeline.name)
@@ -53,7 +58,7 @@ def discover(session: Session, lease: Lease, *, only: str | None = None, limit: 
     if only is not None:
         _refuse_untaken(session, only, {*keys, *published}, plan.late)
     known = known_files(session, [*plan.open, *plan.scan, *published])
-    found = _Found()
+    found = _Found(waited=not waits_quiet)
     failure: SourceError | None = None
     for batch in sorted({*plan.open, *plan.scan, *published}, key=session.pipeline.order):
         gone = Look(Unit(batch, published.get(batch, ()), "not judged"))
@@ -129,7 +134,7 @@ def _published(
 
 def _refuse_untaken(session: Session, only: str, keys: Collection[str], late: Sequence[str]) -> None:
     if only not in keys:
-        raise UsageError(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
+        raise UnknownBatch(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
     if only in late:
         raise UsageError(
             f"batch {only} came after newer ones were done, and source.late is report",

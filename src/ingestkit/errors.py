@@ -31,6 +31,10 @@ class UsageError(IngestkitError):
     exit_code = 2
 
 
+class UnknownBatch(UsageError):
+    """The source has no batch of that key; who waits for it goes on waiting."""
+
+
 class ConfigError(IngestkitError):
     """A setting or secret is wrong, missing or unknown."""
 

@@ -149,7 +149,7 @@ def _finish_cleaning(session: Session, lease: Lease) -> None:
 
 
 def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
-    found = discover(session, lease, only=options.batch, limit=options.limit)
+    found = discover(session, lease, only=options.batch, limit=options.limit, waits_quiet=options.waits_quiet)
     for late in found.late:
         session.progress.warned(
             f"batch {late} came after newer ones were done and is not loaded (source.late: report)",

@@ -44,6 +44,8 @@ class RunOptions:
     take_over: bool = False
     from_lake: bool = False
     if_locked: str = "fail"
+    waits_quiet: bool = True
+    """Whether files that have not settled are waited for; who looks again soon does not."""
 
 
 def as_kept(session: Session, known: Run) -> Session:

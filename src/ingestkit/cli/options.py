@@ -40,6 +40,14 @@ def _lock_policy(value: str) -> str:
     return value
 
 
+def duration_said(value: str | None) -> str | None:
+    import re
+
+    if value is not None and re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d|w)", value) is None:
+        raise typer.BadParameter(f"{value!r} is no duration such as 90s, 30m or 2h")
+    return value
+
+
 def _run_name(value: str | None) -> str | None:
     if value is not None and (not 0 < len(value) <= 250 or "\0" in value):
         raise typer.BadParameter("a run's id is any text of 1 to 250 characters")

@@ -32,6 +32,26 @@ DryRun = Annotated[
         show_envvar=False,
     ),
 ]
+Wait = Annotated[
+    str | None,
+    typer.Option(
+        "--wait",
+        metavar="30m",
+        callback=options.duration_said,
+        help="Where nothing waits, look again for so long, holding nothing meanwhile.",
+        show_envvar=False,
+    ),
+]
+Every = Annotated[
+    str | None,
+    typer.Option(
+        "--every",
+        metavar="30s",
+        callback=options.duration_said,
+        help="With --wait: how long between two looks; else 30s.",
+        show_envvar=False,
+    ),
+]
 Rows = Annotated[
     int | None,
     typer.Option("--rows", min=1, help="With --dry-run=data: at most so many records of each file.", show_envvar=False),
@@ -49,6 +69,8 @@ def run(
     take_over: options.TakeOver = False,
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
+    wait: Wait = None,
+    every: Every = None,
     skip_exit_code: options.SkipExitCode = None,
     dry_run: DryRun = None,
     rows: Rows = None,
@@ -57,7 +79,12 @@ def run(
     """Take every waiting batch from the source to the target, oldest first."""
     if rows is not None and dry_run != "data":
         raise UsageError("--rows is of a rehearsal", hint="--dry-run=data --rows 1000")
-    from ingestkit import runner
+    if every is not None and wait is None:
+        raise UsageError("--every is of a run that waits", hint="--wait 30m --every 30s")
+    if wait is not None and dry_run is not None:
+        raise UsageError("what is only tried does not wait for anything: --dry-run or --wait")
+    from ingestkit import runner, waiting
+    from ingestkit.settings import duration
     from ingestkit.working import RunOptions
 
     wanted = RunOptions(
@@ -71,7 +98,16 @@ def run(
     if dry_run is not None:
         return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, output)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = opening.told(session, output, "run", lambda opened: runner.run(opened, wanted))
+        outcome = opening.told(
+            session,
+            output,
+            "run",
+            lambda opened: (
+                runner.run(opened, wanted)
+                if wait is None
+                else waiting.run_waiting(opened, wanted, duration(wait), duration(every or "30s"))
+            ),
+        )
     return opening.ended(ctx, outcome, output, skip_exit_code)
 
 
