@@ -3,6 +3,8 @@
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ingestkit import steps
@@ -33,6 +35,19 @@ def make_folder(folder: Path) -> None:
 
 def replace_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path`, so that a reader sees the old bytes or the new ones."""
+    with _written_beside(path, content) as beside:
+        steps.reached("files.written")
+        beside.replace(path)
+
+
+def create_whole(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, whole; FileExistsError where something is there."""
+    with _written_beside(path, content) as beside:
+        os.link(beside, path)
+
+
+@contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
     make_folder(path.parent)
     beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
@@ -40,8 +55,7 @@ def replace_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        steps.reached("files.written")
-        beside.replace(path)
+        yield beside
         sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)

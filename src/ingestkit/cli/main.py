@@ -21,6 +21,10 @@ EPILOG = "Every flag can come from the environment: INGESTKIT_RUN_JOBS=4 is `ing
 
 # Where a command's function is, and its help; imported when it is called, not when it is listed.
 COMMANDS = {
+    "init": (
+        "init:init",
+        "Write a project that runs: settings, a sample pipeline with its files, and what belongs beside them.",
+    ),
     "run": ("run:run", "Take every waiting batch from the source to the target, oldest first."),
     "plan": ("plan:plan", "Show what a run would do; nothing is written."),
     "extract": ("stages:extract", "Open a run for the oldest waiting batch, and bring its files into the lake."),
