@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -24,6 +25,7 @@ from ingestkit.model import LoadMode
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
 LINE = "_line"
 """Where valid rows say on which line they begin; no table has it."""
+DURATION = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)"
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -31,7 +33,7 @@ def duration(value: Any) -> Any:
     """`90s`, `5m`, `6h`, `14d` as a timedelta; plain numbers are refused, since nobody knows their unit."""
     if isinstance(value, timedelta):
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", str(value))
+    match = re.fullmatch(DURATION, str(value))
     if match is None:
         raise ValueError("a duration is a number and one of ms, s, m, h, d, w, such as 90s or 5m")
     return timedelta(seconds=float(match[1]) * UNITS[match[2]])
@@ -46,7 +48,12 @@ def duration_text(value: timedelta) -> str:
     return f"{round(seconds * 1000)}ms" if seconds else "0s"
 
 
-Duration = Annotated[timedelta, BeforeValidator(duration), PlainSerializer(duration_text)]
+# What a validator takes before it has made it the value's type is told to it, for the schemas that editors read.
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(duration, json_schema_input_type=Annotated[str, Field(pattern=f"^{DURATION}$")]),
+    PlainSerializer(duration_text),
+]
 
 
 def no_truth(value: Any) -> Any:
@@ -93,8 +100,8 @@ Expression = Annotated[str, BeforeValidator(pattern), AfterValidator(re2)]
 Normalisation = Literal["trim", "collapse_space", "upper", "lower", "nfc", "empty_to_null"]
 
 
-def agreeing(value: tuple[Normalisation, ...] | None) -> tuple[Normalisation, ...] | None:
-    if value is not None and {"upper", "lower"} <= set(value):
+def agreeing(value: tuple[Normalisation, ...]) -> tuple[Normalisation, ...]:
+    if {"upper", "lower"} <= set(value):
         raise ValueError("upper and lower contradict each other")
     return value
 
@@ -102,6 +109,14 @@ def agreeing(value: tuple[Normalisation, ...] | None) -> tuple[Normalisation, ..
 def several(value: Any) -> Any:
     """One text as a list of one."""
     return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(several, json_schema_input_type=str | tuple[str, ...])]
+Normalisations = Annotated[
+    tuple[Normalisation, ...],
+    BeforeValidator(several, json_schema_input_type=Normalisation | tuple[Normalisation, ...]),
+    AfterValidator(agreeing),
+]
 
 
 def exact(value: Any) -> Any:
@@ -116,10 +131,15 @@ def exact(value: Any) -> Any:
 Limit = Annotated[int | float | str, BeforeValidator(exact)]
 
 
+TYPES = ("string", "integer", "float", "boolean", "date", "timestamp", "local_timestamp", "json")
+DECIMAL = r"decimal\((\d{1,2}),\s*(\d{1,2})\)"
+Type = Annotated[str, WithJsonSchema({"anyOf": [{"enum": list(TYPES)}, {"type": "string", "pattern": f"^{DECIMAL}$"}]})]
+
+
 class Column(Section):
     """One column of a contract."""
 
-    type: str = "string"
+    type: Type = "string"
     required: bool = False
     unique: bool = False
     pattern: Expression | None = None
@@ -129,15 +149,15 @@ class Column(Section):
     max_length: Annotated[Whole, Field(ge=1)] | None = None
     timezone: str | None = None
     enum: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    format: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
+    format: Texts = ()
     """How dates and times are written, where not as ISO 8601 says."""
     decimal_point: Literal[".", ","] = "."
     thousands: Literal["", ".", ",", " ", "'"] = ""
-    true_words: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
-    false_words: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
-    nulls: Annotated[tuple[str, ...], BeforeValidator(several)] | None = None
+    true_words: Texts = ()
+    false_words: Texts = ()
+    nulls: Texts | None = None
     """Texts that stand for a missing value besides the empty one; None: the model's."""
-    normalise: Annotated[tuple[Normalisation, ...], BeforeValidator(several)] | None = None
+    normalise: Normalisations | None = None
     """What is done to a text before anything is asked of it; None: the model's, for a string."""
     pii: bool = False
     """Whether values tell of a person: commands then show them only when they are asked to reveal them."""
@@ -145,20 +165,14 @@ class Column(Section):
     @field_validator("type")
     @classmethod
     def known_type(cls, value: str) -> str:
-        plain = ("string", "integer", "float", "boolean", "date", "timestamp", "local_timestamp", "json")
-        exact = re.fullmatch(r"decimal\((\d{1,2}),\s*(\d{1,2})\)", value)
+        exact = re.fullmatch(DECIMAL, value)
         if exact:
             precision, scale = int(exact[1]), int(exact[2])
             if not (1 <= precision <= 38 and scale <= precision):
                 raise ValueError("a decimal has 1 to 38 digits, and no more of them behind the point than it has")
-        elif value not in plain:
-            raise ValueError(f"unknown type {value!r}; known are {', '.join(plain)}, decimal(p,s)")
+        elif value not in TYPES:
+            raise ValueError(f"unknown type {value!r}; known are {', '.join(TYPES)}, decimal(p,s)")
         return value
-
-    @field_validator("normalise")
-    @classmethod
-    def normalisations_agree(cls, value: tuple[Normalisation, ...] | None) -> tuple[Normalisation, ...] | None:
-        return agreeing(value)
 
     @model_validator(mode="after")
     def settings_fit_the_type(self) -> "Column":
@@ -212,13 +226,21 @@ def named_tab(value: Any) -> Any:
 class Dialect(Section):
     """How a text file is written. Nothing of it is guessed but which of the line ends it has."""
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1), BeforeValidator(named_tab)] = ","
-    quote: str = '"'
+    delimiter: Annotated[
+        str,
+        Field(min_length=1, max_length=1),
+        BeforeValidator(named_tab, json_schema_input_type=Annotated[str, Field(pattern="^(.|tab)$")]),
+    ] = ","
+    quote: Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(.|none)$"})] = '"'
     escape: Literal["double", "backslash"] = "double"
     encoding: Literal["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"] = "utf-8"
     preamble: Annotated[Whole, Field(ge=0, le=10_000)] = 0
     header: bool = True
-    trailer: Annotated[tuple[Pattern, ...], Field(max_length=100), BeforeValidator(several)] = ()
+    trailer: Annotated[
+        tuple[Pattern, ...],
+        Field(max_length=100),
+        BeforeValidator(several, json_schema_input_type=str | Annotated[tuple[str, ...], Field(max_length=100)]),
+    ] = ()
     """The last lines of a file, each as a pattern of the whole line; a group `count` is how many records there are."""
     mixed_newlines: Literal["reject", "accept"] = "reject"
 
@@ -289,9 +311,9 @@ class Model(Section):
     format: Format | None = None
     """What its files are written as; None: what their names say."""
     csv: Dialect = Dialect()
-    nulls: Annotated[tuple[str, ...], BeforeValidator(several)] = ()
+    nulls: Texts = ()
     """Texts that stand for a missing value in every column, besides the empty one."""
-    normalise: Annotated[tuple[Normalisation, ...], BeforeValidator(several), AfterValidator(agreeing)] = ()
+    normalise: Normalisations = ()
     """What is done to the texts of every string column that does not say it itself."""
     delete_when: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """With `load: merge`: values by column that say of a row that its key is gone from the target."""
