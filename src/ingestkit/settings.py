@@ -1,7 +1,7 @@
 """The pydantic models of everything in `config/`: names, ranges and defaults. Files and layers are `project`'s."""
 
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +46,19 @@ def duration_text(value: timedelta) -> str:
         if seconds and seconds % UNITS[unit] == 0:
             return f"{int(seconds // UNITS[unit])}{unit}"
     return f"{round(seconds * 1000)}ms" if seconds else "0s"
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """An instant as it is typed: `2026-01-31`, `2026-01-31T18:00:00+02:00`, in UTC where nothing else is said; or, as
+    `24h` and `7d`, so long before now."""
+    try:
+        if re.fullmatch(r"[\d.]+[a-z]+", text):
+            said: timedelta = duration(text)
+            return now - said
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no instant such as 2026-01-31T18:00:00Z, and no time ago such as 24h") from None
 
 
 # What a validator takes before it has made it the value's type is told to it, for the schemas that editors read.

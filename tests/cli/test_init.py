@@ -53,6 +53,9 @@ def test_what_a_wheel_carries_is_the_sample_project_of_this_repository(tmp_path:
         assert here.items() <= told.items()
     ran = typed(tmp_path / "from_wheel", "run", packages=installed)
     assert "3 batches done" in ran.stdout, ran.stderr
+    assert "SUCCESS_WITH_REJECTS" in typed(tmp_path / "from_wheel", "query", "latest-runs", packages=installed).stdout
+    shipped = {path.name for path in (installed / "ingestkit/states/ops").iterdir()}
+    assert shipped == {path.name for path in (ROOT / "sql/ops").iterdir()}
 
 
 def test_an_empty_project_is_right_and_has_no_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

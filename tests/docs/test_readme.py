@@ -13,6 +13,7 @@ from ingestkit import errors
 from ingestkit.cli.main import call
 from ingestkit.csvvalues import MESSAGES
 from ingestkit.settings import Dialect, PipelineSettings
+from ingestkit.states import queries
 from tests.docs.pages import ROOT, Block, below, blocks, commands, page, table
 from tests.docs.typed import every_command, understood
 
@@ -46,6 +47,23 @@ def test_commands_in_the_midst_of_a_sentence_exist() -> None:
 def test_the_table_of_commands_is_what_help_says() -> None:
     helps = {f"`ingestkit {name}`": " ".join(one.help.split()) for name, one in every_command().items()}
     assert table(README, "command") == [[name, said] for name, said in helps.items()]
+
+
+def test_the_table_of_queries_is_what_their_files_say() -> None:
+    known = queries.known(Path("nowhere")).values()
+    assert table(README, "query") == [[f"`{one.name}`", one.shows] for one in known]
+
+
+def test_a_query_of_ones_own_is_asked_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [said] = [block.text for block in below(README, "Questions to the state") if block.language == "sql"]
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "sql" / "ops").mkdir(parents=True)
+    (tmp_path / "sql" / "ops" / "by-hand.sql").write_text(said)
+    monkeypatch.chdir(tmp_path)
+    assert call(["query", "by-hand"]) == 0
+    assert capsys.readouterr().out == "no rows\n"
 
 
 def test_the_table_of_exit_codes_names_each_code_there_is() -> None:

@@ -41,6 +41,10 @@ COMMANDS = {
     "skip": ("decide:skip", "Step over a batch, so that those behind it can go on."),
     "pause": ("decide:pause", "Let no run of the pipeline begin until it is resumed."),
     "resume": ("decide:resume", "Let a paused or held pipeline run again."),
+    "query": (
+        "query:query",
+        "Ask the state one of the queries of sql/ops, the project's or those that come with ingestkit.",
+    ),
 }
 # The same for groups of commands.
 GROUPS = {

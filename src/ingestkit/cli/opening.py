@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ingestkit.pipeline import Progress, Stop
     from ingestkit.project import Project
     from ingestkit.session import Session
+    from ingestkit.states.engine import StateDatabase
     from ingestkit.states.queue import PendingQueue
 
 
@@ -99,10 +100,16 @@ def rehearsing(ctx: typer.Context, name: str | None, jobs: int | None = None) ->
 @contextmanager
 def reading(loaded: "Project") -> "Iterator[Connection]":
     """The project's state, to be read."""
+    with state_of(loaded) as state, state.read() as conn:
+        yield conn
+
+
+@contextmanager
+def state_of(loaded: "Project") -> "Iterator[StateDatabase]":
+    """The project's state, for who asks it more than once."""
     state = loaded.state()
     try:
-        with state.read() as conn:
-            yield conn
+        yield state
     finally:
         state.close()
 

@@ -1,0 +1,20 @@
+-- How many phases and runs that were begun again ended well in the end; a batch's further attempt is a run begun again.
+-- :pipeline text
+-- :since instant 30d
+SELECT pipeline, what, count(*) AS retried,
+    count(*) FILTER (WHERE status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'SKIPPED')) AS succeeded,
+    count(*) FILTER (WHERE status IN ('FAILED', 'INTERRUPTED')) AS failed,
+    round(100.0 * count(*) FILTER (WHERE status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'SKIPPED')) / count(*), 1)
+        AS success_pct
+FROM (
+    SELECT pipeline, 'run' AS what, status, ended_at
+    FROM pipeline_run
+    WHERE (retry > 0 OR attempt > 1) AND status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'FAILED')
+    UNION ALL
+    SELECT pipeline, stage AS what, status, ended_at
+    FROM pipeline_stage
+    WHERE retry > 0 AND status IN ('SUCCESS', 'SKIPPED', 'FAILED', 'INTERRUPTED')
+) AS again
+WHERE ended_at >= :since AND (:pipeline IS NULL OR pipeline = :pipeline)
+GROUP BY pipeline, what
+ORDER BY pipeline, what
