@@ -7,13 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import ConfigError, UsageError
 
 Named = Annotated[
     str | None,
-    typer.Option("--pipeline", metavar="PIPELINE", help="A pipeline's settings, not the project's.", show_envvar=False),
+    typer.Option(
+        "--pipeline",
+        metavar="PIPELINE",
+        help="A pipeline's settings, not the project's.",
+        show_envvar=False,
+        autocompletion=completing.pipelines,
+    ),
 ]
 Origin = Annotated[bool, typer.Option("--origin", help="Also say where each value came from.", show_envvar=False)]
 

@@ -4,14 +4,16 @@ from typing import Annotated
 
 import typer
 
-from ingestkit.cli import opening, options
+from ingestkit.cli import completing, opening, options
 from ingestkit.cli.options import Output
 
 
 def approve(
     ctx: typer.Context,
     *,
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run that a rule closed.")],
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help="The run that a rule closed.", autocompletion=completing.runs)
+    ],
     rule: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="NAME", help="Only this rule; may be given again.", show_envvar=False),

@@ -9,7 +9,6 @@ from ingestkit.cli.options import Output
 
 COLUMNS = ("model", "batch", "path", "kind", "column", "expected", "found", "action", "ddl")
 
-Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only this model.", show_envvar=False)]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.", show_envvar=False)]
 
 
@@ -29,7 +28,7 @@ def list_drift(
     *,
     pipeline: options.PipelineName = None,
     batch: options.Batch = None,
-    model: Model = None,
+    model: options.Model = None,
     limit: Limit = 50,
     output: options.OutputFormat = Output.TEXT,
 ) -> None:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from ingestkit.cli import handler
+from ingestkit.cli import completing, handler
 from ingestkit.cli.options import Format, Globals, Level
 from ingestkit.errors import UsageError
 
@@ -133,7 +133,14 @@ def before(
         ),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="The profile of config/settings.yaml.", show_envvar=False)
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="The profile of config/settings.yaml.",
+            show_envvar=False,
+            autocompletion=completing.profiles,
+        ),
     ] = None,
     env_file: Annotated[
         Path | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 
 COLUMNS = (
@@ -32,13 +32,19 @@ class ExportFormat(StrEnum):
     NDJSON = "ndjson"
 
 
-Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only this model.", show_envvar=False)]
 Status = Annotated[
     str | None, typer.Option("--status", metavar="STATUS", help="seen, loaded, quarantined, ...", show_envvar=False)
 ]
 OfRun = Annotated[
     str | None,
-    typer.Option("--run-id", "--run", metavar="RUN", help="Only what this run worked on.", show_envvar=False),
+    typer.Option(
+        "--run-id",
+        "--run",
+        metavar="RUN",
+        help="Only what this run worked on.",
+        show_envvar=False,
+        autocompletion=completing.runs,
+    ),
 ]
 OfPath = Annotated[
     str | None, typer.Option("--path", help="Only this path; * and ? stand for any characters.", show_envvar=False)
@@ -58,7 +64,7 @@ def show(
     ctx: typer.Context,
     *,
     pipeline: options.PipelineName = None,
-    model: Model = None,
+    model: options.Model = None,
     status: Status = None,
     run_id: OfRun = None,
     path: OfPath = None,
@@ -77,7 +83,7 @@ def export(
     ctx: typer.Context,
     *,
     pipeline: options.PipelineName = None,
-    model: Model = None,
+    model: options.Model = None,
     status: Status = None,
     run_id: OfRun = None,
     path: OfPath = None,

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from ingestkit.cli import completing
+
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Format: TypeAlias = Literal["auto", "json", "text"]
 
@@ -55,9 +57,16 @@ def _run_name(value: str | None) -> str | None:
 
 
 PipelineName: TypeAlias = Annotated[
-    str | None, typer.Argument(metavar="PIPELINE", help="May be left out when the project has exactly one.")
+    str | None,
+    typer.Argument(
+        metavar="PIPELINE",
+        help="May be left out when the project has exactly one.",
+        autocompletion=completing.pipelines,
+    ),
 ]
-NamedPipeline: TypeAlias = Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")]
+NamedPipeline: TypeAlias = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.", autocompletion=completing.pipelines)
+]
 OutputFormat: TypeAlias = Annotated[
     Output, typer.Option("--output", help="How the result is written to standard output.", show_envvar=False)
 ]
@@ -69,17 +78,36 @@ RunId: TypeAlias = Annotated[
         help="The run; the same id again is the same run.",
         callback=_run_name,
         show_envvar=False,
+        autocompletion=completing.runs,
     ),
 ]
 Models: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="MODEL", help="Only this model; may be given again.", show_envvar=False),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Only this model; may be given again.",
+        show_envvar=False,
+        autocompletion=completing.models,
+    ),
+]
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="Only this model.", show_envvar=False, autocompletion=completing.models
+    ),
 ]
 Batch: TypeAlias = Annotated[
-    str | None, typer.Option("--batch", metavar="BATCH", help="Only this batch.", show_envvar=False)
+    str | None,
+    typer.Option(
+        "--batch", metavar="BATCH", help="Only this batch.", show_envvar=False, autocompletion=completing.batches
+    ),
 ]
 NamedBatch: TypeAlias = Annotated[
-    str, typer.Option("--batch", metavar="BATCH", help="The batch's key.", show_envvar=False)
+    str,
+    typer.Option(
+        "--batch", metavar="BATCH", help="The batch's key.", show_envvar=False, autocompletion=completing.batches
+    ),
 ]
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="Do it again, with all that depends on it.", show_envvar=False)
@@ -96,6 +124,7 @@ IfLocked: TypeAlias = Annotated[
         help="What to do when somebody else is working on it.",
         callback=_lock_policy,
         show_envvar=False,
+        autocompletion=completing.lock_policies,
     ),
 ]
 Jobs: TypeAlias = Annotated[

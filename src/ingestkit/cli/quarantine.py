@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
@@ -12,12 +12,18 @@ COLUMNS = ("pipeline", "model", "column", "code", "records", "files", "batches",
 SHOWN = ("path", "record", "line", "column", "code", "message", "value")
 KNOWN = ("held", "open", "discarded", "replayed", "superseded")
 
-Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only this model.", show_envvar=False)]
 Column = Annotated[str | None, typer.Option("--column", metavar="COLUMN", help="Only this column.", show_envvar=False)]
 Code = Annotated[str | None, typer.Option("--code", metavar="CODE", help="Only this reason.", show_envvar=False)]
 OfPath = Annotated[str | None, typer.Option("--path", metavar="PATH", help="Only this file.", show_envvar=False)]
 OfRun = Annotated[
-    str | None, typer.Option("--run-id", metavar="RUN", help="Only what this run rejected.", show_envvar=False)
+    str | None,
+    typer.Option(
+        "--run-id",
+        metavar="RUN",
+        help="Only what this run rejected.",
+        show_envvar=False,
+        autocompletion=completing.runs,
+    ),
 ]
 Status = Annotated[
     str | None,
@@ -41,7 +47,7 @@ def list_reasons(
     *,
     pipeline: options.PipelineName = None,
     batch: options.Batch = None,
-    model: Model = None,
+    model: options.Model = None,
     column: Column = None,
     code: Code = None,
     path: OfPath = None,
@@ -63,7 +69,7 @@ def show(
     *,
     pipeline: options.PipelineName = None,
     batch: options.Batch = None,
-    model: Model = None,
+    model: options.Model = None,
     column: Column = None,
     code: Code = None,
     path: OfPath = None,
@@ -125,7 +131,7 @@ def discard(
     *,
     pipeline: options.NamedPipeline,
     batch: options.Batch = None,
-    model: Model = None,
+    model: options.Model = None,
     column: Column = None,
     code: Code = None,
     path: OfPath = None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
@@ -19,11 +19,20 @@ def query(
     ctx: typer.Context,
     *,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The query's name; without one, all are listed.")
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="The query's name; without one, all are listed.", autocompletion=completing.queries
+        ),
     ] = None,
     pipeline: Annotated[
         str | None,
-        typer.Option("--pipeline", metavar="PIPELINE", help="Only of this pipeline.", show_envvar=False),
+        typer.Option(
+            "--pipeline",
+            metavar="PIPELINE",
+            help="Only of this pipeline.",
+            show_envvar=False,
+            autocompletion=completing.pipelines,
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
@@ -57,7 +57,7 @@ def list_runs(
 def show(
     ctx: typer.Context,
     *,
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", autocompletion=completing.runs)],
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """Show a run: its stages, models, files, quarantine and rules."""

@@ -1,0 +1,115 @@
+"""What a shell may offer while a command line is typed. Where nothing can be known, nothing is offered or said."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ingestkit.errors import IngestkitError
+
+if TYPE_CHECKING:
+    from ingestkit.project import Project
+
+RECENT = 50
+"""Of so many runs ids and batches are offered, newest first."""
+PATIENCE = 0.3
+"""For how many seconds a shell waits for a state that is busy."""
+
+
+def pipelines(ctx: typer.Context, incomplete: str) -> list[str]:
+    from ingestkit import configuration
+
+    return _offered(incomplete, lambda: configuration.pipeline_files(_root(ctx)))
+
+
+def models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The models of the pipeline that was typed, or of the only one; as its file has them, be it right or wrong."""
+    from ingestkit import configuration, layers
+
+    def named() -> Iterable[str]:
+        files = configuration.pipeline_files(_root(ctx))
+        name = _pipeline(ctx, files) or (next(iter(files)) if len(files) == 1 else None)
+        if name is None:
+            return ()
+        file = files[name]
+        held = layers.below(layers.read_file(file, file.name, "file"), "models")
+        return held.value if held is not None and isinstance(held.value, dict) else ()
+
+    return _offered(incomplete, named)
+
+
+def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
+    from ingestkit import configuration
+
+    return _offered(incomplete, lambda: configuration.profiles(_root(ctx)))
+
+
+def queries(ctx: typer.Context, incomplete: str) -> list[str]:
+    from ingestkit.states import queries as of_operators
+
+    return _offered(incomplete, lambda: of_operators.known(_root(ctx)))
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _offered(incomplete, lambda: _of_runs(ctx, "run_id"))
+
+
+def batches(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Batches there were runs of; of those that wait only the source could tell, and nobody waits for it here."""
+    return _offered(incomplete, lambda: _of_runs(ctx, "batch"))
+
+
+def lock_policies(incomplete: str) -> list[str]:
+    return _offered(incomplete, lambda: ("fail", "skip", "wait:10m"))
+
+
+def _offered(incomplete: str, known: Callable[[], Iterable[str]]) -> list[str]:
+    try:
+        return [one for one in dict.fromkeys(known()) if one.startswith(incomplete)]
+    except (IngestkitError, OSError):
+        # Whoever types is in the midst of a line: a message would only tear it apart.
+        return []
+
+
+def _of_runs(ctx: typer.Context, column: str) -> Iterable[str]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from ingestkit.project import STATES, below_root, registered
+    from ingestkit.states import views
+    from ingestkit.states.engine import sqlite_path
+
+    loaded = _project(ctx)
+    url = below_root(loaded.secrets.resolve(loaded.settings.state.url, "state.url"), loaded.root)
+    if not sqlite_path(url).exists():
+        # Opening it would make it.
+        return ()
+    state = registered(STATES, "sql").connect(url, PATIENCE)
+    try:
+        with state.read() as conn:
+            return [str(row[column]) for row in views.runs(conn, _pipeline(ctx, loaded.pipelines()), limit=RECENT)]
+    except SQLAlchemyError:
+        return ()
+    finally:
+        state.close()
+
+
+def _pipeline(ctx: typer.Context, known: Iterable[str]) -> str | None:
+    """The pipeline that was typed. Behind an option that waits for its value no argument is parsed, only kept."""
+    names = set(known)
+    return next((word for word in ctx.find_root().args if word in names), None)
+
+
+def _project(ctx: typer.Context) -> "Project":
+    from ingestkit import project
+
+    said = ctx.find_root().params
+    return project.load(_root(ctx), profile=said.get("profile"), env_file=said.get("env_file"))
+
+
+def _root(ctx: typer.Context) -> Path:
+    """The project's folder; the flags before the command are parsed, but nothing was done with them."""
+    from ingestkit import project
+
+    said: Any = ctx.find_root().params.get("project")
+    return project.find(Path(said) if said else Path.cwd())
