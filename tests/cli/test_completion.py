@@ -43,7 +43,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_commands_and_those_of_a_group_are_offered(shop: Path) -> None:
-    assert bash(shop, "ingestkit qu") == ["quarantine", "queue"]
+    assert bash(shop, "ingestkit qua") == ["quarantine"]
     assert bash(shop, "ingestkit queue ") == ["show", "flush"]
     assert "--if-locked" in bash(shop, "ingestkit run --")
 
