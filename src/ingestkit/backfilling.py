@@ -40,12 +40,16 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         check(session, lease, from_lake=options.from_lake)
         batch = options.batch or batch_of(session, options.run_id)
         models = _done_models(session, lease, batch, options)
-        kind = "from_lake" if options.from_lake else "backfill"
+        kind = kind_of(options)
         refuse_superseded(session, batch, models)
-        unit = _redo_unit(session, lease, batch, models, kind)
+        unit = redo_unit(session, lease, batch, models, kind)
         fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
         results.extend(work(active_run(session, lease, fresh, unit), ALL_STAGES))
         return outcome_of(session, "backfill", Found(), results)
+
+
+def kind_of(options: RunOptions) -> str:
+    return "from_lake" if options.from_lake else "backfill"
 
 
 def batch_of(session: Session, run_id: str | None) -> str:
@@ -73,14 +77,19 @@ def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions
     return tuple(wanted)
 
 
-def refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
-    """A person who asks for old content is told that newer content stands; `run` only notes it."""
+def superseded(session: Session, batch: str, models: Sequence[str]) -> dict[str, str]:
+    """The models of which a newer batch has said all there is to say, each with that batch."""
     receipts = session.warehouse.receipts(session.pipeline.name)
-    stands = {
+    return {
         model: by
         for model in models
         if (by := newer_content(session.pipeline, batch, model, session.pipeline.model(model).load, receipts))
     }
+
+
+def refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
+    """A person who asks for old content is told that newer content stands; `run` only notes it."""
+    stands = superseded(session, batch, models)
     if not stands:
         return
     left = [model for model in models if model not in stands]
@@ -93,7 +102,7 @@ def refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> No
     )
 
 
-def _redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:
+def redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:
     if kind in FROM_LAKE:
         return Unit(batch, models, kind)
     with session.state.read() as conn:

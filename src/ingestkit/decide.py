@@ -9,6 +9,7 @@ import sqlalchemy as sql
 
 from ingestkit import approvals
 from ingestkit.attempts import find
+from ingestkit.discover import batch_key
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import show
@@ -38,7 +39,7 @@ from ingestkit.states.tables import completion
 
 def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
     """Step over a batch: its models count as done without being loaded."""
-    batch = _key(session, batch)
+    batch = batch_key(session, batch)
     with holding(session, session.pipeline.models, "skip", "fail") as lease:
         recover(session, lease)
         with session.state.read() as conn:
@@ -133,7 +134,7 @@ def resume(session: Session, reason: str, by: str) -> Outcome:
 
 def set_floor(session: Session, batch: str, models: Sequence[str], reason: str, by: str) -> Outcome:
     """Take everything up to and including a batch as done."""
-    batch = _key(session, batch)
+    batch = batch_key(session, batch)
     wanted = session.pipeline.check_models(tuple(models))
     _decided(session, "set", {"batch": batch, "models": list(wanted)}, reason, by)
     told = f"{', '.join(wanted)} of {session.pipeline.name} begin after batch {batch}"
@@ -283,15 +284,3 @@ def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> N
 def _mark(conn: sql.Connection, file: FileVersion, status: FileStatus, made: Decision, token: int) -> None:
     marked = replace(file, status=status, reason=f"decision {made.number}: {made.reason}", token=token)
     rows.put_file(conn, marked, made.at)
-
-
-def _key(session: Session, batch: str) -> str:
-    """The batch key as it is written, or a refusal where it can be none of the pipeline's."""
-    batches = session.pipeline.settings.source.batches
-    try:
-        return batches.key(batch)
-    except ValueError:
-        raise UsageError(
-            f"{batch!r} is no batch key of {session.pipeline.name}: they are of kind {batches.kind}",
-            hint=f"ingestkit runs list {session.pipeline.name}",
-        ) from None

@@ -27,6 +27,18 @@ class Found:
     """Why the batch behind the units cannot be taken; it is raised when they are done."""
 
 
+def batch_key(session: Session, batch: str) -> str:
+    """The batch key as it is written, or a refusal where it can be none of the pipeline's."""
+    batches = session.pipeline.settings.source.batches
+    try:
+        return batches.key(batch)
+    except ValueError:
+        raise UsageError(
+            f"{batch!r} is no batch key of {session.pipeline.name}: they are of kind {batches.kind}",
+            hint=f"ingestkit runs list {session.pipeline.name}",
+        ) from None
+
+
 def checkpoint(session: Session, done: Done, floors: Mapping[str, str | None]) -> str | None:
     """The last batch all of whose models have completions, or the floor where nothing came after it."""
     by_batch: dict[str, set[str]] = {}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from ingestkit.outcome import ModelResult
 
 
@@ -23,6 +26,8 @@ class IngestkitError(Exception):
         self.transient = transient
         self.results: tuple[ModelResult, ...] = ()
         """What was done before it, and how far each model of the failed run has come."""
+        self.failed: tuple[Mapping[str, Any], ...] = ()
+        """The batches that failed, where a command goes on with those behind them."""
 
 
 class UsageError(IngestkitError):

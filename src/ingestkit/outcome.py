@@ -39,5 +39,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
     run_ids: tuple[str, ...] = ()
+    failed: tuple[Mapping[str, Any], ...] = ()
+    """Batches that failed, where the command went on with those behind them."""
     rules: tuple[Mapping[str, Any], ...] = ()
     """How a rehearsal was judged; a run's rules are in the state."""

@@ -54,7 +54,7 @@ def _run(session: Session, options: RunOptions) -> Outcome:
         refuse_empty_state(session)
         recover(session, lease)
         results = rebuild(session, lease, options)
-        _finish_cleaning(session, lease)
+        finish_cleaning(session, lease)
         results += finish_open(session, lease, options)
         found = waiting_units(session, lease, options)
         if not found.units:
@@ -140,7 +140,7 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
     return active_run(session, lease, fresh, unit)
 
 
-def _finish_cleaning(session: Session, lease: Lease) -> None:
+def finish_cleaning(session: Session, lease: Lease) -> None:
     """Tidy behind runs that died between gate and clean."""
     with session.state.read() as conn:
         left = [one for one in runs.uncleaned(conn, session.pipeline.name) if set(one.models) <= set(lease.models)]

@@ -44,6 +44,10 @@ class RunOptions:
     take_over: bool = False
     from_lake: bool = False
     if_locked: str = "fail"
+    since: str | None = None
+    until: str | None = None
+    """A backfill's range of batches, half-open."""
+    resume: bool = False
     waits_quiet: bool = True
     """Whether files that have not settled are waited for; who looks again soon does not."""
 

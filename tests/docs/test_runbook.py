@@ -199,6 +199,22 @@ def test_a_batch_is_loaded_again(shop: Project) -> None:
     assert "superseded by 2026-01-12" in shop.refused("ingestkit backfill shop --batch 2026-01-05", 2)
 
 
+def test_a_range_of_batches_is_loaded_again(shop: Project) -> None:
+    shop.drop("2026-01-05", "2026-01-12")
+    shop.does("ingestkit run shop")
+    both, resume = lines("Many batches must be loaded again")
+    assert "1 batch done again: 2026-01-12; superseded by newer ones: 2026-01-05" in shop.does(both)
+    assert "nothing was left to do" in shop.does(resume)
+
+
+def test_a_run_waits_for_files_to_come(shop: Project) -> None:
+    [line] = lines("A run should wait for files to come")
+    shop.refused(line.replace("30m", "10ms"), 99)
+    shop.drop("2026-01-05")
+    shop.does(line)
+    assert shop.customers() == [1, 2]
+
+
 def test_a_late_batch_is_reported_and_loaded_on_request(shop: Project) -> None:
     shop.drop("2026-01-12")
     shop.does("ingestkit run shop")

@@ -26,6 +26,7 @@ PRELOADED = (
     "ingestkit.adopt",
     "ingestkit.decide",
     "ingestkit.project",
+    "ingestkit.backfill_range",
     "ingestkit.runner",
     "ingestkit.cli.backfill",
     "ingestkit.cli.progress",

@@ -19,7 +19,7 @@ from ingestkit.errors import Interrupted, LeaseHeld, LeaseLost, StateError, Usag
 from ingestkit.pipeline import Stop, SystemClock
 from ingestkit.states import tables
 from ingestkit.states.engine import StateDatabase
-from ingestkit.states.lease import IfLocked, Lease, acquire, acquire_waiting, heartbeat
+from ingestkit.states.lease import GRACE, IfLocked, Lease, acquire, acquire_waiting, give_way, heartbeat
 from ingestkit.states.owner import Owner
 
 TTL = timedelta(seconds=90)
@@ -534,3 +534,27 @@ def test_policies_are_read_from_their_text() -> None:
 def test_a_policy_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--if-locked"):
         IfLocked.parse(text)
+
+
+# --- letting others go before ----------------------------------------------------------------------------------------
+
+
+def test_who_gives_way_goes_on_as_soon_as_another_has_the_lease(db: StateDatabase, clock: HandClock) -> None:
+    mine = take(db, clock, "a", "b")
+    mine.release()
+
+    def taken() -> None:
+        if len(clock.slept) == 3:
+            take(db, clock, "b")
+
+    clock.while_asleep = taken
+    give_way(mine, Stop())
+    assert len(clock.slept) == 3
+
+
+def test_who_gives_way_to_nobody_goes_on_after_a_while(db: StateDatabase, clock: HandClock) -> None:
+    mine = take(db, clock, "a")
+    mine.release()
+    take(db, clock, "other")
+    give_way(mine, Stop())
+    assert timedelta(seconds=sum(clock.slept)) >= GRACE

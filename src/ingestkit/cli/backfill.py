@@ -11,6 +11,17 @@ from ingestkit.errors import UsageError
 FromLake = Annotated[
     bool, typer.Option("--from-lake", help="Take the files from the lake; the source is not asked.", show_envvar=False)
 ]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="BATCH", help="Every done batch from this one on, oldest first.", show_envvar=False),
+]
+To = Annotated[
+    str | None, typer.Option("--to", metavar="BATCH", help="Up to, and without, this one.", show_envvar=False)
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with a range that was cut short or partly failed.", show_envvar=False),
+]
 
 
 def backfill(
@@ -19,22 +30,47 @@ def backfill(
     pipeline: options.PipelineName = None,
     run_id: options.RunId = None,
     batch: options.Batch = None,
+    since: From = None,
+    until: To = None,
     model: options.Models = None,
     from_lake: FromLake = False,
+    resume: Resume = False,
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
-    """Do a batch again; what a newer batch has said stands. With --from-lake alone: publish what the target lacks."""
-    if (run_id is not None and batch is not None) or (run_id is None and batch is None and not from_lake):
-        raise UsageError(
-            "a backfill needs either --batch or --run-id; with --from-lake alone it builds the target again",
-            hint="ingestkit runs list",
-        )
-    from ingestkit import backfilling
+    """Do a batch, or a range of them, again; what a newer batch has said stands. With --from-lake alone: publish what
+    the target lacks.
+    """
+    ranged = since is not None or until is not None
+    _refuse_unclear(run_id=run_id, batch=batch, ranged=ranged, from_lake=from_lake, resume=resume)
+    from ingestkit import backfill_range, backfilling
     from ingestkit.working import RunOptions
 
-    wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, from_lake=from_lake, if_locked=if_locked)
-    with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = opening.told(session, output, "backfill", lambda opened: backfilling.backfill(opened, wanted))
+    wanted = RunOptions(
+        models=tuple(model or ()),
+        batch=batch,
+        run_id=run_id,
+        since=since,
+        until=until,
+        resume=resume,
+        from_lake=from_lake,
+        if_locked=if_locked,
+    )
+    doing = backfill_range.backfill_range if ranged else backfilling.backfill
+    with opening.working(ctx, pipeline, run_id=None if ranged else run_id, jobs=jobs) as session:
+        outcome = opening.told(session, output, "backfill", lambda opened: doing(opened, wanted))
     return opening.ended(ctx, outcome, output)
+
+
+def _refuse_unclear(*, run_id: str | None, batch: str | None, ranged: bool, from_lake: bool, resume: bool) -> None:
+    if resume and not ranged:
+        raise UsageError("--resume is of a range", hint="say it as it was begun: --from BATCH --to BATCH --resume")
+    if ranged and batch is not None:
+        raise UsageError("one batch or a range: --batch, or --from and --to")
+    if ranged or (run_id is None) != (batch is None) or (from_lake and batch is None):
+        return
+    raise UsageError(
+        "a backfill needs --batch, --run-id, or --from and --to; with --from-lake alone it builds the target again",
+        hint="ingestkit runs list",
+    )

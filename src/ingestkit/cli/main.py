@@ -32,7 +32,7 @@ COMMANDS = {
     "load": ("stages:load", "Publish the run's valid rows to the target tables."),
     "gate": ("stages:gate", "Judge the run, complete its models and close it."),
     "clean": ("stages:clean", "Remove from the lake what retention no longer keeps."),
-    "backfill": ("backfill:backfill", "Do a batch again; what a newer batch has said stands."),
+    "backfill": ("backfill:backfill", "Do a batch, or a range of them, again; what a newer batch has said stands."),
     "check": (
         "check:check",
         "Look at everything a pipeline needs, configuration to state: one line each, with the fix.",

@@ -171,7 +171,7 @@ def told(session: "Session", output: Output, command: str, work: "Callable[[Sess
     except IngestkitError as error:
         if output is not Output.TEXT:
             failed = Outcome(command, session.pipeline.name, "failed", error.message, error.results)
-            render.outcome(replace(failed, exit_code=error.exit_code), output)
+            render.outcome(replace(failed, exit_code=error.exit_code, failed=error.failed), output)
         raise
 
 

@@ -66,6 +66,8 @@ def outcome(ended: "Outcome", output: Output) -> None:
         "run_ids": list(ended.run_ids),
         "warnings": list(ended.warnings),
     }
+    if ended.failed:
+        summary["failed"] = [dict(one) for one in ended.failed]
     if ended.rules:
         summary["rules"] = [dict(rule) for rule in ended.rules]
     match output:

@@ -21,6 +21,8 @@ from ingestkit.states.tables import lease as table
 from ingestkit.states.tables import pipeline as pipeline_table
 
 POLL = timedelta(seconds=1)
+GRACE = timedelta(seconds=5)
+"""How long who was turned away is given to take its turn, when a lease is let go for it."""
 ALL = "*"
 """The model of a pipeline whose models come together; it stands against every other."""
 
@@ -208,6 +210,20 @@ def acquire_waiting(
                 told = True
         stop.check()
         clock.sleep(min(left, POLL.total_seconds()))
+
+
+def give_way(lease: Lease, stop: Stop) -> None:
+    """Once the lease is let go: wait until whoever was turned away has it, or does not seem to come any more."""
+    until = lease.clock.now() + GRACE
+    later = sql.select(sql.func.count()).where(
+        table.c.pipeline == lease.pipeline, table.c.model.in_((*lease.models, ALL)), table.c.token > lease.token
+    )
+    while lease.clock.now() < until:
+        with lease.db.read() as conn:
+            if conn.execute(later).scalar_one():
+                return
+        stop.check()
+        lease.clock.sleep(POLL.total_seconds() / 10)
 
 
 @contextmanager

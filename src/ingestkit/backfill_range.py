@@ -1,0 +1,317 @@
+"""A range of done batches done again, oldest first: each in its own run, one that fails not stopping the others."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ingestkit import attempts
+from ingestkit.backfilling import kind_of, redo_unit, superseded
+from ingestkit.check import check
+from ingestkit.discover import batch_key
+from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
+from ingestkit.mirroring import show
+from ingestkit.model import CompletionStatus, RunStatus
+from ingestkit.outcome import ModelResult, Outcome
+from ingestkit.recover import recover
+from ingestkit.reporting import many
+from ingestkit.runner import finish_cleaning, holding, paused
+from ingestkit.session import Session
+from ingestkit.states import completions, runs
+from ingestkit.states.lease import Lease, give_way
+from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.working import RunOptions, active_run, finish_open, work
+
+STOPS = (Busy, Interrupted, StateError)
+"""What ends the whole range: the lease lost, a signal, a state that does not answer."""
+AS_LONG_AS_IT_TAKES = "wait:52w"
+"""How long the lease is waited for that was let go for somebody else."""
+KINDS = ("backfill", "from_lake")
+NAMED = 10
+"""So many batches are named where there may be hundreds."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a command has come in its range."""
+
+    invocation: str = ""
+    left: list[str] | None = None
+    """Batches still to do; None until they are chosen."""
+    before: int = 0
+    """How many of the range an earlier command of the invocation has done."""
+    done: list[str] = field(default_factory=list)
+    results: list[ModelResult] = field(default_factory=list)
+    failures: dict[str, IngestkitError] = field(default_factory=dict)
+    superseded: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Batches of whose models newer ones have said all there is to say, each with which."""
+    undone: tuple[str, ...] = ()
+    """Batches of the range that were never done, which is `run`'s work."""
+
+
+def backfill_range(session: Session, options: RunOptions) -> Outcome:
+    """Do the done batches of a range again; the lease is let go between two of them when somebody waits for it."""
+    progress, if_locked = Progress(), options.if_locked
+    try:
+        while progress.left is None or progress.left:
+            stopped = _turn(session, options, progress, if_locked)
+            if stopped is not None:
+                return stopped
+            if_locked = AS_LONG_AS_IT_TAKES
+    except IngestkitError as error:
+        error.results = (*progress.results, *error.results)
+        error.failed = failed(progress.failures)
+        if progress.left is not None and isinstance(error, STOPS):
+            error.hint = f"to go on with the rest: {resuming(session, options)}"
+        raise
+    return _ended(session, options, progress)
+
+
+def _turn(session: Session, options: RunOptions, progress: Progress, if_locked: str) -> Outcome | None:
+    """Do batches until none is left, or until somebody else waits for the lease."""
+    with holding(session, session.pipeline.check_models(options.models), "backfill", if_locked) as lease:
+        stopped = paused(session, "backfill")
+        if stopped is not None and stopped.status == "paused":
+            if progress.left is None:
+                return stopped
+            raise PartlyDone(f"{session.pipeline.name} is {stopped.message}", hint=resuming(session, options))
+        recover(session, lease)
+        finish_cleaning(session, lease)
+        progress.invocation = progress.invocation or _invocation(session, options)
+        _finish_open(session, lease, options, progress)
+        check(session, lease, from_lake=options.from_lake)
+        if progress.left is None:
+            choose(session, lease, options, progress)
+        assert progress.left is not None
+        # Whoever died behind the last batch left it to be shown.
+        show(session)
+        while progress.left:
+            _do(session, lease, options, progress, progress.left.pop(0))
+            with session.state.read() as conn:
+                if progress.left and lease.wanted(conn):
+                    break
+    if progress.left:
+        session.progress.said("another command waits and is given its turn")
+        give_way(lease, session.stop)
+    return None
+
+
+def _do(session: Session, lease: Lease, options: RunOptions, progress: Progress, batch: str) -> None:
+    """One batch of the range, in a run of its own."""
+    session.stop.check()
+    models = models_left(session, lease, progress.invocation, batch)
+    said = superseded(session, batch, models)
+    if said:
+        progress.superseded[batch] = said
+        progress.results += [_superseded_result(session, batch, model, by) for model, by in sorted(said.items())]
+        models = tuple(model for model in models if model not in said)
+    if not models:
+        return
+    kind = kind_of(options)
+    try:
+        unit = redo_unit(session, lease, batch, models, kind)
+        fresh = attempts.open_new(
+            session, lease, batch, models, kind=kind, command="run", invocation=progress.invocation
+        )
+        progress.results += work(active_run(session, lease, fresh, unit), ALL_STAGES)
+        progress.done.append(batch)
+    except STOPS:
+        raise
+    except IngestkitError as error:
+        _note_failure(session, progress, batch, error)
+
+
+def _finish_open(session: Session, lease: Lease, options: RunOptions, progress: Progress) -> None:
+    """Go on with what is open; a run of this range that fails now is one of the range's failures."""
+    while True:
+        try:
+            results = finish_open(session, lease, replace(options, run_id=None))
+        except STOPS:
+            raise
+        except IngestkitError as error:
+            with session.state.read() as conn:
+                mine = {one.run_id for one in runs.of_invocation(conn, session.pipeline.name, progress.invocation)}
+            failing = error.results[-1] if error.results else None
+            if failing is None or failing.run_id not in mine or failing.batch is None:
+                raise
+            _note_failure(session, progress, failing.batch, error)
+        else:
+            progress.results += results
+            progress.done += dict.fromkeys(one.batch for one in results if one.batch is not None)
+            return
+
+
+def _note_failure(session: Session, progress: Progress, batch: str, error: IngestkitError) -> None:
+    progress.failures[batch] = error
+    progress.results += error.results
+    session.progress.warned(f"batch {batch} failed (exit {error.exit_code}): {error.message}", hint=error.hint)
+
+
+def choose(session: Session, lease: Lease, options: RunOptions, progress: Progress) -> None:
+    """Which batches of the range are to be done, oldest first."""
+    start, end = span(session, options)
+    order = session.pipeline.order
+    with session.state.read() as conn:
+        done = completions.done(conn, session.pipeline.name)
+    inside = {batch for batch, _ in done if _is_inside(session, batch, start, end)}
+    if not options.from_lake:
+        there = [one for one in session.source.batches(None) if _is_inside(session, one, start, end)]
+        progress.undone = tuple(one for one in there if one not in inside)
+    if not inside:
+        raise UsageError(
+            f"no batch of {session.pipeline.name} {_shown(start, end)} is done: there is nothing to do again",
+            hint=f"ingestkit runs list {session.pipeline.name}",
+        )
+    skipped = CompletionStatus.SKIPPED
+    wanted = {
+        batch
+        for (batch, model), (status, _) in done.items()
+        if batch in inside and model in lease.models and status is not skipped
+    }
+    left = sorted((one for one in wanted if models_left(session, lease, progress.invocation, one)), key=order)
+    progress.before = len(wanted) - len(left)
+    progress.left = [batch for batch in left if batch not in progress.failures]
+
+
+def models_left(session: Session, lease: Lease, invocation: str, batch: str) -> tuple[str, ...]:
+    """The models of a batch that were done, not stepped over, and not done again by this invocation."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        done = completions.whole(conn, name, batch)
+        again: set[str] = set()
+        for one in runs.of_invocation(conn, name, invocation):
+            if one.batch != batch:
+                continue
+            if one.status in (RunStatus.SUCCESS, RunStatus.SUCCESS_WITH_REJECTS):
+                again |= set(one.models)
+                continue
+            # What it published and a gate stopped may have been let pass since, by another run.
+            for model, (intent, _) in runs.intents(conn, one.run_id).items():
+                entry = done.get((batch, model))
+                if intent is not None and entry is not None and entry[0].generation >= intent.generation:
+                    again.add(model)
+    return tuple(
+        model
+        for model in lease.models
+        if model not in again and (batch, model) in done and done[batch, model][0].status != CompletionStatus.SKIPPED
+    )
+
+
+def span(session: Session, options: RunOptions) -> tuple[str | None, str | None]:
+    """The range's ends as keys of the pipeline, half-open."""
+    start = None if options.since is None else batch_key(session, options.since)
+    end = None if options.until is None else batch_key(session, options.until)
+    order = session.pipeline.order
+    if start is not None and end is not None and order(start) >= order(end):
+        raise UsageError(f"nothing lies between {start} and {end}: --to is the first batch that is not done again")
+    return start, end
+
+
+def _is_inside(session: Session, batch: str, start: str | None, end: str | None) -> bool:
+    order = session.pipeline.order
+    return (start is None or order(start) <= order(batch)) and (end is None or order(batch) < order(end))
+
+
+def _invocation(session: Session, options: RunOptions) -> str:
+    """The id all runs of the range share: the caller's, or one that names the range and counts."""
+    name = session.pipeline.name
+    start, end = span(session, options)
+    stem = f"{name}.{start or 'first'}..{end or 'last'}"
+    with session.state.read() as conn:
+        if options.run_id is not None:
+            known = runs.of_invocation(conn, name, options.run_id)
+            if options.resume and not known:
+                raise _nothing_begun(session, f"as {options.run_id}")
+            if others := [one.run_id for one in known if one.kind not in KINDS]:
+                raise UsageError(f"run {others[0]} is no backfill: name the range otherwise", hint="--run-id")
+            return options.run_id
+        number = 1
+        while runs.of_invocation(conn, name, f"{stem}.{number}"):
+            number += 1
+    if options.resume and number == 1:
+        raise _nothing_begun(session, _shown(start, end))
+    return f"{stem}.{number - options.resume}"
+
+
+def _nothing_begun(session: Session, which: str) -> UsageError:
+    return UsageError(
+        f"no backfill of {session.pipeline.name} {which} was begun: there is nothing to resume",
+        hint=f"leave --resume out; or look: ingestkit runs list {session.pipeline.name}",
+    )
+
+
+def resuming(session: Session, options: RunOptions) -> str:
+    """The command that goes on with what is left of a range."""
+    words = ["ingestkit", "backfill", session.pipeline.name]
+    flags = {"--from": options.since, "--to": options.until, "--run-id": options.run_id}
+    for flag, value in flags.items():
+        words += [flag, value] if value is not None else []
+    for model in options.models:
+        words += ["--model", model]
+    return shlex.join([*words, *(["--from-lake"] if options.from_lake else []), "--resume"])
+
+
+def _ended(session: Session, options: RunOptions, progress: Progress) -> Outcome:
+    name = session.pipeline.name
+    if progress.failures:
+        raise _failure(session, options, progress)
+    done = list(dict.fromkeys(progress.done))
+    if progress.superseded and not done and not progress.before:
+        batch, said = next(iter(progress.superseded.items()))
+        by = ", ".join(sorted(set(said.values())))
+        raise UsageError(f"batch {batch} and all others of the range are superseded by {by}: what it said stands")
+    told = f"{many(len(done), 'batch', 'batches')} done again: {', '.join(done)}" if done else "nothing was left to do"
+    if progress.before:
+        told += f"; {many(progress.before, 'batch was', 'batches were')} done before by {progress.invocation}"
+    if progress.superseded:
+        told += f"; superseded by newer ones: {_named(progress.superseded)}"
+    warnings: tuple[str, ...] = ()
+    if progress.undone:
+        left = f"{many(len(progress.undone), 'batch', 'batches')} of the range never done: {_named(progress.undone)}"
+        warnings = (f"{left}; that is for: ingestkit run {name}",)
+    ids = tuple(dict.fromkeys(one.run_id for one in progress.results if one.run_id))
+    return Outcome("backfill", name, "done", told, tuple(progress.results), warnings, run_ids=ids)
+
+
+def _failure(session: Session, options: RunOptions, progress: Progress) -> PartlyDone:
+    """Exit 9, or where nothing was done and all failed alike, the code of that."""
+    told = "; ".join(f"{batch} (exit {one.exit_code}: {one.message})" for batch, one in progress.failures.items())
+    number, done = len(progress.failures), len(set(progress.done)) + progress.before
+    total = many(number + done, "batch", "batches")
+    error = PartlyDone(
+        f"{number} of {total} failed: {told}",
+        hint=f"put the cause right, then: {resuming(session, options)}",
+    )
+    codes = {one.exit_code for one in progress.failures.values()}
+    if not done and len(codes) == 1:
+        error.exit_code = codes.pop()
+    error.results = tuple(progress.results)
+    error.failed = failed(progress.failures)
+    return error
+
+
+def failed(failures: Mapping[str, IngestkitError]) -> tuple[Mapping[str, object], ...]:
+    return tuple(
+        {
+            "batch": batch,
+            "run_id": error.results[0].run_id if error.results else None,
+            "exit_code": error.exit_code,
+            "message": error.message,
+            "hint": error.hint,
+        }
+        for batch, error in failures.items()
+    )
+
+
+def _superseded_result(session: Session, batch: str, model: str, by: str) -> ModelResult:
+    detail = f"superseded by {by}, which stands"
+    return ModelResult(session.pipeline.name, model, batch, None, "run", "superseded", detail=detail)
+
+
+def _shown(start: str | None, end: str | None) -> str:
+    return " ".join([*([f"from {start}"] if start else []), *([f"before {end}"] if end else [])])
+
+
+def _named(batches: Iterable[str]) -> str:
+    several = list(batches)
+    more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
+    return ", ".join(several[:NAMED]) + more
