@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from ingestkit import steps
@@ -108,6 +109,11 @@ def made_name(kind: str, place: Place, batch: str, name: str) -> str:
 
 def runs_folder(pipeline: str, run_id: str) -> str:
     return f"_runs/{pipeline}/{safe_name(run_id)}/"
+
+
+def shown_folder(folder: Path, pipeline: str, run_id: str) -> Path:
+    """Where below the state's folder the copies of a run's sidecars for people lie."""
+    return folder / "runs" / pipeline / safe_name(run_id)
 
 
 def sidecar_name(sidecar: Sidecar) -> str:

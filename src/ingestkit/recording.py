@@ -23,13 +23,13 @@ from ingestkit.errors import (
     StateError,
     TargetError,
 )
+from ingestkit.lake import shown_folder
 from ingestkit.model import (
     Rule,
     Sidecar,
     Stage,
     StageStatus,
     Work,
-    safe_name,
 )
 from ingestkit.observe import logging
 from ingestkit.session import Session
@@ -133,7 +133,7 @@ def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> IngestkitErr
 
 def _show(session: Session, sidecar: Sidecar, path: str) -> None:
     """The copy under the state folder is for people; nothing reads it."""
-    folder = session.folder / "runs" / sidecar.pipeline / safe_name(sidecar.run_id)
+    folder = shown_folder(session.folder, sidecar.pipeline, sidecar.run_id)
     name = f"{sidecar.stage.value}.{'_all' if sidecar.model == '*' else sidecar.model}.json"
     shown = sidecar.to_json() | {"lake": path}
     try:

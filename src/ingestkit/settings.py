@@ -52,7 +52,7 @@ def moment(text: str, now: datetime) -> datetime:
     """An instant as it is typed: `2026-01-31`, `2026-01-31T18:00:00+02:00`, in UTC where nothing else is said; or, as
     `24h` and `7d`, so long before now."""
     try:
-        if re.fullmatch(r"[\d.]+[a-z]+", text):
+        if re.fullmatch(DURATION, text):
             said: timedelta = duration(text)
             return now - said
         found = datetime.fromisoformat(text)

@@ -128,6 +128,40 @@ def test_runs_are_listed_and_shown(project: Path, capsys: pytest.CaptureFixture[
     assert "hint: ingestkit runs list" in refused(capsys, "runs", "show", "nobody")
 
 
+def test_runs_are_found_by_model_invocation_and_start(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ids(*filters: str) -> list[str]:
+        return [row["run_id"] for row in answer(capsys, "runs", "list", *filters)["rows"]]
+
+    answer(capsys, "run", "--run-id", "mine")
+    (project / "drop" / "20260102").mkdir()
+    (project / "drop" / "20260102" / "people.csv").write_text("id\n3\n")
+    [second] = answer(capsys, "run")["run_ids"]
+    assert ids("--model", "people") == [second, "mine"]
+    assert ids("--model", "animals") == []
+    assert ids("--invocation", "mine") == ["mine"]
+    started = {row["run_id"]: row["started_at"] for row in answer(capsys, "runs", "list")["rows"]}
+    assert ids("--since", started[second]) == [second]
+    assert ids("--until", started[second]) == ["mine"]
+    assert ids("--since", "1h", "--until", "0s", "--limit", "1") == [second]
+    assert ids("--since", "9999-01-01") == []
+    assert "--until: 'noon' is no instant" in refused(capsys, "runs", "list", "--until", "noon")
+
+
+def test_a_run_is_shown_with_its_counts_and_where_else_something_of_it_is(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run_id] = answer(capsys, "run")["run_ids"]
+    places = answer(capsys, "runs", "show", run_id)["places"]
+    assert {path.name for path in Path(places["sidecars"]).iterdir()} >= {"validate.people.json", "gate._all.json"}
+    assert list((project / "state/lake" / places["lake"]).iterdir())
+    assert f"process {os.getpid()} on " in places["log"]
+    assert call(["runs", "show", run_id]) == 0
+    shown = capsys.readouterr().out
+    [line] = [one.split() for one in shown.splitlines() if one.split()[:2] == ["validate", "people"]]
+    assert line[2:8] == ["SUCCESS", "0", "2", "0", "7", "B"]
+    assert "drift" not in shown
+
+
 def test_the_ledger_is_shown_and_exported(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, "run")
     path = f"{BATCH}/people.csv"

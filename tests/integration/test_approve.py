@@ -102,6 +102,29 @@ def test_an_approval_is_a_link_of_the_chain_with_a_copy_in_the_lake(world: World
     assert "decision 1 of p was changed" in world.refused(7, "run")
 
 
+def test_a_run_shows_what_was_decided_about_it_and_its_batch(world: World) -> None:
+    world.set_up(STRICT)
+    world.drop(FIRST, ONE_BAD)
+    world.refused(6, "run")
+    world.does("pause", "p", "--reason", "no run's business")
+    world.does("resume", "p", "--reason", "no run's business")
+    world.does("approve", "p.20260101.1", *MINE)
+    world.does("run")
+    world.drop(SECOND)
+    world.does("run")
+
+    def decided(run_id: str) -> list[tuple[str, str, str]]:
+        rows = world.does("runs", "show", run_id)["decisions"]
+        return [(row["kind"], row["by"], row["reason"]) for row in rows]
+
+    assert decided("p.20260101.1") == decided("p.20260101.2") == [("approve", "me", "seen")]
+    assert decided("p.20260108.1") == []
+    world.does("quarantine", "discard", "p", "--batch", "20260101", *MINE, "--yes")
+    assert [kind for kind, _, _ in decided("p.20260101.2")] == ["approve", "discard"]
+    assert decided("p.20260108.1") == []
+    assert "decisions\n  number  kind     at" in world.call("runs", "show", "p.20260101.2").out
+
+
 def test_an_approval_survives_the_state(world: World) -> None:
     world.set_up(STRICT)
     world.drop(SECOND)

@@ -87,7 +87,8 @@ def _of_runs(ctx: typer.Context, column: str) -> Iterable[str]:
     state = registered(STATES, "sql").connect(url, PATIENCE)
     try:
         with state.read() as conn:
-            return [str(row[column]) for row in views.runs(conn, _pipeline(ctx, loaded.pipelines()), limit=RECENT)]
+            wanted = {"pipeline": _pipeline(ctx, loaded.pipelines())}
+            return [str(row[column]) for row in views.runs(conn, wanted, limit=RECENT)]
     except SQLAlchemyError:
         return ()
     finally:

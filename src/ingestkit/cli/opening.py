@@ -18,6 +18,8 @@ from ingestkit.errors import IngestkitError, TargetError, UsageError
 from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
     from ingestkit.outcome import Outcome
@@ -208,6 +210,18 @@ def one_of(kind: type[StrEnum], said: str, flag: str) -> str:
     except ValueError:
         known = ", ".join(one.value for one in kind)
         raise UsageError(f"{flag} {said!r} is unknown; known are {known}") from None
+
+
+def moment(said: str | None, flag: str) -> "datetime | None":
+    """An instant as it is typed, or so long ago."""
+    from datetime import UTC, datetime
+
+    from ingestkit import settings
+
+    try:
+        return None if said is None else settings.moment(said, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 @contextmanager

@@ -103,6 +103,18 @@ Batch: TypeAlias = Annotated[
         "--batch", metavar="BATCH", help="Only this batch.", show_envvar=False, autocompletion=completing.batches
     ),
 ]
+Since: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        help="From this instant on, in UTC, such as 2026-01-31; or so long ago, such as 24h.",
+        show_envvar=False,
+    ),
+]
+Until: TypeAlias = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Up to this instant, without it.", show_envvar=False)
+]
 NamedBatch: TypeAlias = Annotated[
     str,
     typer.Option(

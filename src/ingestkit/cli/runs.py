@@ -1,7 +1,7 @@
 """`runs`: what was run, and how it went."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,20 +9,41 @@ from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
+if TYPE_CHECKING:
+    from ingestkit.project import Project
+
 COLUMNS = ("run_id", "pipeline", "batch", "kind", "status", "verdict", "started_at", "duration", "error")
 # What people look for in a run; JSON holds everything.
 TABLES = {
     "models": ("model", "status", "redo", "generation", "mode"),
-    "stages": ("stage", "model", "status", "retry", "expected_seconds", "seconds", "error"),
+    "stages": (
+        *("stage", "model", "status", "retry", "rows", "rejected", "bytes"),
+        *("expected_seconds", "seconds", "error"),
+    ),
     "files": ("path", "version", "model", "status", "size", "read", "valid", "rejected", "loaded", "reason"),
     "quarantine": ("model", "path", "column", "code", "count", "samples", "status"),
     "rules": ("name", "stage", "model", "figure", "limit", "judged", "told"),
+    "decisions": ("number", "kind", "at", "by", "os_user", "reason"),
     "drift": ("model", "kind", "column", "expected", "found", "action"),
 }
 JUDGED = {True: "passed", False: "failed", None: "not judged"}
 
 Status = Annotated[
     str | None, typer.Option("--status", metavar="STATUS", help="OPEN, SUCCESS, FAILED, ...", show_envvar=False)
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Only runs of this model.",
+        show_envvar=False,
+        autocompletion=completing.models,
+    ),
+]
+Invocation = Annotated[
+    str | None,
+    typer.Option("--invocation", metavar="RUN", help="Only runs that one command made.", show_envvar=False),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.", show_envvar=False)]
 
@@ -40,17 +61,23 @@ def list_runs(
     pipeline: options.PipelineName = None,
     status: Status = None,
     batch: options.Batch = None,
+    model: Model = None,
+    invocation: Invocation = None,
+    since: options.Since = None,
+    until: options.Until = None,
     limit: Limit = 20,
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """List runs, newest first; without PIPELINE those of all pipelines."""
     from ingestkit.model import RunStatus
 
-    wanted = None if status is None else opening.one_of(RunStatus, status.upper(), "--status")
+    named = None if status is None else opening.one_of(RunStatus, status.upper(), "--status")
+    begun, ended = opening.moment(since, "--since"), opening.moment(until, "--until")
     from ingestkit.states import views
 
+    wanted = {"pipeline": pipeline, "status": named, "batch": batch, "invocation": invocation}
     with opening.reading(opening.project_of(ctx)) as conn:
-        found = views.runs(conn, pipeline=pipeline, status=wanted, batch=batch, limit=limit)
+        found = views.runs(conn, wanted, model, begun, ended, limit)
     render.emit(found, output, columns=COLUMNS, empty="no runs")
 
 
@@ -60,20 +87,41 @@ def show(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", autocompletion=completing.runs)],
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
-    """Show a run: its stages, models, files, quarantine and rules."""
+    """Show a run: stages, models, files, quarantine, rules, decisions, and where its sidecars and its log are."""
     from ingestkit.states import views
 
-    with opening.reading(opening.project_of(ctx)) as conn:
+    loaded = opening.project_of(ctx)
+    with opening.reading(loaded) as conn:
         found = views.run_details(conn, run_id)
     if found is None:
         raise UsageError(f"no run {run_id!r} in the state", hint="ingestkit runs list")
+    found["places"] = _places(loaded, found["run"])
     render.emit(_for_people(found) if output is Output.TEXT else found, output)
+
+
+def _places(loaded: "Project", run: Mapping[str, Any]) -> dict[str, Any]:
+    """Where else something of the run is."""
+    from ingestkit import lake
+
+    return {
+        "sidecars": lake.shown_folder(loaded.folder, run["pipeline"], run["run_id"]),
+        "lake": lake.runs_folder(run["pipeline"], run["run_id"]),
+        "log": f"standard error of {run['owner'] or 'its process'}; its lines carry the run's id",
+    }
 
 
 def _for_people(found: Mapping[str, Any]) -> dict[str, Any]:
     run = {name: value for name, value in found["run"].items() if name != "config"}
     rules = [{**rule, "judged": _judged(rule), "told": rule["told"] or "-"} for rule in found["rules"]]
-    return render.picked({**found, "run": run, "rules": rules}, TABLES)
+    stages = [{**stage, **_rows(stage["counts"] or {})} for stage in found["stages"]]
+    shown = render.picked({**found, "run": run, "rules": rules, "stages": stages}, TABLES)
+    return {name: value for name, value in shown.items() if value}
+
+
+def _rows(counts: Mapping[str, int]) -> dict[str, int | None]:
+    """Of a stage's counts what a line has room for: rows are what came out of it."""
+    came = next((counts[name] for name in ("loaded", "valid", "records") if name in counts), None)
+    return {"rows": came, "rejected": counts.get("rejected"), "bytes": counts.get("bytes")}
 
 
 def _judged(rule: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What people ask of the state: rows as plain mappings, newest first, for commands to render."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sql
@@ -49,21 +50,31 @@ def manifest(
 
 def runs(
     conn: sql.Connection,
-    pipeline: str | None = None,
-    status: str | None = None,
-    batch: str | None = None,
+    wanted: Mapping[str, str | None],
+    model: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     limit: int | None = 20,
 ) -> list[dict[str, Any]]:
-    """Run rows, newest first, without the configuration they keep."""
-    columns = [column for column in pipeline_run.c if column.name not in UNSHOWN]
-    query = sql.select(*columns).order_by(pipeline_run.c.started_at.desc(), pipeline_run.c.run_id.desc())
-    wanted = {pipeline_run.c.pipeline: pipeline, pipeline_run.c.status: status, pipeline_run.c.batch: batch}
-    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+    """Run rows, newest first, without the configuration they keep; `wanted` are columns that must have a value.
+
+    `since` and `until` are of the start, the first included and the second not.
+    """
+    columns = pipeline_run.c
+    query = sql.select(*(column for column in columns if column.name not in UNSHOWN))
+    query = query.order_by(columns.started_at.desc(), columns.run_id.desc())
+    query = query.where(*(columns[name] == value for name, value in wanted.items() if value is not None))
+    if model is not None:
+        query = query.where(sql.exists().where(run_model.c.run_id == columns.run_id, run_model.c.model == model))
+    if since is not None:
+        query = query.where(columns.started_at >= since)
+    if until is not None:
+        query = query.where(columns.started_at < until)
     return _mappings(conn, query.limit(limit))
 
 
 def run_details(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
-    """One run with its stages, models, files, rejects, drift and judged rules."""
+    """One run with its stages, models, files, rejects, drift, judged rules and what people decided about it."""
     rows = _mappings(conn, sql.select(pipeline_run).where(pipeline_run.c.run_id == run_id))
     if not rows:
         return None
@@ -84,7 +95,20 @@ def run_details(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
         "quarantine": _of_run(conn, quarantine, run_id, ["model", "path", "column", "code"]),
         "drift": _of_run(conn, schema_drift, run_id, ["model", "column"]),
         "rules": rules,
+        "decisions": _decisions_about(conn, rows[0], {rule["approved_by"] for rule in rules}),
     }
+
+
+def _decisions_about(conn: sql.Connection, run: Mapping[str, Any], used: Container[int | None]) -> list[dict[str, Any]]:
+    """Decisions that name the run or its batch, and those that let a rule of it pass."""
+    query = sql.select(decision).where(decision.c.pipeline == run["pipeline"]).order_by(decision.c.number)
+    found = []
+    for row in _mappings(conn, query):
+        said = row["subject"]
+        about = {said.get("run_id"), said.get("batch"), said.get("wanted", {}).get("batch")} - {None}
+        if about & {run["run_id"], run["batch"]} or row["number"] in used:
+            found.append(row)
+    return found
 
 
 def rejects(
