@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ingestkit import steps
+from ingestkit import layouts, steps
 from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.model import ArtifactKind, Sidecar, safe_name
 from ingestkit.ports import Store
@@ -93,18 +93,13 @@ class HashingWriter:
         return False
 
 
-def raw_name(pipeline: str, model: str, batch: str, file_id: str, path: str) -> str:
-    return f"raw/{pipeline}/{model}/{safe_name(batch)}/{file_id}-{safe_name(path.rsplit('/', 1)[-1])}"
-
-
 def file_id_of(raw: str) -> str:
     """The ledger id in the name of a raw object."""
     return raw.rsplit("/", 1)[-1].split("-", 1)[0]
 
 
-def made_name(kind: str, place: Place, batch: str, name: str) -> str:
-    """Where what a run made lies: `valid/…/<batch>/<run_id>.<token>/<name>`."""
-    return f"{kind}/{place.pipeline}/{place.model}/{safe_name(batch)}/{safe_name(place.run_id)}.{place.token}/{name}"
+def layouts_folder(pipeline: str) -> str:
+    return f"_layouts/{pipeline}/"
 
 
 def runs_folder(pipeline: str, run_id: str) -> str:
@@ -121,9 +116,46 @@ def sidecar_name(sidecar: Sidecar) -> str:
     return f"{folder}{sidecar.stage.value}.{_part(sidecar.model)}.{sidecar.token:012d}-{sidecar.sequence:06d}.json"
 
 
+DEEP = {ArtifactKind.RAW.value: 1, ArtifactKind.VALID.value: 2, ArtifactKind.REJECTS.value: 2}
+"""How many parts a name has below its batch's folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lake:
     store: Store
+    layout: str = layouts.DEFAULT
+    """The folders of what is written from now on; what is there is found by the path that was recorded for it."""
+
+    def raw_name(self, pipeline: str, model: str, batch: str, file_id: str, path: str) -> str:
+        name = f"{file_id}-{safe_name(path.rsplit('/', 1)[-1])}"
+        return f"{_folder(self.layout, 'raw', pipeline, model, batch)}/{name}"
+
+    def made_name(self, kind: str, place: Place, batch: str, name: str) -> str:
+        """Where what a run made lies: `valid/…/<run_id>.<token>/<name>`."""
+        folder = _folder(self.layout, kind, place.pipeline, place.model, batch)
+        return f"{folder}/{safe_name(place.run_id)}.{place.token}/{name}"
+
+    def of_batch(self, kind: str, pipeline: str, model: str, batch: str) -> Iterator[str]:
+        """The objects of a batch of a model, in the folders of every layout there ever was."""
+        for template in self._layouts(pipeline):
+            folder = _folder(template, kind, pipeline, model, batch)
+            for stored in self.store.list(f"{folder}/"):
+                # Deeper ones are of another layout and another batch.
+                if stored.name.removeprefix(f"{folder}/").count("/") + 1 == DEEP[kind]:
+                    yield stored.name
+
+    def note_layout(self, place: Place) -> None:
+        """Write down, before anything is laid out so, that it will be: a layout that is given up must be remembered."""
+        name = f"{layouts_folder(place.pipeline)}{hashlib.sha256(self.layout.encode()).hexdigest()[:16]}"
+        if self.layout != layouts.DEFAULT and self.store.stat(name) is None:
+            self.publish(place, name, lambda writer: cast("None", writer.write(self.layout.encode())))
+
+    def _layouts(self, pipeline: str) -> tuple[str, ...]:
+        noted = [layouts.DEFAULT, self.layout]
+        for stored in self.store.list(layouts_folder(pipeline)):
+            with self.store.open(stored.name) as file:
+                noted.append(file.read().decode())
+        return tuple(dict.fromkeys(noted))
 
     def publish(self, place: Place, name: str, fill: Callable[[HashingWriter], None]) -> Landed:
         """Write an object in flight and publish it whole under `name`.
@@ -210,6 +242,10 @@ def token_of(inflight: str) -> int:
     if match is None:
         raise LakeError(f"{inflight} in the lake is not in flight: it is not named so", hint="move it away")
     return int(match[1])
+
+
+def _folder(template: str, kind: str, pipeline: str, model: str, batch: str) -> str:
+    return f"{kind}/{pipeline}/{layouts.folder(template, model, batch)}"
 
 
 def _part(model: str) -> str:

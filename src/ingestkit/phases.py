@@ -381,6 +381,10 @@ def _clean(active: Active) -> None:
         details = {}
         for model in active.models:
             found = clean.debris(active.context(), model, active.known_files(), active.artifacts(model))
+            with active.session.state.read() as conn:
+                # Layouts that changed places with each other may have laid another batch's objects there.
+                others = ledger.paths_of_others(conn, found, active.batch, model)
+            found = [name for name in found if name not in others]
             found += _expired(active, model)
             clean.remove(active.context(), found)
             steps.reached("clean.removed")

@@ -217,7 +217,7 @@ class Project:
         }
         opened = _session(self.secrets, shared, config)
         over = registered(STORES, "overlay")(registered(STORES, "local")(folder / "lake"), opened.lake.store)
-        return replace(opened, lake=Lake(over))
+        return replace(opened, lake=replace(opened.lake, store=over))
 
     def config(self, settings: PipelineSettings) -> Json:
         """What a run row keeps: enough to open the same pipeline again, with references, never values."""
@@ -238,7 +238,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         config=config,
         config_hash=sha256_of(config),
         source=_source(root, connections[asked.connection], asked, settings),
-        lake=Lake(_store(root, connections[settings.lake])),
+        lake=Lake(_store(root, connections[settings.lake]), settings.layout),
         **_warehouse(root, connections[settings.warehouse], shared),
         validate=partial(_called, STAGES, "validate"),
         prove=partial(_called, STAGES, "prove"),

@@ -33,6 +33,7 @@ def recover(session: Session, lease: Lease) -> None:
                 sidecars.apply(conn, sidecar, sidecar_name(sidecar), now)
             stage_rows.interrupt(conn, run.run_id, held, lease.token, now)
     steps.reached("recover.adopted")
+    session.lake.note_layout(Place(session.pipeline.name, lease.models[0], "layouts", lease.token))
     copy_decisions(session, lease)
     remove_scratch(session.scratch, lease.owner)
     for model in lease.models:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingestkit import textformat
+from ingestkit import layouts, textformat
 from ingestkit.model import LoadMode
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
@@ -502,6 +502,12 @@ class Schedule(Section):
     timezone: str = "UTC"
 
 
+def laid_out(value: str) -> str:
+    if (wrong := layouts.refusal(value)) is not None:
+        raise ValueError(wrong)
+    return value
+
+
 class PipelineSettings(Section):
     """One file of `config/pipelines/`."""
 
@@ -510,6 +516,9 @@ class PipelineSettings(Section):
     models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Model] = Field(min_length=1)
     lake: str = "lake"
     warehouse: str = "warehouse"
+    layout: Annotated[str, AfterValidator(laid_out)] = layouts.DEFAULT
+    """The folders of a batch in the lake, below `raw/<pipeline>/`, `valid/…` and `rejects/…`: {model}, {batch}, and of
+    batches that are dates {year}, {month} and {day}."""
     publish: Literal["batch", "model"] = "batch"
     catch_up: Literal["every", "newest"] = "every"
     lineage: Lineage = Lineage()
@@ -520,6 +529,13 @@ class PipelineSettings(Section):
     retention: Retention = Retention()
     schedule: Schedule | None = None
     owner: str | None = None
+
+    @model_validator(mode="after")
+    def dates_have_years(self) -> "PipelineSettings":
+        dated = [name for name in layouts.fields(self.layout) if name in layouts.OF_DATES]
+        if dated and self.source.batches.kind != "date":
+            raise ValueError(f"layout: {{{dated[0]}}} is of batches of kind date")
+        return self
 
     @model_validator(mode="after")
     def names_fit(self) -> "PipelineSettings":

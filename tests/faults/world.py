@@ -221,7 +221,7 @@ class World:
             registered = {path for (path,) in db.execute("SELECT path FROM artifact WHERE status != 'removed'")}
             registered |= {raw for (raw,) in db.execute("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
         lake = {str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file()}
-        left = {name for name in lake if not name.startswith(("_runs/", "_decisions/"))} - registered
+        left = {name for name in lake if not name.startswith(("_runs/", "_decisions/", "_layouts/"))} - registered
         lost = {f"missing: {name}" for name in registered - lake}
         if self.queue.exists() and not self.queue.stat().st_size:
             # Made by an append that found no space for its line.

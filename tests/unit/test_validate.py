@@ -18,7 +18,7 @@ import pytest
 
 from ingestkit import csvfile, steps
 from ingestkit.errors import Interrupted, TargetError
-from ingestkit.lake import Lake, raw_name
+from ingestkit.lake import Lake
 from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion, Work
 from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
 from ingestkit.ports import Source, Warehouse
@@ -71,7 +71,7 @@ def context(folder: Path, *, run_id: str = "p.b.1", token: int = 1, facts: Any =
 
 def land(ctx: RunContext, path: str, content: bytes) -> FileVersion:
     identity = hashlib.sha256(path.encode()).hexdigest()[:16]
-    name = raw_name("p", "hcp", ctx.batch, identity, path)
+    name = ctx.lake.raw_name("p", "hcp", ctx.batch, identity, path)
     landed = ctx.lake.publish(ctx.place("hcp"), name, lambda into: cast("None", into.write(content)))
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return FileVersion(

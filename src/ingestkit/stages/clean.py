@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ingestkit.lake import BATCH_KINDS, file_id_of
-from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus, FileVersion, safe_name
+from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus, FileVersion
 from ingestkit.pipeline import Pipeline, RunContext
 
 
@@ -17,13 +17,14 @@ def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts:
     Raw objects stay as long as their file is in the ledger: they are what everything else can be made from.
     """
     registered = {one.path for one in artifacts}
-    ledgered = {file.id for file in files}
+    landed = {file.id: file.raw for file in files}
     found = [one.path for one in artifacts if one.kind is not ArtifactKind.RAW and one.status in ("made", "superseded")]
     for kind in BATCH_KINDS:
-        for stored in ctx.lake.store.list(f"{kind}/{ctx.pipeline.name}/{model}/{safe_name(ctx.batch)}/"):
-            needed = kind == ArtifactKind.RAW and file_id_of(stored.name) in ledgered
-            if stored.name not in registered and not needed:
-                found.append(stored.name)
+        for name in ctx.lake.of_batch(kind, ctx.pipeline.name, model, ctx.batch):
+            # Where its file has landed elsewhere since, in a folder of another layout, it is not needed here.
+            needed = kind == ArtifactKind.RAW and landed.get(file_id_of(name), "") in (None, name)
+            if name not in registered and not needed:
+                found.append(name)
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ingestkit import steps
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
-from ingestkit.lake import BLOCK, HashingWriter, Landed, raw_name
+from ingestkit.lake import BLOCK, HashingWriter, Landed
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Item, Work
 from ingestkit.pipeline import RunContext
 
@@ -29,7 +29,7 @@ def extract(
 
 def _land(ctx: RunContext, model: str, version: FileVersion, item: Item, known: FileVersion | None) -> FileVersion:
     """The version as it landed, or as skipped where the bytes are those of the version before it."""
-    name = raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path)
+    name = ctx.lake.raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path)
     there = _landed_before(ctx, model, version, item, name)
     if there is None:
         written = ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))

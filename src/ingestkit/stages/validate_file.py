@@ -18,7 +18,7 @@ from ingestkit.contract import ERRORS, RECORD_NUMBER
 from ingestkit.csvvalues import line_ends_within
 from ingestkit.errors import LakeError
 from ingestkit.files import shown
-from ingestkit.lake import HashingWriter, Landed, made_name
+from ingestkit.lake import HashingWriter, Landed
 from ingestkit.model import Artifact, ArtifactKind, Drift, FileVersion
 from ingestkit.pipeline import RunContext
 from ingestkit.settings import LINE
@@ -171,8 +171,8 @@ def make_artifacts(
             hint=f"ingestkit extract {ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)} --force fetches it again",
         )
     place, name = ctx.place(model), f"{file.id}.parquet"
-    valid_name = made_name("valid", place, ctx.batch, name)
-    rejects_name = made_name("rejects", place, ctx.batch, name)
+    valid_name = ctx.lake.made_name("valid", place, ctx.batch, name)
+    rejects_name = ctx.lake.made_name("rejects", place, ctx.batch, name)
     aside = engine.folder / f"{file.id}.rejects"
     try:
         valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, read, into, aside))

@@ -12,7 +12,7 @@ import pyarrow.parquet
 from ingestkit.columnsql import literal, quoted
 from ingestkit.contract import ERRORS, RECORD_NUMBER
 from ingestkit.csvmarks import Positions
-from ingestkit.lake import HashingWriter, made_name
+from ingestkit.lake import HashingWriter
 from ingestkit.model import Artifact, ArtifactKind, FileVersion, sha256_of
 from ingestkit.pipeline import RunContext
 from ingestkit.settings import LINE
@@ -57,7 +57,7 @@ def keys_artifact(
     if not repeated:
         return None, False
     place = ctx.place(model)
-    name = made_name("rejects", place, ctx.batch, f"keys-{compared[:12]}.parquet")
+    name = ctx.lake.made_name("rejects", place, ctx.batch, f"keys-{compared[:12]}.parquet")
 
     def fill(into: HashingWriter) -> None:
         with parquet_into(into, LOSERS.with_metadata({COMPARED: compared.encode()})) as writer:

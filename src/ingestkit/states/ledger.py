@@ -127,6 +127,19 @@ def artifact_paths(conn: sql.Connection, pipeline: str) -> dict[str, str]:
     return {row.path: row.status for row in conn.execute(query)}
 
 
+def paths_of_others(conn: sql.Connection, paths: Sequence[str], batch: str, model: str) -> set[str]:
+    """Those of these objects that are artifacts of another batch or model."""
+    found: set[str] = set()
+    for start in range(0, len(paths), CHUNK):
+        query = sql.select(artifact.c.path).where(
+            artifact.c.path.in_(paths[start : start + CHUNK]),
+            sql.or_(artifact.c.batch != batch, artifact.c.model != model),
+            artifact.c.status != "removed",
+        )
+        found.update(conn.execute(query).scalars())
+    return found
+
+
 def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
     for start in range(0, len(paths), CHUNK):
         some = paths[start : start + CHUNK]
