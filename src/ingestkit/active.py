@@ -76,6 +76,13 @@ class Active:
         with self.session.state.read() as conn:
             return ledger.versions(conn, self.pipeline_name, [self.batch])
 
+    def meant_files(self) -> list[FileVersion]:
+        """The files this run is about: those of the ledger, or those it knew at the run's instant."""
+        if self.run.as_of is None:
+            return self.known_files()
+        with self.session.state.read() as conn:
+            return ledger.versions_at(conn, self.pipeline_name, self.batch, self.run.as_of)
+
     def artifacts(self, model: str) -> list[Artifact]:
         with self.session.state.read() as conn:
             return ledger.artifacts(conn, self.pipeline_name, [self.batch], model)

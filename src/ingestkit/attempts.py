@@ -1,6 +1,8 @@
 """Runs as rows: opening one, going on with one, taking one over. One row per attempt at a batch."""
 
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sql
 
@@ -12,6 +14,9 @@ from ingestkit.states import runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
 
+REDONE = ("backfill", "restore", "from_lake", "as_of", "replay")
+"""Kinds of runs that publish again what may be there as it is."""
+
 
 def open_new(
     session: Session,
@@ -22,6 +27,7 @@ def open_new(
     kind: str,
     command: str,
     invocation: str | None = None,
+    as_of: datetime | None = None,
 ) -> Run:
     """A new attempt at a batch, taking its models from any open run that has them."""
     now = session.clock.now()
@@ -43,7 +49,7 @@ def open_new(
             started_at=now,
             touched_at=now,
             last_command=command,
-            config=session.config,
+            config=_kept(session, as_of),
             config_hash=session.config_hash,
             token=lease.token,
         )
@@ -54,7 +60,7 @@ def open_new(
                 meant += [one for name, (one, _) in runs.intents(conn, other.run_id).items() if one and name in taken]
                 runs.take_models(conn, other, taken, run_id, now)
         runs.insert_run(conn, new, now, lease.owner.shown())
-        runs.open_models(conn, new, models, lease.token, redo=kind in ("backfill", "restore", "from_lake", "replay"))
+        runs.open_models(conn, new, models, lease.token, redo=kind in REDONE)
         for intent in meant:
             # What the other attempt meant may be published already: the same content keeps its generation.
             runs.write_intent(conn, run_id, intent, lease.token)
@@ -158,7 +164,7 @@ def reopen(session: Session, lease: Lease, run: Run, command: str, *, redo: bool
             touched_at=now,
             last_command=command,
             token=lease.token,
-            config=dict(session.config),
+            config=_kept(session, run.as_of),
             config_hash=session.config_hash,
         )
         runs.open_models(conn, run, run.models, lease.token, redo=redo)
@@ -169,7 +175,7 @@ def reopen(session: Session, lease: Lease, run: Run, command: str, *, redo: bool
         run,
         status=RunStatus.OPEN,
         retry=run.retry + 1,
-        config=session.config,
+        config=_kept(session, run.as_of),
         config_hash=session.config_hash,
         token=lease.token,
     )
@@ -213,6 +219,11 @@ def find(session: Session, run_id: str) -> Run:
             hint=f"ingestkit runs list {session.pipeline.name}",
         )
     return found
+
+
+def _kept(session: Session, as_of: datetime | None) -> dict[str, Any]:
+    """The configuration a run keeps in its row, with whose files it is to publish where those are not the latest."""
+    return {**session.config, **({"as_of": as_of.isoformat()} if as_of is not None else {})}
 
 
 def _free_id(conn: sql.Connection, invocation: str) -> str:

@@ -1,11 +1,10 @@
 """A range of done batches done again, oldest first: each in its own run, one that fails not stopping the others."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ingestkit import attempts
-from ingestkit.backfilling import kind_of, redo_unit, superseded
+from ingestkit.backfilling import asks_no_source, known_then, redone, superseded
 from ingestkit.check import check
 from ingestkit.discover import batch_key
 from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
@@ -18,14 +17,14 @@ from ingestkit.runner import finish_cleaning, holding, paused
 from ingestkit.session import Session
 from ingestkit.states import completions, runs
 from ingestkit.states.lease import Lease, give_way
-from ingestkit.states.stage_rows import ALL_STAGES
-from ingestkit.working import RunOptions, active_run, finish_open, work
+from ingestkit.states.runs import Run
+from ingestkit.working import RunOptions, finish_open
 
 STOPS = (Busy, Interrupted, StateError)
 """What ends the whole range: the lease lost, a signal, a state that does not answer."""
 AS_LONG_AS_IT_TAKES = "wait:52w"
 """How long the lease is waited for that was let go for somebody else."""
-KINDS = ("backfill", "from_lake")
+KINDS = ("backfill", "from_lake", "as_of")
 NAMED = 10
 """So many batches are named where there may be hundreds."""
 
@@ -44,6 +43,8 @@ class Progress:
     failures: dict[str, IngestkitError] = field(default_factory=dict)
     superseded: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Batches of whose models newer ones have said all there is to say, each with which."""
+    unknown: list[str] = field(default_factory=list)
+    """Batches of which the ledger knew no file at the instant that is named."""
     undone: tuple[str, ...] = ()
     """Batches of the range that were never done, which is `run`'s work."""
 
@@ -78,7 +79,7 @@ def _turn(session: Session, options: RunOptions, progress: Progress, if_locked: 
         finish_cleaning(session, lease)
         progress.invocation = progress.invocation or _invocation(session, options)
         _finish_open(session, lease, options, progress)
-        check(session, lease, from_lake=options.from_lake)
+        check(session, lease, from_lake=asks_no_source(options))
         if progress.left is None:
             choose(session, lease, options, progress)
         assert progress.left is not None
@@ -99,20 +100,19 @@ def _do(session: Session, lease: Lease, options: RunOptions, progress: Progress,
     """One batch of the range, in a run of its own."""
     session.stop.check()
     models = models_left(session, lease, progress.invocation, batch)
-    said = superseded(session, batch, models)
+    said = superseded(session, batch, models, options)
     if said:
         progress.superseded[batch] = said
         progress.results += [_superseded_result(session, batch, model, by) for model, by in sorted(said.items())]
         models = tuple(model for model in models if model not in said)
     if not models:
         return
-    kind = kind_of(options)
+    models = known_then(session, batch, models, options)
+    if not models:
+        progress.unknown.append(batch)
+        return
     try:
-        unit = redo_unit(session, lease, batch, models, kind)
-        fresh = attempts.open_new(
-            session, lease, batch, models, kind=kind, command="run", invocation=progress.invocation
-        )
-        progress.results += work(active_run(session, lease, fresh, unit), ALL_STAGES)
+        progress.results += redone(session, lease, batch, models, options, progress.invocation)
         progress.done.append(batch)
     except STOPS:
         raise
@@ -153,7 +153,7 @@ def choose(session: Session, lease: Lease, options: RunOptions, progress: Progre
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
     inside = {batch for batch, _ in done if _is_inside(session, batch, start, end)}
-    if not options.from_lake:
+    if not asks_no_source(options):
         there = [one for one in session.source.batches(None) if _is_inside(session, one, start, end)]
         progress.undone = tuple(one for one in there if one not in inside)
     if not inside:
@@ -221,15 +221,26 @@ def _invocation(session: Session, options: RunOptions) -> str:
             known = runs.of_invocation(conn, name, options.run_id)
             if options.resume and not known:
                 raise _nothing_begun(session, f"as {options.run_id}")
+            _refuse_other_instant(known, options)
             if others := [one.run_id for one in known if one.kind not in KINDS]:
                 raise UsageError(f"run {others[0]} is no backfill: name the range otherwise", hint="--run-id")
             return options.run_id
         number = 1
         while runs.of_invocation(conn, name, f"{stem}.{number}"):
             number += 1
+        if options.resume and number > 1:
+            _refuse_other_instant(runs.of_invocation(conn, name, f"{stem}.{number - 1}"), options)
     if options.resume and number == 1:
         raise _nothing_begun(session, _shown(start, end))
     return f"{stem}.{number - options.resume}"
+
+
+def _refuse_other_instant(known: Sequence[Run], options: RunOptions) -> None:
+    """Half of a range of one time and half of another would be of none."""
+    for one in known:
+        if one.as_of != options.as_of:
+            begun = f"--as-of {one.as_of:%Y-%m-%dT%H:%M:%SZ}" if one.as_of else "no --as-of"
+            raise UsageError(f"{one.invocation} was begun with {begun}: it goes on only so")
 
 
 def _nothing_begun(session: Session, which: str) -> UsageError:
@@ -242,7 +253,9 @@ def _nothing_begun(session: Session, which: str) -> UsageError:
 def resuming(session: Session, options: RunOptions) -> str:
     """The command that goes on with what is left of a range."""
     words = ["ingestkit", "backfill", session.pipeline.name]
-    flags = {"--from": options.since, "--to": options.until, "--run-id": options.run_id}
+    as_of = f"{options.as_of:%Y-%m-%dT%H:%M:%S.%fZ}" if options.as_of else None
+    flags = {"--from": options.since, "--to": options.until, "--run-id": options.run_id, "--as-of": as_of}
+    flags |= {"--reason": options.reason, "--by": options.by} if as_of else {}
     for flag, value in flags.items():
         words += [flag, value] if value is not None else []
     for model in options.models:
@@ -264,6 +277,8 @@ def _ended(session: Session, options: RunOptions, progress: Progress) -> Outcome
         told += f"; {many(progress.before, 'batch was', 'batches were')} done before by {progress.invocation}"
     if progress.superseded:
         told += f"; superseded by newer ones: {_named(progress.superseded)}"
+    if progress.unknown:
+        told += f"; not known then: {_named(progress.unknown)}"
     warnings: tuple[str, ...] = ()
     if progress.undone:
         left = f"{many(len(progress.undone), 'batch', 'batches')} of the range never done: {_named(progress.undone)}"

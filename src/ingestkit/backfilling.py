@@ -1,16 +1,15 @@
 """Done batches done again: by the rule of old work after new, or from the lake where the target lacks them."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from ingestkit import attempts
 from ingestkit.check import check
+from ingestkit.decide import pinned
 from ingestkit.discover import Found
-from ingestkit.errors import (
-    SourceError,
-    UsageError,
-)
-from ingestkit.model import CompletionStatus
-from ingestkit.outcome import Outcome
+from ingestkit.errors import LakeError, SourceError, UsageError
+from ingestkit.model import CompletionStatus, LoadMode
+from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.rebuilding import mark, rebuild
 from ingestkit.recover import recover
 from ingestkit.reporting import outcome_of
@@ -18,7 +17,7 @@ from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.load import newer_content
-from ingestkit.states import completions
+from ingestkit.states import completions, ledger
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, work
@@ -37,18 +36,49 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
             results += finish_open(session, lease, options)
             return outcome_of(session, "backfill", Found(), results)
         results = finish_open(session, lease, options)
-        check(session, lease, from_lake=options.from_lake)
+        check(session, lease, from_lake=asks_no_source(options))
         batch = options.batch or batch_of(session, options.run_id)
         models = _done_models(session, lease, batch, options)
-        kind = kind_of(options)
-        refuse_superseded(session, batch, models)
-        unit = redo_unit(session, lease, batch, models, kind)
-        fresh = attempts.open_new(session, lease, batch, models, kind=kind, command="run")
-        results.extend(work(active_run(session, lease, fresh, unit), ALL_STAGES))
+        refuse_superseded(session, batch, models, options)
+        models = known_then(session, batch, models, options)
+        if not models:
+            assert options.as_of is not None
+            raise UsageError(
+                f"the ledger knew no file of batch {batch} at {options.as_of:%Y-%m-%d %H:%M:%S}Z",
+                hint=f"ingestkit manifest show {session.pipeline.name} --batch {batch}",
+            )
+        results += redone(session, lease, batch, models, options)
         return outcome_of(session, "backfill", Found(), results)
 
 
+def redone(
+    session: Session,
+    lease: Lease,
+    batch: str,
+    models: tuple[str, ...],
+    options: RunOptions,
+    invocation: str | None = None,
+) -> list[ModelResult]:
+    """One batch done again, in a run of its own."""
+    kind = kind_of(options)
+    unit = redo_unit(session, lease, batch, models, kind)
+    if options.as_of is not None:
+        _refuse_gone(session, batch, models, options.as_of)
+        subject = {"batch": batch, "models": list(models), "as_of": options.as_of.isoformat()}
+        pinned(session, lease, subject, options.reason, options.by)
+    fresh = attempts.open_new(
+        session, lease, batch, models, kind=kind, command="run", invocation=invocation, as_of=options.as_of
+    )
+    return work(active_run(session, lease, fresh, unit), ALL_STAGES)
+
+
+def asks_no_source(options: RunOptions) -> bool:
+    return options.from_lake or options.as_of is not None
+
+
 def kind_of(options: RunOptions) -> str:
+    if options.as_of is not None:
+        return "as_of"
     return "from_lake" if options.from_lake else "backfill"
 
 
@@ -77,19 +107,50 @@ def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions
     return tuple(wanted)
 
 
-def superseded(session: Session, batch: str, models: Sequence[str]) -> dict[str, str]:
-    """The models of which a newer batch has said all there is to say, each with that batch."""
+def known_then(session: Session, batch: str, models: Sequence[str], options: RunOptions) -> tuple[str, ...]:
+    """The models of which the ledger knew files then; with no instant named, all of them."""
+    if options.as_of is None:
+        return tuple(models)
+    with session.state.read() as conn:
+        files = ledger.versions_at(conn, session.pipeline.name, batch, options.as_of)
+    return tuple(model for model in models if ledger.candidates(files, model))
+
+
+def _refuse_gone(session: Session, batch: str, models: Sequence[str], as_of: datetime) -> None:
+    """What was known then can be published again only from the lake, and only whole."""
+    with session.state.read() as conn:
+        files = ledger.versions_at(conn, session.pipeline.name, batch, as_of)
+    for model in models:
+        for file in ledger.candidates(files, model):
+            if file.raw is None or not session.lake.holds(file.raw, file.size):
+                raise LakeError(
+                    f"batch {batch} cannot be done as of {as_of:%Y-%m-%d %H:%M:%S}Z: the raw object of {file.path} "
+                    f"(version {file.version}) is no longer in the lake",
+                    hint=f"ingestkit manifest show {session.pipeline.name} --batch {batch}",
+                )
+
+
+def superseded(
+    session: Session, batch: str, models: Sequence[str], options: RunOptions | None = None
+) -> dict[str, str]:
+    """The models of which a newer batch has said all there is to say, each with that batch.
+
+    With an instant named, a snapshot is put back on purpose, whatever came after it.
+    """
     receipts = session.warehouse.receipts(session.pipeline.name)
+    back = options is not None and options.as_of is not None
+    modes = {model: session.pipeline.model(model).load for model in models}
     return {
         model: by
-        for model in models
-        if (by := newer_content(session.pipeline, batch, model, session.pipeline.model(model).load, receipts))
+        for model, mode in modes.items()
+        if not (back and mode is LoadMode.REPLACE)
+        and (by := newer_content(session.pipeline, batch, model, mode, receipts))
     }
 
 
-def refuse_superseded(session: Session, batch: str, models: Sequence[str]) -> None:
+def refuse_superseded(session: Session, batch: str, models: Sequence[str], options: RunOptions | None = None) -> None:
     """A person who asks for old content is told that newer content stands; `run` only notes it."""
-    stands = superseded(session, batch, models)
+    stands = superseded(session, batch, models, options)
     if not stands:
         return
     left = [model for model in models if model not in stands]

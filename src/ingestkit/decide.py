@@ -162,6 +162,13 @@ def forget(session: Session, path: str, reason: str, by: str) -> Outcome:
     return Outcome("manifest forget", session.pipeline.name, "done", told)
 
 
+def pinned(session: Session, lease: Lease, subject: Mapping[str, Any], reason: str, by: str) -> None:
+    """Record that old content is wanted, under a lease the caller holds. The run that publishes it is the pin."""
+    with lease.transaction() as conn:
+        _decide(conn, session, "pin", subject, reason, by)
+    copy_decisions(session, lease)
+
+
 def discarded(session: Session, lease: Lease, subject: Mapping[str, Any], reason: str, by: str) -> Decision:
     """Record that rejects are given up, under a lease the caller holds."""
     with lease.transaction() as conn:
@@ -187,7 +194,7 @@ def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
         case "reset":
             _reset(conn, pipeline, made, token)
         case _:
-            # An approval is looked up when a rule is judged.
+            # An approval is looked up when a rule is judged, and a pin is what its run has published.
             pass
 
 

@@ -75,10 +75,10 @@ def _extract(active: Active, model: str) -> None:
         return
 
     def job() -> Work:
-        if is_absent(active.session, active.unit, model, active.known_files()):
+        if is_absent(active.session, active.unit, model, active.meant_files()):
             return Work(skipped="the batch has no file of it")
         left = wanted if next(tries) == 0 else _sighted_again(active, model)
-        return extract.extract(active.context(), model, left, ledger.candidates(active.known_files(), model))
+        return extract.extract(active.context(), model, left, ledger.candidates(active.meant_files(), model))
 
     perform(active, Stage.EXTRACT, model, settings, job, total=sum(item.size for _, item in wanted))
 
@@ -93,7 +93,7 @@ def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item]
 
 def _validate(active: Active, model: str) -> None:
     settings = active.session.pipeline.validate_settings(model)
-    candidates = ledger.candidates(active.known_files(), model)
+    candidates = ledger.candidates(active.meant_files(), model)
     again = Stage.VALIDATE in active.again
     if not again and _stands(active, Stage.VALIDATE, model, settings, candidates):
         return
@@ -187,7 +187,7 @@ def _load(active: Active) -> None:
 def _load_group(active: Active, models: tuple[str, ...]) -> None:
     pipeline = active.session.pipeline
     waiting = [model for model in models if not _stands(active, Stage.LOAD, model, pipeline.load_settings(model))]
-    absent = [model for model in waiting if not ledger.file_set(active.known_files(), model)]
+    absent = [model for model in waiting if not ledger.file_set(active.meant_files(), model)]
     for model in absent:
         settings = pipeline.load_settings(model)
         perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
@@ -214,7 +214,7 @@ def _forgotten(known: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
 def _passed_over(active: Active, model: str) -> Work:
     """A snapshot that is not loaded, since a newer one waits."""
     newer, run_id, token = active.unit.newer[model], active.run.run_id, active.lease.token
-    standing = ledger.file_set(active.known_files(), model)
+    standing = ledger.file_set(active.meant_files(), model)
     return Work(
         counts=Counts(loaded=0),
         files=tuple(
@@ -263,7 +263,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID, ArtifactKind.REJECTS])
         evolved = drifts.added(conn, active.pipeline_name, model)
     known = [file for file in active.known_files() if file.model == model]
-    standing = ledger.file_set(known, model)
+    standing = ledger.file_set(active.meant_files(), model)
     by_batch: dict[str, list[Artifact]] = {}
     for one in found:
         if one.status == "published" and load.tells_keys(one):
@@ -280,6 +280,7 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         highest=max(highest, done[0].generation if done else 0),
         newer={batch: tuple(some) for batch, some in by_batch.items()},
         evolved=evolved,
+        puts_back=active.run.as_of is not None,
     )
 
 

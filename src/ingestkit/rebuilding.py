@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from ingestkit import attempts, steps
 from ingestkit.check import check, lacking, tables_gone
-from ingestkit.model import Fence
+from ingestkit.model import Fence, LoadMode
 from ingestkit.outcome import ModelResult
 from ingestkit.session import Session
 from ingestkit.sighting import Unit
-from ingestkit.states import runs
+from ingestkit.states import completions, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.working import RunOptions, active_run, finish_open, work
@@ -45,10 +45,21 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
         session.warehouse.void(Fence(name, model, lease.state_id, lease.token, session.pipeline.table(model)))
     steps.reached("rebuild.voided")
     lacks = lacking(session, models, session.warehouse.receipts(name), ())
+    with session.state.read() as conn:
+        # What a person has put back is put back again.
+        pins = completions.pins(conn, name)
+    pinned = {(one.batch, one.model): one.as_of for one in pins}
+    for one in pins:
+        snapshot = session.pipeline.model(one.model).load is LoadMode.REPLACE
+        if snapshot and one.batch not in lacks.get(one.model, [one.batch]):
+            newest = max(lacks[one.model], key=session.pipeline.order)
+            session.progress.warned(f"{one.model} stood as batch {one.batch} was; it is built again as of {newest}")
     for batch in sorted({batch for batches in lacks.values() for batch in batches}, key=session.pipeline.order):
-        here = tuple(sorted(model for model, batches in lacks.items() if batch in batches))
-        fresh = attempts.open_new(session, lease, batch, here, kind="restore", command="run")
-        results.extend(work(active_run(session, lease, fresh, Unit(batch, here, "restore")), ALL_STAGES))
+        here = sorted(model for model, batches in lacks.items() if batch in batches)
+        for as_of in sorted({pinned.get((batch, model)) for model in here}, key=str):
+            alike = tuple(model for model in here if pinned.get((batch, model)) == as_of)
+            fresh = attempts.open_new(session, lease, batch, alike, kind="restore", command="run", as_of=as_of)
+            results.extend(work(active_run(session, lease, fresh, Unit(batch, alike, "restore")), ALL_STAGES))
     with lease.transaction() as conn:
         row = runs.pipeline_row(conn, name)
         left = [model for model in (row["rebuild"] if row else None) or () if model not in models]

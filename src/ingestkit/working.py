@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from ingestkit import attempts, steps
 from ingestkit.active import Active, usual_rows
@@ -48,6 +49,10 @@ class RunOptions:
     until: str | None = None
     """A backfill's range of batches, half-open."""
     resume: bool = False
+    as_of: datetime | None = None
+    """A backfill takes the files that the ledger knew then."""
+    reason: str = ""
+    by: str = ""
     waits_quiet: bool = True
     """Whether files that have not settled are waited for; who looks again soon does not."""
 
@@ -79,8 +84,8 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     return results_of(active.session, active.run, active.models, stages[-1])
 
 
-FROM_LAKE = ("restore", "from_lake", "replay")
-"""Kinds of runs that ask no source: of a target that is built again, of one batch, of what was rejected of it."""
+FROM_LAKE = ("restore", "from_lake", "as_of", "replay")
+"""Kinds of runs that ask no source: of a target built again, of one batch now or then, of what was rejected of it."""
 
 
 def finish_open(
@@ -108,7 +113,7 @@ def finish_open(
         if unit is None:
             continue
         if taken:
-            again = attempts.open_new(at_hand, lease, run_.batch, held, kind=run_.kind, command="run")
+            again = attempts.open_new(at_hand, lease, run_.batch, held, kind=run_.kind, command="run", as_of=run_.as_of)
         else:
             again = attempts.go_on(at_hand, lease, run_, "run")
         with after(results):

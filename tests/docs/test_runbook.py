@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -205,6 +206,19 @@ def test_a_range_of_batches_is_loaded_again(shop: Project) -> None:
     both, resume = lines("Many batches must be loaded again")
     assert "1 batch done again: 2026-01-12; superseded by newer ones: 2026-01-05" in shop.does(both)
     assert "nothing was left to do" in shop.does(resume)
+
+
+def test_a_batch_stands_as_it_was(shop: Project) -> None:
+    shop.drop("2026-01-05", "2026-01-12")
+    shop.does("ingestkit run shop")
+    then = datetime.now(UTC).isoformat()
+    shop.put("2026-01-12", "id,name,since\n9,Zoe,\n")
+    shop.drop("2026-01-19")
+    shop.does("ingestkit run shop")
+    back, show = lines("A batch must stand as it was")
+    shop.does(back.replace("2026-01-15T06:00Z", then))
+    assert shop.customers() == [1, 3]
+    assert "pins" in shop.does(show)
 
 
 def test_a_run_waits_for_files_to_come(shop: Project) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,20 @@ def test_a_range_killed_is_finished_by_the_next_run_as_far_as_it_was_begun(fille
     world.does(*RESUME)
     runs = world.rows("SELECT batch FROM pipeline_run WHERE kind = 'backfill' ORDER BY started_at")
     assert runs == [("20260101",), ("20260108",), ("20260115",)]
+
+
+@pytest.mark.parametrize("step", SOME)
+def test_what_is_put_back_as_it_was_is_finished_by_the_next_run(filled: Filled, step: str, tmp_path: Path) -> None:
+    before = filled.before.copied(tmp_path / "before")
+    then = datetime.now(UTC).isoformat()
+    before.does(*RUN)
+    back = ("backfill", "opendata", "--batch", "20260108", "--as-of", then, "--reason", "as it was")
+    undisturbed = before.copied(tmp_path / "undisturbed")
+    undisturbed.does(*back)
+    world = before.copied(tmp_path / "world")
+    assert world.call(*back, "--jobs", "1", kill=f"{step}:1").killed
+    world.forget_shortcuts()
+    world.does(*RUN)
+    assert [*differences(undisturbed.seen(), world.seen()), *world.debris()] == []
+    assert "rows of a" in undisturbed.seen()
+    assert all("20260108" in row for row in world.seen()["rows of a"])

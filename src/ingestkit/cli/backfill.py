@@ -18,6 +18,16 @@ From = Annotated[
 To = Annotated[
     str | None, typer.Option("--to", metavar="BATCH", help="Up to, and without, this one.", show_envvar=False)
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        help="With the files as they were known at that time (UTC), from the lake; needs --reason.",
+        show_envvar=False,
+    ),
+]
+Reason = Annotated[str | None, typer.Option("--reason", help="With --as-of: why; kept for good.", show_envvar=False)]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with a range that was cut short or partly failed.", show_envvar=False),
@@ -34,6 +44,9 @@ def backfill(
     until: To = None,
     model: options.Models = None,
     from_lake: FromLake = False,
+    as_of: AsOf = None,
+    reason: Reason = None,
+    by: options.By = None,
     resume: Resume = False,
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
@@ -44,6 +57,10 @@ def backfill(
     """
     ranged = since is not None or until is not None
     _refuse_unclear(run_id=run_id, batch=batch, ranged=ranged, from_lake=from_lake, resume=resume)
+    if (as_of is None) != (reason is None):
+        raise UsageError("what is put back as it was is a decision: --as-of and --reason come together")
+    if as_of is not None and not (ranged or run_id or batch):
+        raise UsageError("which batch as of then?", hint="--batch BATCH, or --from BATCH --to BATCH")
     from ingestkit import backfill_range, backfilling
     from ingestkit.working import RunOptions
 
@@ -55,6 +72,9 @@ def backfill(
         until=until,
         resume=resume,
         from_lake=from_lake,
+        as_of=opening.moment(as_of, "--as-of"),
+        reason=reason or "",
+        by=opening.who(by),
         if_locked=if_locked,
     )
     doing = backfill_range.backfill_range if ranged else backfilling.backfill

@@ -47,6 +47,8 @@ class Given:
     """What newer batches published, by batch: valid rows, and the records left out for their keys."""
     evolved: tuple[str, ...] = ()
     """Columns beyond the contract's that files have added to the target."""
+    puts_back: bool = False
+    """Whether old content is wanted in place of what newer batches have said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def newer_content(
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, given, receipts)
-    by = superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
+    goes_before = given.puts_back and intent.mode is LoadMode.REPLACE
+    by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
         return Planned(given.model, intent, None, by)
     current = _valid_files(ctx, given)

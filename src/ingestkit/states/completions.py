@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sql
 
-from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode, Stage, StageStatus
-from ingestkit.states.tables import completion, pipeline_stage, run_model
+from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode, Stage, StageStatus, instant
+from ingestkit.states.tables import completion, pipeline_run, pipeline_stage, run_model
 
 Done: TypeAlias = Mapping[tuple[str, str], tuple[CompletionStatus, datetime]]
 """By (batch, model): how it was completed, and when."""
@@ -63,6 +63,10 @@ def _completions(conn: sql.Connection, query: sql.Select[Any]) -> Iterator[tuple
         yield Completion(**fields), at
 
 
+MAY_PIN = ("as_of", "restore")
+"""Kinds of runs that may publish the files of an earlier time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """What a done completion says was published."""
@@ -107,4 +111,34 @@ def unjudged(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for batch, model in conn.execute(query):
         found.setdefault(batch, set()).add(model)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A batch of a model that stands in the target with the files of an earlier time, by a person's decision."""
+
+    model: str
+    batch: str
+    as_of: datetime
+    run_id: str
+    since: datetime
+
+
+def pins(conn: sql.Connection, pipeline: str) -> list[Pin]:
+    """The pins in force: what they published has not been published again since, nor a snapshot over it."""
+    columns, started = completion.c, pipeline_run.c.started_at
+    shown = (columns.model, columns.batch, columns.mode, columns.run_id, columns.at, started, pipeline_run.c.config)
+    published = (
+        sql.select(*shown)
+        .join(pipeline_run, pipeline_run.c.run_id == columns.run_id)
+        .where(columns.pipeline == pipeline, columns.status == CompletionStatus.DONE.value)
+    )
+    found = []
+    for row in conn.execute(published.where(pipeline_run.c.kind.in_(MAY_PIN)).order_by(columns.model, columns.batch)):
+        if not row.config.get("as_of"):
+            continue
+        over = published.where(columns.model == row.model, started > row.started_at).limit(1)
+        if row.mode != LoadMode.REPLACE.value or conn.execute(over).one_or_none() is None:
+            found.append(Pin(row.model, row.batch, instant(row.config["as_of"]), row.run_id, row.at))
     return found

@@ -1,6 +1,7 @@
 """The ledger of files and artifacts: what is asked of `file_manifest` and `artifact`."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,24 @@ def versions(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> lis
             .order_by(file_manifest.c.path, file_manifest.c.version)
         )
         found.extend(_files(conn, query))
+    return found
+
+
+def versions_at(conn: sql.Connection, pipeline: str, batch: str, at: datetime) -> list[FileVersion]:
+    """The versions of a batch's files that were seen before an instant and landed, as they stood then.
+
+    One forgotten since stood then; one skipped never was content of its path.
+    """
+    columns = file_manifest.c
+    seen = (columns.pipeline == pipeline, columns.batch == batch, columns.sighted_at < at)
+    query = sql.select(file_manifest).where(*seen, columns.status != FileStatus.SKIPPED.value)
+    forgotten = sql.select(columns.id).where(*seen, columns.status == FileStatus.FORGOTTEN.value, columns.at < at)
+    gone = set(conn.execute(forgotten).scalars())
+    found = []
+    for file in _files(conn, query.order_by(columns.path, columns.version)):
+        stood = file.status is FileStatus.FORGOTTEN and file.id not in gone
+        if file.raw is not None or file.id in gone:
+            found.append(replace(file, status=FileStatus.LANDED) if stood else file)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit.model import Intent, LoadMode, RunStatus, Stage, human_duration
+from ingestkit.model import Intent, LoadMode, RunStatus, Stage, human_duration, instant
 from ingestkit.states import rows, stage_rows
 from ingestkit.states.tables import (
     decision,
@@ -40,6 +40,12 @@ class Run:
     config_hash: str
     token: int
     error: str | None = None
+
+    @property
+    def as_of(self) -> datetime | None:
+        """The instant whose files the run publishes, where it is not today's."""
+        said = self.config.get("as_of")
+        return instant(said) if said else None
 
     def facts(self) -> dict[str, Any]:
         """What a sidecar says of its run, so that a lost state can be rebuilt."""

@@ -1,11 +1,13 @@
 """What people ask of the state: rows as plain mappings, newest first, for commands to render."""
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sql
 
+from ingestkit.states.completions import pins
 from ingestkit.states.tables import (
     completion,
     decision,
@@ -192,7 +194,8 @@ def drift(
 
 def state(conn: sql.Connection, name: str) -> dict[str, Any]:
     """Everything the state holds about where a pipeline stands."""
-    rows = _mappings(conn, sql.select(pipeline).where(pipeline.c.pipeline == name))
+    told = [column for column in pipeline.c if column.name != "pins"]
+    rows = _mappings(conn, sql.select(*told).where(pipeline.c.pipeline == name))
     newest = (
         sql.select(
             completion.c.model,
@@ -213,6 +216,7 @@ def state(conn: sql.Connection, name: str) -> dict[str, Any]:
     return {
         "pipeline": rows[0] if rows else None,
         "models": _mappings(conn, newest),
+        "pins": [asdict(pin) for pin in pins(conn, name)],
         "open": _mappings(conn, open_models),
         "leases": _mappings(conn, held),
         "decisions": _mappings(conn, decisions),
