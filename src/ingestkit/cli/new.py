@@ -18,6 +18,7 @@ def commands() -> typer.Typer:
     app = typer.Typer(help="Propose files of a project, to be edited.")
     app.callback()(_group)
     app.command("pipeline")(pipeline)
+    app.command("source")(source)
     return app
 
 
@@ -41,13 +42,10 @@ def pipeline(
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """Write a pipeline file from samples: dialect, types, required columns, keys and lengths, for a person to edit."""
-    import re
-
     from ingestkit import files, proposing
 
     loaded = opening.project_of(ctx)
-    if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) is None:
-        raise UsageError(f"{name!r} is no name of a pipeline: small letters, digits and _, and a letter first")
+    _require_name(name, "a pipeline")
     path = loaded.root / "config" / "pipelines" / f"{name}.yaml"
     if name in loaded.pipelines():
         raise UsageError(f"pipeline {name} is there already", hint=f"look at it: {path}")
@@ -72,6 +70,48 @@ def pipeline(
     ]
     said = f"look at every line of it, then: ingestkit check {name}"
     render.emit({"file": str(path), "pipeline": name, "accepted": found, "message": said}, output)
+
+
+def source(
+    ctx: typer.Context,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The connection's name.")],
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="Where it is: a folder, or file:///srv/drop.", show_envvar=False)
+    ],
+    kind: Annotated[
+        str, typer.Option("--type", metavar="TYPE", help="What kind of source: files.", show_envvar=False)
+    ] = "files",
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """Add the connection of a source to the settings, and say what a pipeline that reads from it begins with."""
+    from ingestkit import configuration, connecting
+
+    loaded = opening.project_of(ctx)
+    _require_name(name, "a connection")
+    connection = connecting.connection_of(kind, url)
+    path = configuration.settings_file(loaded.root)
+    if path is None:
+        raise UsageError("the project has no config/settings.yaml", hint="ingestkit init --empty")
+    if name in loaded.settings.connections:
+        raise UsageError(f"connection {name} is there already", hint="ingestkit config show --origin")
+    with opening.writing(path):
+        place, line = connecting.connect(path, loaded.profile, name, connection)
+    shown = {
+        "file": str(path),
+        "below": place,
+        "line": line,
+        "source": f"{{type: {kind}, connection: {name}, batches: {{folders: '(?P<batch>[^/]+)', kind: text}}}}",
+        "next": f"ingestkit new pipeline PIPELINE --from-file SAMPLE --connection {name}",
+    }
+    render.emit(shown, output)
+
+
+def _require_name(name: str, what: str) -> None:
+    import re
+
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) is None:
+        raise UsageError(f"{name!r} is no name of {what}: small letters, digits and _, and a letter first")
 
 
 def _tried(name: str, text: str, samples: Sequence[Path]) -> "Sequence[ModelResult]":
