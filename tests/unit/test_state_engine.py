@@ -13,7 +13,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from ingestkit.errors import ConfigError, StateError
-from ingestkit.states import engine, tables
+from ingestkit.states import sqlite, tables
 from ingestkit.states.engine import StateDatabase
 
 ROW = {"pipeline": "p", "state_id": "s", "token_counter": 0, "floors": {}, "pins": {}}
@@ -210,11 +210,11 @@ filer:/over /over nfs rw 0 0
     ],
 )
 def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(path: str, kind: str) -> None:
-    assert engine.file_system_of(Path(path), MOUNTS) == kind
+    assert sqlite.file_system_of(Path(path), MOUNTS) == kind
 
 
 def test_a_state_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "file_system_of", lambda *_: "nfs4")
+    monkeypatch.setattr(sqlite, "file_system_of", lambda *_: "nfs4")
     with pytest.raises(StateError, match=r"network file system.*nfs4"):
         StateDatabase.open(f"sqlite:///{tmp_path}/state.db", 1)
     assert list(tmp_path.iterdir()) == []

@@ -1,53 +1,23 @@
 """The state database: opening it, its read and write transactions, and its errors as the operator's words."""
 
 import os
-import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from ingestkit.errors import ConfigError, StateError
-from ingestkit.files import make_folder
-from ingestkit.states import tables
+from ingestkit.pipeline import Clock
+from ingestkit.states import postgresql, sqlite, tables
+from ingestkit.states.tables import WRITES
 
-WRITES = "ingestkit_writes"
 UPGRADE = "ingestkit state upgrade"
-SWITCHES = 20
-
-# SQLite's WAL lives in memory that processes share; over a network it corrupts the file without an error.
-NETWORK_FILE_SYSTEMS = re.compile(
-    r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|davfs|ncpfs"
-    r"|fuse\.(sshfs|s3fs|goofys|gcsfuse|blobfuse2?|rclone|glusterfs|ceph|davfs2?|mount-s3)"
-)
-
-# By the leading part of SQLite's own name of the error; the longer name first.
-TROUBLES = (
-    ("SQLITE_BUSY", "is locked by another process"),
-    ("SQLITE_LOCKED", "is locked by another process"),
-    ("SQLITE_FULL", "cannot grow: the disk is full"),
-    ("SQLITE_READONLY", "may not be written to"),
-    ("SQLITE_PERM", "may not be opened: permission denied"),
-    ("SQLITE_AUTH", "may not be opened: permission denied"),
-    ("SQLITE_CANTOPEN", "cannot be opened"),
-    ("SQLITE_NOTADB", "is not a database"),
-    ("SQLITE_CORRUPT", "is damaged"),
-    ("SQLITE_IOERR", "cannot be read or written"),
-    ("SQLITE_PROTOCOL", "is locked by another process"),
-)
-HINTS = {
-    "SQLITE_BUSY": "run again; lsof on the file names who holds it",
-    "SQLITE_FULL": "free space, then run again: nothing was written by halves",
-    "SQLITE_READONLY": "give this user the right to write the file and its folder",
-    "SQLITE_CANTOPEN": "look at the rights of the file and its folder",
-    "SQLITE_NOTADB": "state.url names another file; ingestkit config show --origin says where it comes from",
-    "SQLITE_CORRUPT": "put back a copy of it or move it away; then: ingestkit state adopt PIPELINE --reason '...'",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +27,17 @@ class StateDatabase:
     engine: sql.Engine
     place: str
     process: int
+    trouble_of: Callable[[Exception, str], StateError | None]
 
     @classmethod
     def connect(cls, url: str, busy_timeout: float) -> Self:
         """The database as it is, whatever its version; `open` is for everybody but the upgrade."""
-        path = sqlite_path(url)
-        refuse_network_file_system(path)
-        try:
-            make_folder(path.parent)
-        except OSError as error:
-            raise StateError(f"folder {path.parent} of the state cannot be made: {error.strerror}") from error
-        return cls(sqlite_engine(path, busy_timeout), str(path), os.getpid())
+        parsed = _parsed(url)
+        if parsed.get_backend_name() == "postgresql":
+            place = parsed.set(password=None, query={}).render_as_string()
+            return cls(postgresql.opened(parsed, busy_timeout), place, os.getpid(), postgresql.trouble_of)
+        path = sqlite.path_of(parsed)
+        return cls(sqlite.opened(path, busy_timeout), str(path), os.getpid(), sqlite.trouble_of)
 
     @classmethod
     def open(cls, url: str, busy_timeout: float) -> Self:
@@ -83,15 +53,40 @@ class StateDatabase:
     @classmethod
     def copied(cls, url: str, into: Path, busy_timeout: float) -> Self:
         """A copy of the database as it is now, in another file; an empty one where there is none."""
-        path = sqlite_path(url)
+        parsed = _parsed(url)
+        copy = cls.open(f"sqlite:///{into}", busy_timeout)
+        if parsed.get_backend_name() != "sqlite":
+            found = cls.open(url, busy_timeout)
+            with found.read() as theirs, copy.write() as mine:
+                for table in tables.metadata.sorted_tables:
+                    mine.execute(sql.delete(table))
+                    if rows := [dict(row) for row in theirs.execute(sql.select(table)).mappings()]:
+                        mine.execute(sql.insert(table), rows)
+            found.close()
+            return copy
+        path = sqlite.path_of(parsed)
         if path.exists():
-            with closing(sqlite3.connect(path)) as found, closing(sqlite3.connect(into)) as copy:
-                found.backup(copy)
-        return cls.open(f"sqlite:///{into}", busy_timeout)
+            copy.close()
+            with closing(sqlite3.connect(path)) as theirs_, closing(sqlite3.connect(into)) as mine_:
+                theirs_.backup(mine_)
+            copy = cls.open(f"sqlite:///{into}", busy_timeout)
+        return copy
 
     @property
     def dialect(self) -> str:
         return self.engine.dialect.name
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may work on it, so that its tables and its clock are not this one's to decide."""
+        return self.dialect != "sqlite"
+
+    def now(self, conn: sql.Connection, clock: Clock) -> datetime:
+        """The moment by the clock that all who use the state share."""
+        if not self.shared:
+            return clock.now()
+        found: datetime = conn.execute(sql.select(sql.func.clock_timestamp())).scalar_one()
+        return found.astimezone(UTC)
 
     @contextmanager
     def read(self) -> Iterator[sql.Connection]:
@@ -108,6 +103,8 @@ class StateDatabase:
     def expect_version(self) -> None:
         with self.read() as conn:
             found = version_of(conn)
+        if found is None and self.shared:
+            raise ConfigError(f"state database {self.place} has no tables yet", hint=UPGRADE)
         if found is None:
             self._create()
         elif found != tables.HEAD:
@@ -126,7 +123,7 @@ class StateDatabase:
             with self.engine.connect() as conn:
                 yield conn.execution_options(**{WRITES: writes})
         except (DBAPIError, sqlite3.Error) as error:
-            trouble = trouble_of(error, self.place)
+            trouble = self.trouble_of(error, self.place)
             if trouble is None:
                 raise
             raise trouble from error
@@ -169,116 +166,14 @@ def refuse_foreign(conn: sql.Connection, place: str) -> None:
         )
 
 
-def sqlite_path(url: str) -> Path:
-    """The file a `sqlite:///` URL names."""
+def _parsed(url: str) -> sql.URL:
     try:
         parsed = sql.make_url(url)
     except ArgumentError as error:
         raise ConfigError("state.url is not a database URL such as sqlite:///state/ingestkit.db") from error
-    if parsed.get_backend_name() != "sqlite":
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise ConfigError(
-            f"state.url names {parsed.get_backend_name()}; this ingestkit keeps its state in SQLite",
-            hint="state.url: sqlite:///state/ingestkit.db",
+            f"state.url names {parsed.get_backend_name()}; this ingestkit keeps its state in SQLite or PostgreSQL",
+            hint="state.url: sqlite:///state/ingestkit.db, or postgresql://user@host/database",
         )
-    # The heartbeat and each thread have connections of their own, so a state in memory would be several states.
-    if parsed.database in (None, "", ":memory:"):
-        raise ConfigError("state.url names no file", hint="state.url: sqlite:///state/ingestkit.db")
-    return Path(str(parsed.database)).absolute()
-
-
-def sqlite_engine(path: Path, busy_timeout: float) -> sql.Engine:
-    engine = sql.create_engine(
-        sql.URL.create("sqlite+pysqlite", database=str(path)),
-        connect_args={"timeout": busy_timeout, "check_same_thread": False},
-        poolclass=sql.QueuePool,
-        # Never wait for a connection: the heartbeat must beat however many threads work.
-        max_overflow=-1,
-    )
-    sql.event.listen(engine, "connect", _prepare)
-    sql.event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver would begin transactions by itself, late and deferred; `_begin` does it instead.
-    connection.isolation_level = None
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        _switch_to_wal(connection)
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-
-
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    for _ in range(SWITCHES):
-        try:
-            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            # The switch does not wait for another process that makes it too; a write transaction does.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("COMMIT")
-            continue
-        if mode != "wal":
-            raise StateError(f"the file system of the state cannot share memory between processes (journal: {mode})")
-        return
-    raise StateError("the state is being made by several processes at once", hint="run again", transient=True)
-
-
-def _begin(conn: sql.Connection) -> None:
-    # A deferred transaction that reads and then writes fails at once when another one wrote in between.
-    if conn.get_execution_options().get(WRITES):
-        conn.exec_driver_sql("PRAGMA query_only=OFF")
-        conn.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        conn.exec_driver_sql("PRAGMA query_only=ON")
-        conn.exec_driver_sql("BEGIN")
-
-
-def trouble_of(error: DBAPIError | sqlite3.Error, place: str) -> StateError | None:
-    """What a driver's error means to the operator; None where it is a mistake in a statement, thus a bug."""
-    original: Any = error.orig if isinstance(error, DBAPIError) else error
-    name = getattr(original, "sqlite_errorname", None) or ""
-    for code, words in TROUBLES:
-        if name.startswith(code):
-            return StateError(
-                f"state database {place} {words} ({original})",
-                hint=HINTS.get(code),
-                transient=words == TROUBLES[0][1],
-            )
-    return None
-
-
-def refuse_network_file_system(path: Path) -> None:
-    mounts = Path("/proc/mounts")
-    try:
-        kind = file_system_of(path, mounts.read_text(encoding="utf-8", errors="surrogateescape"))
-    except OSError:
-        # A system without /proc does not say; the promise then rests on its administrator.
-        return
-    if kind is not None and NETWORK_FILE_SYSTEMS.fullmatch(kind):
-        raise StateError(
-            f"the state may not lie on a network file system: {path} is on {kind}",
-            hint="put a path on a local disk into state.url",
-        )
-
-
-def file_system_of(path: Path, mounts: str) -> str | None:
-    """The type of the file system a path lies on, by the text of /proc/mounts: the longest point, the last such."""
-    real = path.resolve()
-    best: tuple[int, str] | None = None
-    for line in mounts.splitlines():
-        fields = re.match(r"\S+ (\S+) (\S+)", line)
-        if fields is None:
-            continue
-        point = Path(_unescaped(fields[1]))
-        if real.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
-            best = (len(point.parts), fields[2])
-    return best[1] if best else None
-
-
-def _unescaped(text: str) -> str:
-    """The kernel writes blanks and backslashes in mount points as three octal digits."""
-    for escaped, plain in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        text = text.replace(escaped, plain)
-    return text
+    return parsed

@@ -42,7 +42,7 @@ class Lease:
 
     def guard(self, conn: sql.Connection) -> None:
         """Lock the lease for the rest of the transaction and prove that it is still held, else LeaseLost."""
-        now = self.clock.now()
+        now = self.db.now(conn, self.clock)
         answered = conn.execute(
             sql.update(table).where(self._mine(), table.c.expires.is_not(None)).values(beat=now, expires=now + self.ttl)
         ).rowcount
@@ -123,14 +123,14 @@ def acquire(
     """
     wanted = tuple(sorted(set(models)))
     with db.read() as conn:
-        held = _alive(_standing_against(conn, pipeline, wanted), clock.now())
+        held = _alive(_standing_against(conn, pipeline, wanted), db.now(conn, clock))
     # Who waits only looks: a write at each try would keep the holder from the database.
     if held and all(holder.wanted for holder in held):
         raise _refusal(pipeline, held[0])
     with db.write() as conn:
         # Raising the counter first also makes other takers of this pipeline wait here, whatever the database.
         token, state_id = _draw(conn, pipeline)
-        now = clock.now()
+        now = db.now(conn, clock)
         there = _standing_against(conn, pipeline, wanted)
         held = _alive(there, now)
         if held:

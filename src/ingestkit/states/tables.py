@@ -11,6 +11,10 @@ HEAD = "0001"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
+WRITES = "ingestkit_writes"
+"""The execution option of a connection that says whether its transaction writes."""
+
+
 class Instant(TypeDecorator[datetime]):
     """An instant in UTC. SQLite has no such type, so there it is ISO text, which sorts as time does."""
 
@@ -31,7 +35,7 @@ class Instant(TypeDecorator[datetime]):
     # The signature is SQLAlchemy's.
     def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         if value is None or isinstance(value, datetime):
-            return value
+            return None if value is None else value.astimezone(UTC)
         return datetime.fromisoformat(str(value)).astimezone(UTC)
 
 
