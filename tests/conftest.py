@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-KEPT = ("INGESTKIT_REQUIRE_SERVICES", "INGESTKIT_FAULT_SEEDS")
+KEPT = ("INGESTKIT_REQUIRE_SERVICES", "INGESTKIT_FAULT_SEEDS", "INGESTKIT_TEST_STATE")
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pytest
 import yaml
 
@@ -76,6 +77,8 @@ class Ended:
 class World:
     root: Path
     capsys: pytest.CaptureFixture[str] = field(repr=False)
+    state_url: str | None = None
+    """The state's database where it is a shared one."""
 
     # --- making it ---------------------------------------------------------------------------------------------------
 
@@ -89,7 +92,8 @@ class World:
     def settle(self, changes: Mapping[str, Any] | None = None) -> None:
         """Write config/settings.yaml, likewise."""
         (self.root / "config").mkdir(exist_ok=True)
-        (self.root / "config/settings.yaml").write_text(yaml.safe_dump(changed(SETTINGS, changes or {})))
+        shared = {"state.url": self.state_url} if self.state_url is not None else {}
+        (self.root / "config/settings.yaml").write_text(yaml.safe_dump(changed(SETTINGS, shared | dict(changes or {}))))
 
     def drop(self, *several: Mapping[str, str | bytes]) -> None:
         for files in several:
@@ -146,12 +150,19 @@ class World:
         return self.root / "state/ingestkit.db"
 
     def state(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        if self.state_url is not None:
+            with psycopg.connect(self.state_url) as shared:
+                return shared.execute(query.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
         with closing(sqlite3.connect(self.database)) as db:
             found = db.execute(query, values).fetchall()
             db.commit()
             return found
 
     def state_does(self, statement: str) -> None:
+        if self.state_url is not None:
+            with psycopg.connect(self.state_url) as shared:
+                shared.execute(statement)  # type: ignore[arg-type]
+            return
         with closing(sqlite3.connect(self.database)) as db, db:
             db.execute(statement)
 

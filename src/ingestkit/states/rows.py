@@ -12,8 +12,9 @@ from ingestkit.states import tables
 
 
 def insert(conn: sql.Connection, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows ON CONFLICT, in the database's own dialect."""
-    return postgresql.insert(table) if conn.dialect.name == "postgresql" else sqlite.insert(table)
+    """An INSERT that knows ON CONFLICT, in the database's own dialect, and how many rows it wrote."""
+    statement = postgresql.insert(table) if conn.dialect.name == "postgresql" else sqlite.insert(table)
+    return statement.execution_options(preserve_rowcount=True)
 
 
 def put(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
