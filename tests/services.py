@@ -31,6 +31,12 @@ class PostgresServer:
         command = [str(self.programs / "psql"), self.url(database), "-v", "ON_ERROR_STOP=1", "-qAtc", statement]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
+    def schema(self, database: str) -> str:
+        """Every table, index and constraint, as the server writes them down."""
+        command = [str(self.programs / "pg_dump"), "--schema-only", "--no-owner", "-d", self.url(database)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return "\n".join(line for line in said.splitlines() if not line.startswith(("\\", "--")))
+
     def control(self, *arguments: str) -> None:
         command = [str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), "-w", "-s", *arguments]
         subprocess.run([*_as_postgres(), *command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -62,6 +68,8 @@ def postgres() -> Iterator[PostgresServer]:
         if os.geteuid() == 0:
             shutil.chown(folder, USER)
         init = [str(here / "initdb"), "-D", str(folder / "data"), "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8"]
+        # Words are sorted as people sort them, so that nothing comes to rely on the order of characters.
+        init += ["--locale-provider=icu", "--icu-locale=en-US", "--locale=C.UTF-8"]
         subprocess.run([*_as_postgres(), *init], check=True, stdout=subprocess.DEVNULL, cwd="/")
         server = PostgresServer(folder, here, _free_port())
         server.start()

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -40,8 +41,9 @@ class Instant(TypeDecorator[datetime]):
 
 
 metadata = sql.MetaData()
-Text = sql.Text
-Key = sql.String(255)
+# Batches are ordered by their characters, and not as the people of some country order words.
+Text = sql.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+Key = sql.String(255).with_variant(postgresql.VARCHAR(255, collation="C"), "postgresql")
 Big = sql.BigInteger
 # None in a row means SQL NULL; the type alone would store the JSON text null, which IS NULL does not find.
 Json = sql.JSON(none_as_null=True)
