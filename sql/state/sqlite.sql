@@ -228,7 +228,7 @@ CREATE TABLE run_model (
     digest VARCHAR(64),
     settings VARCHAR(64),
     mode VARCHAR(16),
-    status VARCHAR(16) NOT NULL,
+    status VARCHAR(24) NOT NULL,
     token BIGINT NOT NULL,
     PRIMARY KEY (run_id, model),
     UNIQUE (open_key)

@@ -98,7 +98,7 @@ def test_an_approval_is_a_link_of_the_chain_with_a_copy_in_the_lake(world: World
     assert (told["kind"], told["by"], told["reason"], told["subject"]["batch"]) == ("approve", "me", "seen", "20260101")
     [rule] = told["subject"]["rules"]
     assert (rule["name"], rule["figure"], set(rule["models"]["a"])) == ("reject_rate", 25, {"digest", "generation"})
-    world.state_does("UPDATE decision SET reason = 'forged'")
+    world.state("UPDATE decision SET reason = 'forged'")
     assert "decision 1 of p was changed" in world.refused(7, "run")
 
 
@@ -132,7 +132,7 @@ def test_an_approval_survives_the_state(world: World) -> None:
     world.drop({"20260115/a.csv": ONE_BAD["20260101/a.csv"]})
     world.refused(6, "run")
     world.does("approve", "p.20260115.1", *MINE)
-    world.database.unlink()
+    world.lose_state()
     world.does("state", "adopt", "p", "--reason", "lost", "--yes")
     world.does("run")
     assert world.table("a", "id") == [("1",), ("3",), ("4",)]

@@ -103,7 +103,7 @@ def test_an_evolved_target_can_be_built_again_from_the_lake_and_from_a_lost_stat
     world.drop(FIRST, {"20260108/b.csv": "id,d,note\nx,2026-01-08,seen\n"}, {"20260115/b.csv": "id,d\nw,2026-01-15\n"})
     world.does("run")
     before = world.table("b", "id", "d", "note")
-    world.database.unlink()
+    world.lose_state()
     world.does("state", "adopt", "p", "--reason", "lost", "--yes")
     (world.root / "warehouse.duckdb").unlink()
     world.does("backfill", "p", "--from-lake")

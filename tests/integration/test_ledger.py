@@ -117,7 +117,7 @@ def test_a_change_in_an_old_batch_leaves_what_newer_ones_said(world: World) -> N
 def test_changes_are_looked_for_as_long_as_late_scan(world: World) -> None:
     world.drop(FIRST)
     world.does("run")
-    world.state("UPDATE completion SET at = datetime(at, '-31 days')")
+    world.make_older("completion", "at", days=31)
     world.drop(RESTATED)
     assert world.does("run")["status"] == "nothing new"
     world.set_up({"source.late_scan": "60d"})
@@ -396,7 +396,7 @@ def test_a_sighting_of_a_clock_that_went_back_is_made_again(world: World) -> Non
     world.set_up({"source.settle.quiet": "200ms", "source.expect": ["a", "b"]})
     (world.root / "drops/20260101/b.csv").rename(world.root / "b.csv")
     assert world.does("run")["status"] == "waiting"
-    world.state_does("UPDATE file_manifest SET sighted_at = '2099-01-01T00:00:00.000000Z'")
+    world.state("UPDATE file_manifest SET sighted_at = '2099-01-01T00:00:00.000000Z'")
     (world.root / "b.csv").rename(world.root / "drops/20260101/b.csv")
     assert world.does("run")["status"] == "done"
 

@@ -166,7 +166,7 @@ def test_a_checkpoint_that_has_not_moved_for_long_is_warned_of(world: World) -> 
     world.drop(FIRST)
     world.does("run")
     assert world.does("run")["warnings"] == []
-    world.state("UPDATE pipeline SET moved_at = datetime(moved_at, '-14 days', '-1 minute')")
+    world.make_older("pipeline", "moved_at", days=14)
     [warning] = world.does("run")["warnings"]
     assert "no batch of p was done since" in warning
     world.settle({"state.stale_after": "30d"})
@@ -176,7 +176,7 @@ def test_a_checkpoint_that_has_not_moved_for_long_is_warned_of(world: World) -> 
 def test_a_checkpoint_behind_a_failing_batch_is_warned_of_too(world: World) -> None:
     world.drop(FIRST)
     world.does("run")
-    world.state("UPDATE pipeline SET moved_at = datetime(moved_at, '-15 days')")
+    world.make_older("pipeline", "moved_at", days=15)
     world.drop({"20260108/a.csv": BREAKS})
     ended = world.call("run")
     assert ended.code == 5

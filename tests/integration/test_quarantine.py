@@ -227,7 +227,7 @@ def test_rejects_are_given_up_by_a_decision(strict: World) -> None:
     assert "nothing waits there" in world.does("quarantine", "discard", "p", "--model", "a", "--yes", *MINE)["message"]
     copies = sorted((world.root / "lake/_decisions/p").iterdir())
     assert [json.loads(copy.read_text())["kind"] for copy in copies] == ["discard", "discard"]
-    world.database.unlink()
+    world.lose_state()
     world.does("state", "adopt", "p", "--reason", "lost", "--yes")
     assert ("a", "n", "type") not in reasons(world)
     assert ("b", "d", "max") in reasons(world)

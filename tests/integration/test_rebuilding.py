@@ -113,8 +113,7 @@ def test_a_target_put_back_to_before_a_restatement_is_found_and_cured(filled: Wo
 def test_a_state_and_a_target_lost_together_come_back_from_the_lake(filled: World) -> None:
     whole = tables(filled)
     (filled.root / "warehouse.duckdb").unlink()
-    for file in filled.database.parent.glob(f"{filled.database.name}*"):
-        file.unlink()
+    filled.lose_state()
     filled.does("state", "adopt", "p", "--reason", "both lost", "--yes")
     filled.does("run")
     assert tables(filled) == whole

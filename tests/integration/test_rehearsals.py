@@ -93,7 +93,7 @@ def test_a_rehearsal_of_some_rows_does_not_judge_the_whole(world: World) -> None
 def test_a_rehearsal_goes_on_beside_a_run(world: World, tmp_path: Path) -> None:
     world.drop(FIRST)
     world.does("run")
-    world.state_does("UPDATE lease SET owner = '{\"host\": \"other\"}', expires = '2099-01-01T00:00:00.000000Z'")
+    world.state("UPDATE lease SET owner = '{\"host\": \"other\"}', expires = '2099-01-01T00:00:00.000000Z'")
     world.drop(SECOND)
     assert len(unchanged(world, "run", "p", "--dry-run=data")["results"]) == 2
     assert len(unchanged(world, "plan", "p")["batches"]) == 1

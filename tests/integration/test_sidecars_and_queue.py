@@ -90,8 +90,7 @@ def test_an_empty_state_beside_a_filled_mirror_is_refused_and_adopted(world: Wor
     world.drop(FIRST, SECOND)
     world.does("run")
     before = world.table("b", "id", "d")
-    for name in ("ingestkit.db", "ingestkit.db-wal", "ingestkit.db-shm"):
-        (world.root / "state" / name).unlink(missing_ok=True)
+    world.lose_state()
     said = world.refused(7, "run")
     assert "the state knows nothing of p, but its mirror shows run p.20260108.1" in said
     assert "hint: ingestkit state adopt p" in said

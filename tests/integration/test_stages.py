@@ -35,6 +35,8 @@ def told(world: World) -> dict[str, list[tuple[object, ...]]]:
 
 def test_stages_of_their_own_leave_what_run_leaves(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     files = [FIRST, SECOND, {"20260108/a.csv": "id,n\n1,11\n3,bad\n", "20260101/other.csv": "x\n"}]
+    if world.state_url is not None:
+        pytest.skip("the two are compared as the same database tells them")
     other = World(tmp_path_factory.mktemp("other"), world.capsys)
     other.settle()
     other.set_up()

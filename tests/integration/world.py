@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from ingestkit.cli.main import call
+from ingestkit.states import tables
 
 SETTINGS: dict[str, Any] = {
     "connections": {
@@ -147,24 +148,36 @@ class World:
 
     @property
     def database(self) -> Path:
+        if self.state_url is not None:
+            pytest.skip("the state is no file")
         return self.root / "state/ingestkit.db"
 
     def state(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         if self.state_url is not None:
             with psycopg.connect(self.state_url) as shared:
-                return shared.execute(query.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
+                asked = shared.execute(query.replace("?", "%s"), values)
+                return asked.fetchall() if asked.description else []
         with closing(sqlite3.connect(self.database)) as db:
             found = db.execute(query, values).fetchall()
             db.commit()
             return found
 
-    def state_does(self, statement: str) -> None:
-        if self.state_url is not None:
-            with psycopg.connect(self.state_url) as shared:
-                shared.execute(statement)  # type: ignore[arg-type]
+    def lose_state(self) -> None:
+        """As if its disk had died, and an empty database stood in its place."""
+        if self.state_url is None:
+            for file in self.database.parent.glob(f"{self.database.name}*"):
+                file.unlink()
             return
-        with closing(sqlite3.connect(self.database)) as db, db:
-            db.execute(statement)
+        for table in tables.metadata.sorted_tables:
+            if table is not tables.version:
+                self.state(f'TRUNCATE "{table.name}"')
+
+    def make_older(self, table: str, column: str, *, days: int) -> None:
+        """Move an instant of every row of a table of the state into the past."""
+        older = f"{column} - interval '{days} days'"
+        if self.state_url is None:
+            older = f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '-{days} days')"
+        self.state(f"UPDATE {table} SET {column} = {older}")
 
     def target(self, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.root / "warehouse.duckdb"), read_only=True) as target:

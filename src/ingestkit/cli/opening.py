@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -231,6 +231,19 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TargetError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def lines_of(path: Path) -> Iterator[Iterable[bytes]]:
+    """The lines of a file the caller named; of standard input where it is called -."""
+    if str(path) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with path.open("rb") as lines:
+            yield lines
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None) -> "Iterator[Session]":

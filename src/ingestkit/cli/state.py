@@ -1,5 +1,9 @@
 """`state`: what a pipeline's state says, and the verbs that correct it."""
 
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from ingestkit.cli import opening, options, render
@@ -14,6 +18,8 @@ def commands() -> typer.Typer:
     app.command("set")(set_floor)
     app.command("reset")(reset)
     app.command("adopt")(adopt)
+    app.command("export")(export)
+    app.command("import")(import_)
     app.command("upgrade")(upgrade)
     return app
 
@@ -90,6 +96,52 @@ def adopt(
             session, reason, opening.who(by), lambda question: opening.confirmed(question, yes=yes)
         )
     return opening.ended(ctx, outcome, output)
+
+
+def export(
+    ctx: typer.Context,
+    *,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Where to; else standard output.", show_envvar=False)
+    ] = None,
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """Write the whole state, of all pipelines, as NDJSON: to keep it, or to import it into another database."""
+    from datetime import UTC, datetime
+
+    from ingestkit import files
+    from ingestkit.states import transfer
+
+    with closing(opening.project_of(ctx).state()) as state:
+        lines = transfer.exported(state, datetime.now(UTC))
+        if to is None:
+            for line in lines:
+                render.write(line)
+            return
+        with opening.writing(to):
+            content = "".join(lines).encode()
+            files.replace_whole(to.absolute(), content)
+    render.emit({"rows": content.count(b"\n") - 2, "file": to}, output)
+
+
+def import_(
+    ctx: typer.Context,
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What was exported; - reads standard input.")],
+    yes: options.Yes = False,
+    output: options.OutputFormat = Output.TEXT,
+) -> None:
+    """Put an exported state into the empty database that state.url names; the old one is used no more."""
+    from ingestkit.states import transfer
+
+    source = "standard input" if str(file) == "-" else str(file)
+    with closing(opening.project_of(ctx).state()) as state:
+        opening.confirm_or_refuse(
+            f"Import {source} into {state.place}? Whoever goes on with the state it came from will be refused.", yes=yes
+        )
+        with opening.lines_of(file) as lines:
+            counts = transfer.imported(state, lines, source)
+    render.emit([{"table": name, "rows": count} for name, count in counts.items()], output)
 
 
 def upgrade(ctx: typer.Context, yes: options.Yes = False, output: options.OutputFormat = Output.TEXT) -> None:

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -40,10 +39,30 @@ class Instant(TypeDecorator[datetime]):
         return datetime.fromisoformat(str(value)).astimezone(UTC)
 
 
+class Words(TypeDecorator[str]):
+    """Text that sorts by its characters everywhere; `length` is for databases whose keys have to have one."""
+
+    impl = sql.Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        shared: TypeEngine[Any] = sql.String(collation="C")
+        embedded: TypeEngine[Any] = sql.String(self.length) if self.length else sql.Text()
+        return dialect.type_descriptor(shared if dialect.name == "postgresql" else embedded)
+
+    # The signature is SQLAlchemy's.
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        # No server takes a NUL; a header that is none may hold one.
+        return None if value is None else value.replace("\0", "\N{SYMBOL FOR NULL}")
+
+
 metadata = sql.MetaData()
-# Batches are ordered by their characters, and not as the people of some country order words.
-Text = sql.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
-Key = sql.String(255).with_variant(postgresql.VARCHAR(255, collation="C"), "postgresql")
+Text = Words()
+Key = Words(255)
 Big = sql.BigInteger
 # None in a row means SQL NULL; the type alone would store the JSON text null, which IS NULL does not find.
 Json = sql.JSON(none_as_null=True)
@@ -80,30 +99,30 @@ pipeline_run = sql.Table(
     sql.Column("pipeline", Key, nullable=False),
     sql.Column("batch", Key),
     sql.Column("attempt", sql.Integer, nullable=False),
-    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("kind", Words(16), nullable=False),
     sql.Column("models", Json, nullable=False),
     sql.Column("window_start", Instant),
     sql.Column("window_end", Instant),
     sql.Column("window_seconds", Big),
-    sql.Column("target_date", sql.String(10)),
-    sql.Column("status", sql.String(24), nullable=False),
-    sql.Column("verdict", sql.String(24)),
+    sql.Column("target_date", Words(10)),
+    sql.Column("status", Words(24), nullable=False),
+    sql.Column("verdict", Words(24)),
     sql.Column("retry", sql.Integer, nullable=False),
     sql.Column("started_at", Instant, nullable=False),
     sql.Column("ended_at", Instant),
     sql.Column("seconds", sql.Float),
-    sql.Column("duration", sql.String(32)),
+    sql.Column("duration", Words(32)),
     sql.Column("phases_completed", Json, nullable=False),
     sql.Column("phases_skipped", Json, nullable=False),
     sql.Column("phases_failed", Json, nullable=False),
     sql.Column("phases_pending", Json, nullable=False),
     sql.Column("config", Json, nullable=False),
-    sql.Column("config_hash", sql.String(64), nullable=False),
+    sql.Column("config_hash", Words(64), nullable=False),
     sql.Column("counts", Json, nullable=False),
     sql.Column("error", Text),
     sql.Column("exit_code", sql.Integer),
     sql.Column("owner", Text),
-    sql.Column("last_command", sql.String(32), nullable=False),
+    sql.Column("last_command", Words(32), nullable=False),
     sql.Column("touched_at", Instant, nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Index("pipeline_run_by_batch", "pipeline", "batch"),
@@ -118,13 +137,13 @@ run_model = sql.Table(
     sql.Column("model", Key, primary_key=True),
     sql.Column("pipeline", Key, nullable=False),
     sql.Column("batch", Key),
-    sql.Column("open_key", sql.String(512), unique=True),
+    sql.Column("open_key", Words(512), unique=True),
     sql.Column("redo", sql.Boolean, nullable=False),
     sql.Column("generation", sql.Integer),
-    sql.Column("digest", sql.String(64)),
-    sql.Column("settings", sql.String(64)),
-    sql.Column("mode", sql.String(16)),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("digest", Words(64)),
+    sql.Column("settings", Words(64)),
+    sql.Column("mode", Words(16)),
+    sql.Column("status", Words(24), nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Index("run_model_by_batch", "pipeline", "batch", "model"),
 )
@@ -133,11 +152,11 @@ pipeline_stage = sql.Table(
     "pipeline_stage",
     metadata,
     sql.Column("run_id", Key, primary_key=True),
-    sql.Column("stage", sql.String(16), primary_key=True),
+    sql.Column("stage", Words(16), primary_key=True),
     sql.Column("model", Key, primary_key=True),
     sql.Column("pipeline", Key, nullable=False),
     sql.Column("batch", Key),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("status", Words(16), nullable=False),
     sql.Column("retry", sql.Integer, nullable=False),
     sql.Column("started_at", Instant),
     sql.Column("ended_at", Instant),
@@ -147,7 +166,7 @@ pipeline_stage = sql.Table(
     sql.Column("details", Json),
     sql.Column("sidecar", Json),
     sql.Column("sidecar_path", Text),
-    sql.Column("settings", sql.String(64)),
+    sql.Column("settings", Words(64)),
     sql.Column("token", Big, nullable=False),
     sql.Column("sequence", sql.Integer, nullable=False),
     sql.Index("pipeline_stage_by_model", "pipeline", "stage", "model"),
@@ -159,11 +178,11 @@ completion = sql.Table(
     sql.Column("pipeline", Key, primary_key=True),
     sql.Column("batch", Key, primary_key=True),
     sql.Column("model", Key, primary_key=True),
-    sql.Column("status", sql.String(16), nullable=False),
-    sql.Column("mode", sql.String(16)),
+    sql.Column("status", Words(16), nullable=False),
+    sql.Column("mode", Words(16)),
     sql.Column("generation", sql.Integer, nullable=False),
-    sql.Column("digest", sql.String(64)),
-    sql.Column("settings", sql.String(64)),
+    sql.Column("digest", Words(64)),
+    sql.Column("settings", Words(64)),
     sql.Column("run_id", Key, nullable=False),
     sql.Column("counts", Json, nullable=False),
     sql.Column("token", Big, nullable=False),
@@ -174,16 +193,16 @@ file_manifest = sql.Table(
     "file_manifest",
     metadata,
     sql.Column("pipeline", Key, primary_key=True),
-    sql.Column("path", sql.String(1024), primary_key=True),
+    sql.Column("path", Words(1024), primary_key=True),
     sql.Column("version", sql.Integer, primary_key=True),
-    sql.Column("id", sql.String(32), nullable=False, unique=True),
+    sql.Column("id", Words(32), nullable=False, unique=True),
     sql.Column("batch", Key, nullable=False),
     sql.Column("model", Key),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("status", Words(16), nullable=False),
     sql.Column("size", Big, nullable=False),
     sql.Column("mtime", Instant, nullable=False),
     sql.Column("sighted_at", Instant, nullable=False),
-    sql.Column("sha256", sql.String(64)),
+    sql.Column("sha256", Words(64)),
     sql.Column("raw", Text),
     sql.Column("read", Big),
     sql.Column("valid", Big),
@@ -201,19 +220,19 @@ file_manifest = sql.Table(
 artifact = sql.Table(
     "artifact",
     metadata,
-    sql.Column("path", sql.String(1024), primary_key=True),
+    sql.Column("path", Words(1024), primary_key=True),
     sql.Column("pipeline", Key, nullable=False),
     sql.Column("batch", Key, nullable=False),
     sql.Column("model", Key, nullable=False),
-    sql.Column("file_id", sql.String(32)),
-    sql.Column("kind", sql.String(16), nullable=False),
-    sql.Column("sha256", sql.String(64), nullable=False),
+    sql.Column("file_id", Words(32)),
+    sql.Column("kind", Words(16), nullable=False),
+    sql.Column("sha256", Words(64), nullable=False),
     sql.Column("bytes", Big, nullable=False),
     sql.Column("rows", Big),
-    sql.Column("settings", sql.String(64), nullable=False),
+    sql.Column("settings", Words(64), nullable=False),
     sql.Column("run_id", Key, nullable=False),
     sql.Column("token", Big, nullable=False),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("status", Words(16), nullable=False),
     sql.Column("at", Instant, nullable=False),
     sql.Index("artifact_by_batch", "pipeline", "batch", "model"),
     sql.Index("artifact_by_file", "file_id"),
@@ -224,15 +243,15 @@ quarantine = sql.Table(
     metadata,
     sql.Column("run_id", Key, primary_key=True),
     sql.Column("model", Key, primary_key=True),
-    sql.Column("file_id", sql.String(32), primary_key=True),
+    sql.Column("file_id", Words(32), primary_key=True),
     sql.Column("column", Key, primary_key=True),
-    sql.Column("code", sql.String(64), primary_key=True),
+    sql.Column("code", Words(64), primary_key=True),
     sql.Column("pipeline", Key, nullable=False),
     sql.Column("batch", Key, nullable=False),
-    sql.Column("path", sql.String(1024), nullable=False),
+    sql.Column("path", Words(1024), nullable=False),
     sql.Column("count", Big, nullable=False),
     sql.Column("samples", Json, nullable=False),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("status", Words(16), nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Column("at", Instant, nullable=False),
     sql.Index("quarantine_by_batch", "pipeline", "batch", "model"),
@@ -243,14 +262,14 @@ schema_drift = sql.Table(
     metadata,
     sql.Column("run_id", Key, primary_key=True),
     sql.Column("model", Key, primary_key=True),
-    sql.Column("file_id", sql.String(32), primary_key=True),
-    sql.Column("kind", sql.String(32), primary_key=True),
+    sql.Column("file_id", Words(32), primary_key=True),
+    sql.Column("kind", Words(32), primary_key=True),
     sql.Column("column", Key, primary_key=True),
     sql.Column("pipeline", Key, nullable=False),
     sql.Column("batch", Key, nullable=False),
     sql.Column("expected", Text),
     sql.Column("found", Text),
-    sql.Column("action", sql.String(16), nullable=False),
+    sql.Column("action", Words(16), nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Column("at", Instant, nullable=False),
 )
@@ -274,14 +293,14 @@ decision = sql.Table(
     metadata,
     sql.Column("pipeline", Key, primary_key=True),
     sql.Column("number", sql.Integer, primary_key=True),
-    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("kind", Words(16), nullable=False),
     sql.Column("subject", Json, nullable=False),
     sql.Column("reason", Text),
     sql.Column("by", Text),
     sql.Column("os_user", Text, nullable=False),
     sql.Column("at", Instant, nullable=False),
-    sql.Column("previous", sql.String(64), nullable=False),
-    sql.Column("hash", sql.String(64), nullable=False),
+    sql.Column("previous", Words(64), nullable=False),
+    sql.Column("hash", Words(64), nullable=False),
 )
 
 sync_row = sql.Table(
@@ -290,13 +309,13 @@ sync_row = sql.Table(
     sql.Column("pipeline", Key, primary_key=True),
     sql.Column("model", Key, primary_key=True),
     sql.Column("target", Key, primary_key=True),
-    sql.Column("key", sql.String(512), primary_key=True),
+    sql.Column("key", Words(512), primary_key=True),
     sql.Column("run_id", Key, nullable=False),
     sql.Column("batch", Key),
-    sql.Column("hash", sql.String(64)),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("hash", Words(64)),
+    sql.Column("status", Words(16), nullable=False),
     sql.Column("target_id", Key),
-    sql.Column("code", sql.String(128)),
+    sql.Column("code", Words(128)),
     sql.Column("message", Text),
     sql.Column("tries", sql.Integer, nullable=False),
     sql.Column("token", Big, nullable=False),
@@ -309,8 +328,8 @@ alert = sql.Table(
     metadata,
     sql.Column("pipeline", Key, primary_key=True),
     sql.Column("incident", Key, primary_key=True),
-    sql.Column("kind", sql.String(32), nullable=False),
-    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("kind", Words(32), nullable=False),
+    sql.Column("status", Words(16), nullable=False),
     sql.Column("count", sql.Integer, nullable=False),
     sql.Column("run_id", Key),
     sql.Column("message", Text, nullable=False),

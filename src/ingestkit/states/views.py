@@ -9,6 +9,7 @@ import sqlalchemy as sql
 
 from ingestkit.states.completions import pins
 from ingestkit.states.tables import (
+    Big,
     completion,
     decision,
     file_manifest,
@@ -134,7 +135,7 @@ def rejects(
     query = (
         sql.select(
             *by,
-            sql.func.sum(columns.count).label("records"),
+            sql.cast(sql.func.sum(columns.count), Big).label("records"),
             sql.func.count(columns.path.distinct()).label("files"),
             sql.func.count(columns.batch.distinct()).label("batches"),
             sql.func.max(columns.batch).label("newest"),
@@ -160,7 +161,7 @@ def _whole_files(conn: sql.Connection, wanted: Mapping[str, str | None]) -> list
     query = (
         sql.select(
             *by,
-            sql.func.sum(ledgered.read).label("records"),
+            sql.cast(sql.func.sum(ledgered.read), Big).label("records"),
             sql.func.count().label("files"),
             sql.func.count(ledgered.batch.distinct()).label("batches"),
             sql.func.max(ledgered.batch).label("newest"),
