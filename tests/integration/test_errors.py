@@ -85,7 +85,7 @@ def test_a_secret_that_is_not_there_is_named_and_nothing_is_opened(world: World)
         (("run", "--if-locked", "sometimes"), "--if-locked"),
         (("rnu",), "rnu"),
         (("skip", "p"), "--batch"),
-        (("backfill",), "--batch or --run-id"),
+        (("backfill",), "--batch, --run-id, or --from and --to"),
         (("runs", "list", "--status", "GREEN"), "--status"),
     ],
 )

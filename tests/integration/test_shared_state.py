@@ -68,7 +68,7 @@ def rows(world: World) -> list[Any]:
     ended = world.call("state", "export")
     assert ended.code == 0, ended.err
     found = [json.loads(line) for line in ended.out.splitlines()]
-    assert found[0]["kind"] == "ingestkit state"
+    assert found[0]["kind"] == "state of ingestkit"
     assert found[-1]["rows"]["pipeline_run"] > 0
     return [line for line in found[1:-1] if line["table"] != "lease"]
 

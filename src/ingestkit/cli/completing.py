@@ -77,11 +77,11 @@ def _of_runs(ctx: typer.Context, column: str) -> Iterable[str]:
 
     from ingestkit.project import STATES, below_root, registered
     from ingestkit.states import views
-    from ingestkit.states.engine import sqlite_path
+    from ingestkit.states.engine import absent
 
     loaded = _project(ctx)
     url = below_root(loaded.secrets.resolve(loaded.settings.state.url, "state.url"), loaded.root)
-    if not sqlite_path(url).exists():
+    if absent(url):
         # Opening it would make it.
         return ()
     state = registered(STATES, "sql").connect(url, PATIENCE)

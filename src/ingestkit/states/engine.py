@@ -166,6 +166,12 @@ def refuse_foreign(conn: sql.Connection, place: str) -> None:
         )
 
 
+def absent(url: str) -> bool:
+    """Whether it is a file that is yet to be made."""
+    parsed = _parsed(url)
+    return parsed.get_backend_name() == "sqlite" and not sqlite.path_of(parsed).exists()
+
+
 def _parsed(url: str) -> sql.URL:
     try:
         parsed = sql.make_url(url)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from ingestkit.errors import ConfigError, StateError, UsageError
 from ingestkit.settings import moment
 from ingestkit.shapes import nearest
-from ingestkit.states.engine import StateDatabase, trouble_of
+from ingestkit.states.engine import StateDatabase
 from ingestkit.states.tables import Instant
 
 OWN = Path("sql", "ops")
@@ -143,7 +143,7 @@ def asked(state: StateDatabase, query: Query, said: Mapping[str, str], now: date
 
 def _refusal(state: StateDatabase, query: Query, error: DBAPIError) -> ConfigError | StateError:
     """A state in trouble is told as such; everything else is the statement's, an attempt to write among it."""
-    trouble = trouble_of(error, state.place)
+    trouble = state.trouble_of(error, state.place)
     original = str(error.orig).strip().partition("\n")[0]
     if trouble is not None and not re.search(r"read-?only", original, re.IGNORECASE):
         return trouble

@@ -16,7 +16,7 @@ from ingestkit.states.engine import UPGRADE, StateDatabase
 
 Line: TypeAlias = dict[str, Any]
 
-KIND = "ingestkit state"
+KIND = "state of ingestkit"
 WHOLE = "ingestkit state export --to FILE writes a whole one"
 ROWS = 1000
 TABLES: Mapping[str, sql.Table] = {
