@@ -145,8 +145,8 @@ def test_a_run_cut_short_goes_on_with_the_files_of_then(world: World, then: str)
     world.set_up(MODELS | {"models.a.columns.n.min": 5})
     world.refused(5, "backfill", "p", "--batch", "20260103", "--model", "a", "--as-of", then, *WHY)
     mine = "(SELECT run_id FROM pipeline_run WHERE kind = 'as_of')"
-    world.state_does(f"UPDATE run_model SET open_key = 'p/a' WHERE run_id IN {mine}")
-    world.state_does("UPDATE pipeline_run SET status = 'OPEN', ended_at = NULL WHERE kind = 'as_of'")
+    world.state(f"UPDATE run_model SET open_key = 'p/a' WHERE run_id IN {mine}")
+    world.state("UPDATE pipeline_run SET status = 'OPEN', ended_at = NULL WHERE kind = 'as_of'")
     world.set_up(MODELS)
     world.does("run", "--take-over")
     assert world.table("a", "id", "n") == [("a3", 3)]
