@@ -1,5 +1,6 @@
 """The operator's queries: each on a state of known content, and what becomes of files that are none."""
 
+import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,11 +10,14 @@ import pytest
 import sqlalchemy as sql
 
 from ingestkit.errors import ConfigError, UsageError
-from ingestkit.states import queries, tables
+from ingestkit.states import migrate, queries, tables
 from ingestkit.states.engine import StateDatabase
+from tests.services import PostgresServer, postgres
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 FIRST = "0" * 64
+NUMBERS = itertools.count(1)
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)]
 ON_THEIR_OWN = {
     "audit-trail",
     "count-mismatches",
@@ -33,9 +37,22 @@ def ago(**said: float) -> datetime:
     return NOW - timedelta(**said)
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[StateDatabase]:
-    opened = StateDatabase.open(f"sqlite:///{tmp_path}/state.db", 5)
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(params=DATABASES)
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateDatabase]:
+    url = f"sqlite:///{tmp_path}/state.db"
+    if request.param == "postgresql":
+        server = request.getfixturevalue("server")
+        name = f"state{next(NUMBERS)}"
+        server.does(f"CREATE DATABASE {name}")
+        url = server.url(name)
+        migrate.upgrade(url)
+    opened = StateDatabase.open(url, 5)
     yield opened
     opened.close()
 
@@ -170,11 +187,8 @@ def test_the_audit_trail_with_who_why_and_whether_the_chain_is_whole(state: Stat
     third = ("shop", 3, ago(days=2), *told, '{"batch": "b3"}', "broken", "h3")
     second = ("shop", 2, ago(days=3), *told, '{"batch": "b2"}', "whole", "h2")
     assert asked(state, "audit-trail") == [clinic, third, second]
-    assert [row[8] for row in asked(state, "audit-trail", pipeline="shop", since="500d")] == [
-        "broken",
-        "whole",
-        "whole",
-    ]
+    links = [row[8] for row in asked(state, "audit-trail", pipeline="shop", since="500d")]
+    assert links == ["broken", "whole", "whole"]
 
 
 def test_how_fresh_each_model_is(state: StateDatabase) -> None:

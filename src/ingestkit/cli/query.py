@@ -44,8 +44,7 @@ def query(
     said = _said(values or ())
     if pipeline is not None:
         said["pipeline"] = pipeline
-    from datetime import UTC, datetime
-
+    from ingestkit.pipeline import SystemClock
     from ingestkit.states import queries
 
     loaded = opening.project_of(ctx)
@@ -57,7 +56,9 @@ def query(
         return
     with opening.state_of(loaded) as state:
         found = queries.find(loaded.root, name, state.dialect)
-        rows = queries.asked(state, found, said, datetime.now(UTC))
+        with state.read() as conn:
+            now = state.now(conn, SystemClock())
+        rows = queries.asked(state, found, said, now)
     render.emit(rows, output, empty="no rows")
 
 
