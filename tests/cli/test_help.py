@@ -51,7 +51,7 @@ def test_nothing_said_is_a_question_for_help() -> None:
     [
         *([one] for one in COMMANDS),
         *(["manifest", one] for one in ("show", "export", "forget")),
-        *(["runs", one] for one in ("list", "show")),
+        *(["runs", one] for one in ("list", "show", "watch")),
         *(["state", one] for one in ("show", "set", "reset", "adopt", "upgrade")),
         *(["queue", one] for one in ("show", "flush")),
     ],

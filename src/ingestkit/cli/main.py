@@ -49,7 +49,7 @@ COMMANDS = {
 # The same for groups of commands.
 GROUPS = {
     "manifest": ("manifest:commands", "Show, export and correct the ledger of source files."),
-    "runs": ("runs:commands", "List runs, and show one."),
+    "runs": ("runs:commands", "List runs, show one, and watch one."),
     "quarantine": ("quarantine:commands", "Show what was rejected, take it in again, or give it up."),
     "drift": ("drift:commands", "Show what headers said that their contracts did not."),
     "new": ("new:commands", "Propose files of a project, to be edited."),

@@ -164,6 +164,23 @@ def write(text: str) -> None:
         raise TargetError(f"standard output cannot be written: {error.strerror}") from error
 
 
+def say(text: str) -> None:
+    """Write so that it is read at once. A reader that left has seen what it wanted, and ends the command."""
+    write(text)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TargetError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def amounts(counts: Mapping[str, int]) -> dict[str, int | None]:
+    """Of a stage's counts what a line has room for: rows are what came out of it."""
+    came = next((counts[name] for name in ("loaded", "valid", "records") if name in counts), None)
+    return {"rows": came, "rejected": counts.get("rejected"), "bytes": counts.get("bytes")}
+
+
 def _worth_showing(results: Sequence[Row]) -> list[str]:
     """Columns in which something stands; the stage only where it is not the same everywhere."""
     stages = {row["stage"] for row in results}
@@ -210,14 +227,14 @@ def _rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], right: 
     for heading, end in zip(headings, right, strict=True):
         drawn.add_column(heading, justify="right" if end else "left", overflow="fold")
     for line in cells:
-        drawn.add_row(*(Text(text, style=_style(text)) for text in line))
+        drawn.add_row(*(Text(text, style=style(text)) for text in line))
     console = Console()
     with console.capture() as captured:
         console.print(drawn)
     return captured.get()
 
 
-def _style(text: str) -> str:
+def style(text: str) -> str:
     word = text.lower()
     if word in GOOD:
         return "green"

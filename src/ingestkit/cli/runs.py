@@ -7,6 +7,7 @@ import typer
 
 from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
+from ingestkit.cli.watch import watch
 from ingestkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many, new
 
 
 def commands() -> typer.Typer:
-    app = typer.Typer(help="List runs, and show one.")
+    app = typer.Typer(help="List runs, show one, and watch one.")
     app.command("list")(list_runs)
     app.command("show")(show)
+    app.command("watch")(watch)
     return app
 
 
@@ -113,15 +115,9 @@ def _places(loaded: "Project", run: Mapping[str, Any]) -> dict[str, Any]:
 def _for_people(found: Mapping[str, Any]) -> dict[str, Any]:
     run = {name: value for name, value in found["run"].items() if name != "config"}
     rules = [{**rule, "judged": _judged(rule), "told": rule["told"] or "-"} for rule in found["rules"]]
-    stages = [{**stage, **_rows(stage["counts"] or {})} for stage in found["stages"]]
+    stages = [{**stage, **render.amounts(stage["counts"] or {})} for stage in found["stages"]]
     shown = render.picked({**found, "run": run, "rules": rules, "stages": stages}, TABLES)
     return {name: value for name, value in shown.items() if value}
-
-
-def _rows(counts: Mapping[str, int]) -> dict[str, int | None]:
-    """Of a stage's counts what a line has room for: rows are what came out of it."""
-    came = next((counts[name] for name in ("loaded", "valid", "records") if name in counts), None)
-    return {"rows": came, "rejected": counts.get("rejected"), "bytes": counts.get("bytes")}
 
 
 def _judged(rule: Mapping[str, Any]) -> str:

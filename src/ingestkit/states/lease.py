@@ -301,5 +301,5 @@ def _refusal(pipeline: str, holder: _Holder) -> LeaseHeld:
     what = pipeline if holder.model == ALL else f"{pipeline} ({holder.model})"
     return LeaseHeld(
         f"{what} is being worked on by {holder}",
-        hint="see what it does: ingestkit runs list; or wait for it: --if-locked wait:10m",
+        hint=f"see what it does: ingestkit runs watch {pipeline}; or wait for it: --if-locked wait:10m",
     )

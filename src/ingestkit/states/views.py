@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sql
 
+from ingestkit.model import RunStatus
 from ingestkit.states.completions import pins
+from ingestkit.states.owner import Owner
 from ingestkit.states.tables import (
     Big,
     completion,
@@ -64,7 +66,7 @@ def runs(
     `since` and `until` are of the start, the first included and the second not.
     """
     columns = pipeline_run.c
-    query = sql.select(*(column for column in columns if column.name not in UNSHOWN))
+    query = sql.select(*_shown())
     query = query.order_by(columns.started_at.desc(), columns.run_id.desc())
     query = query.where(*(columns[name] == value for name, value in wanted.items() if value is not None))
     if model is not None:
@@ -112,6 +114,43 @@ def _decisions_about(conn: sql.Connection, run: Mapping[str, Any], used: Contain
         if about & {run["run_id"], run["batch"]} or row["number"] in used:
             found.append(row)
     return found
+
+
+def meant(conn: sql.Connection, said: str | None) -> tuple[str | None, bool]:
+    """The run a word means: that of this id, else the newest open one of that pipeline; nothing said: of all of them.
+
+    None where none is open; and whether the word is known as either.
+    """
+    columns = pipeline_run.c
+    newest = sql.select(columns.run_id).order_by(columns.started_at.desc(), columns.attempt.desc()).limit(1)
+    still_open = newest.where(columns.status == RunStatus.OPEN.value)
+    if said is None:
+        return conn.execute(still_open).scalar(), True
+    if found := conn.execute(newest.where(columns.run_id == said)).scalar():
+        return found, True
+    here = columns.pipeline == said
+    return conn.execute(still_open.where(here)).scalar(), conn.execute(newest.where(here)).scalar() is not None
+
+
+def going_on(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
+    """A run as it is at this moment: its row, its stages, and who holds the leases of its models."""
+    rows = _mappings(conn, sql.select(*_shown()).where(pipeline_run.c.run_id == run_id))
+    if not rows:
+        return None
+    run = rows[0]
+    columns = pipeline_stage.c
+    named = (columns.stage, columns.model, columns.status, columns.retry, columns.started_at, columns.ended_at)
+    # Of a sidecar, which may be long, only the counts.
+    query = sql.select(
+        *named, columns.expected_seconds, columns.seconds, columns.error, columns.sidecar["counts"].label("counts")
+    )
+    held = (lease.c.pipeline == run["pipeline"], lease.c.model.in_([*run["models"], "*"]), lease.c.expires.is_not(None))
+    leases = _mappings(conn, sql.select(lease).where(*held).order_by(lease.c.model))
+    return {
+        "run": run,
+        "stages": _mappings(conn, query.where(columns.run_id == run_id).order_by(columns.started_at, columns.model)),
+        "leases": [{**row, "owner": Owner.from_json(row["owner"])} for row in leases],
+    }
 
 
 def rejects(
@@ -222,6 +261,10 @@ def state(conn: sql.Connection, name: str) -> dict[str, Any]:
         "leases": _mappings(conn, held),
         "decisions": _mappings(conn, decisions),
     }
+
+
+def _shown() -> list[sql.ColumnElement[Any]]:
+    return [column for column in pipeline_run.c if column.name not in UNSHOWN]
 
 
 def _of_run(conn: sql.Connection, table: sql.Table, run_id: str, order: Sequence[str]) -> list[dict[str, Any]]:
