@@ -88,8 +88,10 @@ class Active:
             return ledger.artifacts(conn, self.pipeline_name, [self.batch], model)
 
 
-def usual_rows(session: Session, before: str, tried: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, float]:
-    """The median of the rows of the newest done batches before this one, by model.
+def usual_rows(
+    session: Session, before: str | None, tried: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, float]:
+    """The median of the rows of the newest done batches before this one, or of all, by model.
 
     `tried` are rows by batch and model that a rehearsal takes for done.
     """
@@ -102,7 +104,9 @@ def usual_rows(session: Session, before: str, tried: Mapping[str, Mapping[str, i
             older = [
                 batch
                 for (batch, name), (status, _) in done.items()
-                if name == model and status is CompletionStatus.DONE and order(batch) < order(before)
+                if name == model
+                and status is CompletionStatus.DONE
+                and (before is None or order(batch) < order(before))
             ]
             here = {batch: rows[model] for batch, rows in (tried or {}).items() if model in rows}
             newest = sorted({*older, *here}, key=order)[-among:]

@@ -77,7 +77,7 @@ def _turn(session: Session, options: RunOptions, progress: Progress, if_locked: 
             raise PartlyDone(f"{session.pipeline.name} is {stopped.message}", hint=resuming(session, options))
         recover(session, lease)
         finish_cleaning(session, lease)
-        progress.invocation = progress.invocation or _invocation(session, options)
+        progress.invocation = progress.invocation or invocation_of(session, options)
         _finish_open(session, lease, options, progress)
         check(session, lease, from_lake=asks_no_source(options))
         if progress.left is None:
@@ -211,7 +211,7 @@ def _is_inside(session: Session, batch: str, start: str | None, end: str | None)
     return (start is None or order(start) <= order(batch)) and (end is None or order(batch) < order(end))
 
 
-def _invocation(session: Session, options: RunOptions) -> str:
+def invocation_of(session: Session, options: RunOptions) -> str:
     """The id all runs of the range share: the caller's, or one that names the range and counts."""
     name = session.pipeline.name
     start, end = span(session, options)

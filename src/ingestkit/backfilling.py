@@ -38,7 +38,7 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         results = finish_open(session, lease, options)
         check(session, lease, from_lake=asks_no_source(options))
         batch = options.batch or batch_of(session, options.run_id)
-        models = _done_models(session, lease, batch, options)
+        models = done_models(session, lease, batch, options)
         refuse_superseded(session, batch, models, options)
         models = known_then(session, batch, models, options)
         if not models:
@@ -91,7 +91,7 @@ def batch_of(session: Session, run_id: str | None) -> str:
     return batch
 
 
-def _done_models(session: Session, lease: Lease, batch: str, options: RunOptions) -> tuple[str, ...]:
+def done_models(session: Session, lease: Lease, batch: str, options: RunOptions) -> tuple[str, ...]:
     """The models of a done batch that a backfill does again: those of the run named, or all that were done."""
     with session.state.read() as conn:
         done = completions.whole(conn, session.pipeline.name, batch)

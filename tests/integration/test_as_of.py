@@ -168,8 +168,7 @@ def test_a_target_built_again_holds_what_was_put_back(world: World, then: str) -
 def test_a_state_rebuilt_from_the_lake_knows_the_pins(world: World, then: str) -> None:
     world.does("backfill", "p", "--batch", "20260103", "--as-of", then, *WHY)
     before = pins(world)
-    for path in (world.root / "state").glob("ingestkit.db*"):
-        path.unlink()
+    world.lose_state()
     world.does("state", "adopt", "p", "--reason", "lost", "--yes")
     assert pins(world) == before == [("a", "20260103"), ("b", "20260103"), ("c", "20260103")]
     assert json.loads((world.root / "state/mirror/p.json").read_text())["checkpoint"] == "20260104"

@@ -1,9 +1,12 @@
 """What a run would do, shown and tried without changing anything."""
 
+import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ingestkit.states.owner import Owner
 from tests.integration.world import BREAKS, FIRST, SECOND, World
 
 BAD = {"20260101/a.csv": "id,n\n1,10\n2,x\n3,y\n4,z\n"}
@@ -93,10 +96,16 @@ def test_a_rehearsal_of_some_rows_does_not_judge_the_whole(world: World) -> None
 def test_a_rehearsal_goes_on_beside_a_run(world: World, tmp_path: Path) -> None:
     world.drop(FIRST)
     world.does("run")
-    world.state("UPDATE lease SET owner = '{\"host\": \"other\"}', expires = '2099-01-01T00:00:00.000000Z'")
+    other = json.dumps(replace(Owner.here(), host="other", boot="another", pid=77).to_json())
+    world.state(f"UPDATE lease SET owner = '{other}', command = 'run', expires = '2099-01-01T00:00:00.000000Z'")
     world.drop(SECOND)
     assert len(unchanged(world, "run", "p", "--dry-run=data")["results"]) == 2
-    assert len(unchanged(world, "plan", "p")["batches"]) == 1
+    found = unchanged(world, "plan", "p")
+    assert len(found["batches"]) == 1
+    assert [(one["model"], one["owner"], one["command"]) for one in found["leases"]] == [
+        ("a", "process 77 on other", "run"),
+        ("b", "process 77 on other", "run"),
+    ]
 
 
 def test_a_rehearsal_that_is_killed_leaves_only_scratch_that_the_next_command_removes(world: World) -> None:

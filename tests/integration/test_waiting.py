@@ -1,9 +1,8 @@
 """A run that waits for something to arrive."""
 
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -68,8 +67,7 @@ def waited(world: World, clock: Clock, options: RunOptions | None = None, heard:
 
 
 def leases(world: World) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(world.database)) as db:
-        return db.execute("SELECT model FROM lease WHERE expires IS NOT NULL").fetchall()
+    return world.state("SELECT model FROM lease WHERE expires IS NOT NULL")
 
 
 def test_what_is_there_already_is_not_waited_for(world: World) -> None:

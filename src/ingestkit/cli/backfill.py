@@ -1,12 +1,15 @@
 """`backfill`: a batch that was done, once more."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestkit.cli import opening, options
+from ingestkit.cli import opening, options, plan
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingestkit.working import RunOptions
 
 FromLake = Annotated[
     bool, typer.Option("--from-lake", help="Take the files from the lake; the source is not asked.", show_envvar=False)
@@ -28,6 +31,9 @@ AsOf = Annotated[
     ),
 ]
 Reason = Annotated[str | None, typer.Option("--reason", help="With --as-of: why; kept for good.", show_envvar=False)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be done again; nothing is written.", show_envvar=False)
+]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with a range that was cut short or partly failed.", show_envvar=False),
@@ -48,6 +54,7 @@ def backfill(
     reason: Reason = None,
     by: options.By = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
     output: options.OutputFormat = Output.TEXT,
@@ -77,10 +84,20 @@ def backfill(
         by=opening.who(by),
         if_locked=if_locked,
     )
+    if dry_run:
+        return _planned(ctx, pipeline, wanted, output)
     doing = backfill_range.backfill_range if ranged else backfilling.backfill
     with opening.working(ctx, pipeline, run_id=None if ranged else run_id, jobs=jobs) as session:
         outcome = opening.told(session, output, "backfill", lambda opened: doing(opened, wanted))
     return opening.ended(ctx, outcome, output)
+
+
+def _planned(ctx: typer.Context, pipeline: str | None, wanted: "RunOptions", output: Output) -> int:
+    from ingestkit import backfill_plan
+
+    with opening.rehearsing(ctx, pipeline) as session:
+        found = backfill_plan.plan_backfill(session, wanted)
+    return plan.ended(found, output, None)
 
 
 def _refuse_unclear(*, run_id: str | None, batch: str | None, ranged: bool, from_lake: bool, resume: bool) -> None:

@@ -75,10 +75,12 @@ def main() -> None:
 def call(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code."""
     said = Globals()
+    called = next((one for one in arguments if one in COMMANDS or one in GROUPS), None)
     return handler.handle(
         lambda: application()(
             # Bare, it needs its word: options that may go without one are unknown to the parser.
-            args=["--dry-run=plan" if one == "--dry-run" else one for one in arguments] or ["--help"],
+            args=["--dry-run=plan" if one == "--dry-run" and called == "run" else one for one in arguments]
+            or ["--help"],
             prog_name="ingestkit",
             standalone_mode=False,
             obj=said,

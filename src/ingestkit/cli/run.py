@@ -96,7 +96,7 @@ def run(
         if_locked=if_locked,
     )
     if dry_run is not None:
-        return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, output)
+        return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, skip_exit_code, output)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
         outcome = opening.told(
             session,
@@ -118,13 +118,13 @@ def _tried(
     kind: str,
     rows: int | None,
     jobs: int | None,
+    skip_exit_code: int | None,
     output: Output,
 ) -> int:
-    from ingestkit import rehearsing
+    from ingestkit import planning, rehearsing
 
     with opening.rehearsing(ctx, pipeline, jobs) as session:
         if kind == "plan":
-            plan.draw(rehearsing.plan(session, wanted), output)
-            return 0
+            return plan.ended(planning.plan(session, wanted), output, skip_exit_code)
         outcome = rehearsing.rehearse(session, wanted, rows)
     return opening.ended(ctx, outcome, output)

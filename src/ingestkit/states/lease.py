@@ -153,6 +153,14 @@ def acquire(
     return Lease(db, pipeline, wanted, token, state_id, owner, ttl, clock)
 
 
+def holders(conn: sql.Connection, pipeline: str, now: datetime) -> list[dict[str, object]]:
+    """Who works on which model of the pipeline now."""
+    return [
+        {"model": one.model, "owner": one.owner.shown(), "command": one.command, "since": one.since}
+        for one in _alive(_standing_against(conn, pipeline, (ALL,)), now)
+    ]
+
+
 def raise_counter(db: StateDatabase, pipeline: str, at_least: int) -> None:
     """Never draw a token of the pipeline up to this one again: others have given them out."""
     with db.write() as conn:

@@ -8,9 +8,12 @@ from typing import Any, Protocol
 
 import sqlalchemy as sql
 
-from ingestkit.model import RunStatus, Sidecar, Stage, StageStatus
+from ingestkit.model import Rule, RunStatus, Sidecar, Stage, StageStatus
 from ingestkit.states import rows
 from ingestkit.states.tables import pipeline_run, pipeline_stage, run_model
+
+JUDGED = 20
+"""The rules of so many runs are looked through for what is usual."""
 
 ALL_STAGES = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD, Stage.GATE, Stage.CLEAN)
 RUN_WIDE = (Stage.GATE, Stage.CLEAN)
@@ -79,6 +82,27 @@ def of_run(conn: sql.Connection, run_id: str) -> dict[tuple[Stage, str], StageRo
         )
         found[one.stage, one.model] = one
     return found
+
+
+def judged(conn: sql.Connection, pipeline: str) -> list[tuple[str, Rule]]:
+    """The rules of the pipeline's newest runs that have ended, each with the batch it was judged for, newest first."""
+    ended = (RunStatus.SUCCESS.value, RunStatus.SUCCESS_WITH_REJECTS.value, RunStatus.FAILED.value)
+    newest = (
+        sql.select(pipeline_run.c.run_id, pipeline_run.c.started_at)
+        .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.status.in_(ended))
+        .order_by(pipeline_run.c.started_at.desc())
+        .limit(JUDGED)
+        .subquery()
+    )
+    query = (
+        sql.select(pipeline_stage.c.batch, pipeline_stage.c.sidecar)
+        .join(newest, pipeline_stage.c.run_id == newest.c.run_id)
+        .where(pipeline_stage.c.sidecar.is_not(None))
+        .order_by(newest.c.started_at.desc(), pipeline_stage.c.stage, pipeline_stage.c.model)
+    )
+    return [
+        (batch, Rule.from_json(rule)) for batch, sidecar in conn.execute(query) for rule in sidecar.get("rules", ())
+    ]
 
 
 def begin(

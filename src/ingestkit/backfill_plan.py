@@ -1,0 +1,118 @@
+"""What a backfill would do: which batches and models with which files, and what it would leave to newer batches."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ingestkit.backfill_range import Progress, choose, invocation_of, models_left
+from ingestkit.backfilling import batch_of, done_models, kind_of, known_then, redo_unit, superseded
+from ingestkit.check import lacking, tables_gone
+from ingestkit.errors import SourceError
+from ingestkit.model import FileVersion
+from ingestkit.planning import standing
+from ingestkit.rebuilding import marked
+from ingestkit.rehearsing import rehearsal
+from ingestkit.session import Session
+from ingestkit.states import ledger
+from ingestkit.states.lease import Lease
+from ingestkit.working import FROM_LAKE, RunOptions
+
+AGAIN = "do again"
+
+
+def plan_backfill(session: Session, options: RunOptions) -> dict[str, Any]:
+    """What a backfill would do again, told from copies."""
+    in_the_way = standing(session)
+    progress = Progress()
+    with rehearsal(session, options) as lease:
+        if options.since is not None or options.until is not None:
+            progress.invocation = invocation_of(session, options)
+            choose(session, lease, options, progress)
+            chosen = {batch: models_left(session, lease, progress.invocation, batch) for batch in progress.left or ()}
+        elif options.batch is not None or options.run_id is not None:
+            batch = options.batch or batch_of(session, options.run_id)
+            chosen = {batch: done_models(session, lease, batch, options)}
+        else:
+            chosen = _lacking(session, lease)
+        files: list[dict[str, Any]] = []
+        rows = [
+            row for batch, models in chosen.items() for row in _redone(session, lease, batch, models, options, files)
+        ]
+    return {
+        "pipeline": session.pipeline.name,
+        "waiting": len({row["batch"] for row in rows if row["action"] == AGAIN}),
+        **in_the_way,
+        "batches": rows,
+        "files": files,
+        "undone": list(progress.undone),
+    }
+
+
+def _lacking(session: Session, lease: Lease) -> dict[str, tuple[str, ...]]:
+    """What a target that is built again would be given, oldest first."""
+    receipts = session.warehouse.receipts(session.pipeline.name)
+    gone = {*tables_gone(session, lease.models), *marked(session, lease.models)}
+    found: dict[str, list[str]] = {}
+    for model, batches in lacking(session, lease.models, receipts, gone).items():
+        for batch in batches:
+            found.setdefault(batch, []).append(model)
+    return {batch: tuple(sorted(found[batch])) for batch in sorted(found, key=session.pipeline.order)}
+
+
+def _redone(
+    session: Session,
+    lease: Lease,
+    batch: str,
+    models: tuple[str, ...],
+    options: RunOptions,
+    files: list[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """One row per model of the batch; the files of those that would be done are added to `files`."""
+    said = superseded(session, batch, models, options)
+    known = known_then(session, batch, models, options)
+    again = tuple(model for model in known if model not in said)
+    trouble = _files(session, lease, batch, again, options, files) if again else None
+    origin = "from the lake" if kind_of(options) in FROM_LAKE else "from the source"
+    for model in models:
+        row = {"batch": batch, "model": model, "mode": session.pipeline.model(model).load.value}
+        if model in said:
+            yield {**row, "action": "superseded", "why": f"{said[model]} stands"}
+        elif model not in known:
+            yield {**row, "action": "leave out", "why": "no file of it was known then"}
+        elif trouble is not None:
+            yield {**row, "action": "fail", "why": trouble}
+        else:
+            yield {**row, "action": AGAIN, "why": origin}
+
+
+def _files(
+    session: Session,
+    lease: Lease,
+    batch: str,
+    models: tuple[str, ...],
+    options: RunOptions,
+    files: list[dict[str, Any]],
+) -> str | None:
+    """Note which version of each file would be published; or why the batch cannot be done."""
+    kind = kind_of(options)
+    wanted: Mapping[str, FileVersion] = {}
+    try:
+        unit = redo_unit(session, lease, batch, models, kind)
+        wanted = {file.path: file for pairs in unit.wanted.values() for file, _ in pairs}
+    except SourceError as error:
+        return error.message
+    with session.state.read() as conn:
+        there = ledger.versions(conn, session.pipeline.name, [batch])
+        if options.as_of is not None:
+            there = ledger.versions_at(conn, session.pipeline.name, batch, options.as_of)
+    trouble = None
+    for model in models:
+        reused = {file.path: file for file in ledger.candidates(there, model)}
+        fetched = {path: file for path, file in wanted.items() if file.model == model}
+        for path, file in sorted((reused | fetched).items()):
+            action = "fetch" if path in fetched else "reuse"
+            if action == "reuse" and not (file.raw and session.lake.holds(file.raw, file.size)):
+                action = "gone"
+                trouble = f"the raw object of {path} (version {file.version}) is no longer in the lake"
+            shown = {"batch": batch, "model": model, "path": path, "version": file.version, "size": file.size}
+            files.append({**shown, "action": action})
+    return trouble

@@ -1,0 +1,191 @@
+"""What a run would do: batches and files and why, statements, the rules' history, and what stands in its way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ingestkit.active import usual_rows
+from ingestkit.contract import compile_contract
+from ingestkit.discover import Found, discover
+from ingestkit.errors import ContractError, SourceError, WarehouseError
+from ingestkit.formats import names_in
+from ingestkit.header import Compared, compare_header
+from ingestkit.model import FileStatus, FileVersion, Item
+from ingestkit.ports import TargetColumn
+from ingestkit.rehearsing import rehearsal
+from ingestkit.session import Session
+from ingestkit.sighting import Unit
+from ingestkit.states import completions, drifts, ledger, runs, stage_rows
+from ingestkit.states.lease import holders
+from ingestkit.working import RunOptions
+
+LEAST = ("empty", "min_rows")
+"""Rules whose limit is the least that passes."""
+HISTORY = 5
+"""So many of a rule's last figures are shown."""
+
+
+def plan(session: Session, options: RunOptions) -> dict[str, Any]:
+    """What `run` would take, by which limits it would be judged, and what stands in its way."""
+    in_the_way = standing(session)
+    with rehearsal(session, options) as lease:
+        try:
+            found = discover(session, lease, only=options.batch, limit=options.limit)
+        except SourceError as error:
+            found = Found(failure=error)
+        batches = [_planned_batch(session, unit) for unit in found.units]
+        ddl = {model: _ddl(session, model, found) for model in lease.models}
+        gates = _gates(session, lease.models, found.units[0].batch if found.units else None)
+    failure = found.failure
+    waits = {unit.batch for unit in found.units} | {one["batch"] for one in in_the_way["open"]}
+    return {
+        "pipeline": session.pipeline.name,
+        "waiting": len(waits),
+        "checkpoint": found.checkpoint,
+        **in_the_way,
+        "batches": [{name: one[name] for name in ("batch", "reason", "models")} for one in batches],
+        "files": [file for one in batches for file in one["files"]],
+        "not_yet": [{"batch": batch, "why": why} for batch, why in found.waiting.items()],
+        "late": list(found.late),
+        "unmapped": list(found.unmapped),
+        "ddl": [{"model": model, **one} for model, some in ddl.items() for one in some],
+        "gates": gates,
+        "failure": None
+        if failure is None
+        else {"message": failure.message, "hint": failure.hint, "exit_code": failure.exit_code},
+    }
+
+
+def standing(session: Session) -> dict[str, Any]:
+    """Where the pipeline stands, whatever is waiting: pauses, pins, open runs, and who works on it now."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, name) or {}
+        pins = completions.pins(conn, name)
+        waiting = runs.open_runs(conn, name)
+        leases = holders(conn, name, session.clock.now())
+    paused = {"since": row.get("paused_at"), "by": row.get("paused_by"), "reason": row.get("paused_reason")}
+    held = {"since": row.get("held_at"), "reason": row.get("held_reason")}
+    return {
+        "paused": paused if paused["since"] else None,
+        "held": held if held["since"] else None,
+        "pins": [asdict(pin) for pin in pins],
+        "open": [
+            {
+                "run_id": run.run_id,
+                "batch": run.batch,
+                "kind": run.kind,
+                "models": sorted(models),
+                "last_command": run.last_command,
+                "touched_at": run.touched_at,
+            }
+            for run, models in waiting
+        ],
+        "leases": leases,
+    }
+
+
+def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
+    """The files of a batch that would be taken, and those that would not."""
+    with session.state.read() as conn:
+        known = ledger.versions(conn, session.pipeline.name, [unit.batch])
+    wanted = {file.path for pairs in unit.wanted.values() for file, _ in pairs}
+    in_lake = {file.id for model in unit.models for file in ledger.candidates(known, model) if file.raw}
+    before = {(file.path, file.version + 1): file for file in known}
+    files = []
+    for file in sorted(ledger.latest(known).values(), key=lambda one: one.path):
+        if file.model is not None and file.model not in unit.models:
+            action, why = "skip", "its model is done"
+        elif file.path in wanted:
+            action, why = "take", _why(unit, before.get((file.path, file.version)))
+        elif file.id in in_lake:
+            action, why = "reuse", "in the lake already"
+        elif file.status is FileStatus.FORGOTTEN:
+            action, why = "leave out", "forgotten, and gone from the source"
+        else:
+            action = "quarantine" if file.status is FileStatus.QUARANTINED else "skip"
+            why = file.reason or f"{file.status.value} already"
+        shown = {"batch": unit.batch, "model": file.model, "path": file.path, "size": file.size}
+        files.append({**shown, "action": action, "why": why})
+    return {"batch": unit.batch, "reason": unit.reason, "models": list(unit.models), "files": files}
+
+
+def _why(unit: Unit, before: FileVersion | None) -> str:
+    if before is None:
+        return "new" if unit.reason == "new" else "late: its batch is done"
+    return "forgotten, and here again" if before.status is FileStatus.FORGOTTEN else "changed"
+
+
+def _gates(session: Session, models: Sequence[str], before: str | None) -> list[dict[str, Any]]:
+    """Each rule with its limit of today and its last figures, newest first."""
+    usual = usual_rows(session, before)
+    with session.state.read() as conn:
+        judged = stage_rows.judged(conn, session.pipeline.name)
+    past: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    limits: dict[tuple[str, str], float | None] = {
+        (model, name): limit for model in models for name, limit in _limits(session, model)
+    }
+    for batch, rule in judged:
+        if set(rule.models) & set(models):
+            figures = past.setdefault((rule.model, rule.name), [])
+            limits.setdefault((rule.model, rule.name), rule.limit)
+            if len(figures) < HISTORY:
+                figures.append({"batch": batch, "figure": rule.figure, "limit": rule.limit, "passed": rule.passed})
+    return [
+        {
+            "model": model,
+            "rule": name,
+            "limit": limits[model, name],
+            "least": name in LEAST,
+            "last": past[model, name][0]["figure"] if (model, name) in past else None,
+            "usual_rows": usual.get(model) if name == "row_delta" else None,
+            "history": past.get((model, name), []),
+        }
+        for model, name in sorted(limits)
+    ]
+
+
+def _limits(session: Session, model: str) -> Iterator[tuple[str, float]]:
+    """What the pipeline file says today of rules whose limits it may set."""
+    limits = session.pipeline.limits(model)
+    oldest = None if limits.freshness is None else limits.freshness.max_age.total_seconds() / 3600
+    said: Mapping[str, float | None] = {
+        "reject_rate": limits.max_reject_pct,
+        "file_reject_rate": session.pipeline.settings.validation.max_file_reject_pct,
+        "row_delta": limits.row_delta_pct,
+        "min_rows": limits.min_rows,
+        "loss": limits.max_loss_pct,
+        "freshness": oldest,
+    }
+    return ((name, limit) for name, limit in said.items() if limit is not None)
+
+
+def _ddl(session: Session, model: str, found: Found) -> list[dict[str, str]]:
+    """The statements by which the target would come to hold what the contract, or waiting files, say; or why not."""
+    contract = session.pipeline.columns(model)
+    names = {column.name.casefold() for column in contract}
+    with session.state.read() as conn:
+        extra = list(drifts.added(conn, session.pipeline.name, model))
+    if session.pipeline.model(model).drift == "evolve":
+        for unit in found.units:
+            for _, item in unit.wanted.get(model, ()):
+                known = {name.casefold() for name in extra}
+                extra += [name for name in _header(session, model, item).extra if name.casefold() not in known]
+    columns = (*contract, *(TargetColumn(name, "string") for name in extra if name.casefold() not in names))
+    try:
+        planned = session.warehouse.planned(session.pipeline.table(model), columns, session.pipeline.lineage())
+    except WarehouseError as error:
+        return [{"trouble": error.message}]
+    return [{"statement": one} for one in planned]
+
+
+def _header(session: Session, model: str, item: Item) -> Compared:
+    """The header of a waiting file beside its contract; one that cannot be read adds nothing."""
+    settings = session.pipeline.model(model)
+    limit = session.pipeline.settings.validation.max_record_lines
+    try:
+        with session.source.open(item) as stream:
+            names = names_in(settings, item.path, stream, max_record_lines=limit)
+        return compare_header(compile_contract(model, settings), settings, item.path, "", names)
+    except ContractError:
+        return Compared((), (), ())
