@@ -116,6 +116,8 @@ def cell(name: str, value: Any) -> str:
     match value:
         case None:
             return "-"
+        case str():
+            return printable(value)
         case bool():
             return "yes" if value else "no"
         case int() | float():
