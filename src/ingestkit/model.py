@@ -63,6 +63,7 @@ class LoadMode(StrEnum):
     REPLACE = "replace"
     APPEND = "append"
     MERGE = "merge"
+    WINDOW = "window"
 
 
 class ArtifactKind(StrEnum):
@@ -99,6 +100,30 @@ def safe_name(text: str) -> str:
     """A caller's text as one path part: what is unsafe or long is replaced, and a hash keeps it unique."""
     clean = re.sub(r"[^A-Za-z0-9._-]", "-", text)[:80].strip(".") or "x"
     return clean if clean == text else f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A batch that is a piece of time: from `start` on, up to but without `end`."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def key(self) -> str:
+        """The batch key: the start in UTC, which sorts as time does."""
+        return self.start.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+    def to_json(self) -> dict[str, str]:
+        return {"from": self.start.isoformat(), "to": self.end.isoformat()}
+
+    @classmethod
+    def from_json(cls, row: Json) -> Self:
+        return cls(instant(row["from"]), instant(row["to"]))
+
+    @classmethod
+    def of_key(cls, key: str, end: datetime) -> Self:
+        return cls(instant(key), end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingestkit import layouts, textformat
-from ingestkit.model import LoadMode
+from ingestkit import layouts, textformat, windows
+from ingestkit.model import LoadMode, Window
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
 LINE = "_line"
@@ -318,6 +318,8 @@ class Model(Section):
     files: Pattern | None = None
     key: tuple[str, ...] = ()
     load: LoadMode = LoadMode.REPLACE
+    window_column: str | None = None
+    """With `load: window`: the date or timestamp by which a row belongs to its window."""
     table: str | None = None
     absent: Literal["keep", "warn", "fail"] = "keep"
     allow_empty: bool = False
@@ -348,6 +350,16 @@ class Model(Section):
         return columns
 
     @model_validator(mode="after")
+    def rows_belong_to_windows(self) -> "Model":
+        if (self.window_column is None) == (self.load is LoadMode.WINDOW):
+            raise ValueError("load: window needs a window_column, and no other load has one")
+        if self.window_column is not None:
+            dated = self.columns.get(self.window_column)
+            if dated is None or dated.type not in ("date", "timestamp"):
+                raise ValueError(f"window_column: {self.window_column!r} is no column of type date or timestamp")
+        return self
+
+    @model_validator(mode="after")
     def keys_are_columns(self) -> "Model":
         for name in self.key:
             if name not in self.columns:
@@ -376,24 +388,106 @@ KEYS = {
 """How a batch key of each kind is written."""
 
 
+WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+OF_WINDOWS = ("timezone", "start", "start_of_week", "lag", "catchup", "at")
+
+
+def length(value: Any) -> Any:
+    windows.length_of(str(value))
+    return str(value)
+
+
+def zone(value: str) -> str:
+    windows.zone_of(value)
+    return value
+
+
+Zone = Annotated[str, AfterValidator(zone)]
+
+
+class PathTime(Section):
+    """How the group `at` of a path says a time."""
+
+    format: str
+    timezone: Zone | None = None
+    """Whose clock it shows; None: the zone in which windows are cut."""
+
+    @field_validator("format")
+    @classmethod
+    def format_says_a_day(cls, value: str) -> str:
+        """A day or an hour is enough: it then says its first moment."""
+        said = set(textformat.DIRECTIVE.findall(value))
+        whole = value if "M" in said else f"{value}%M"
+        wrong = textformat.refusal(whole, "timestamp") if said & set("HIpMSfz") else textformat.refusal(value, "date")
+        if wrong is not None:
+            raise ValueError(wrong)
+        return value
+
+
 class Batches(Section):
-    """How a batch is recognised: a named group `batch` in the folder's or the file's path."""
+    """How a batch is recognised: a named group `batch` in the folder's or the file's path; or that time is cut."""
 
     folders: Pattern | None = None
     files: Pattern | None = None
     kind: Literal["text", "integer", "hex", "date"] = "text"
+    window: Annotated[str, BeforeValidator(length)] | None = None
+    """How long a window is: then a batch is a piece of time, and a path belongs to it by its group `at`."""
+    timezone: Zone = "UTC"
+    start: str | None = None
+    start_of_week: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"] = "monday"
+    lag: Duration = timedelta(0)
+    """How long after its end a window is taken."""
+    catchup: bool = True
+    """Whether windows that were missed are done; if not, all but the newest are stepped over."""
+    at: PathTime | None = None
 
     @model_validator(mode="after")
     def one_of_them(self) -> "Batches":
         chosen = self.folders or self.files
         if (self.folders is None) == (self.files is None) or chosen is None:
             raise ValueError("name either `folders` or `files`")
-        if "batch" not in re.compile(chosen).groupindex:
-            raise ValueError("the pattern needs a group named batch: (?P<batch>...)")
+        group = "batch" if self.window is None else "at"
+        if group not in re.compile(chosen).groupindex:
+            raise ValueError(f"the pattern needs a group named {group}: (?P<{group}>...)")
         return self
 
+    @model_validator(mode="after")
+    def a_window_is_said_whole(self) -> "Batches":
+        if self.window is None:
+            for name in OF_WINDOWS:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of windows, and no `window` is said, such as window: daily")
+            return self
+        if self.kind != "text":
+            raise ValueError("kind is nothing for windows: their key is their start in UTC")
+        if self.start_of_week != "monday" and windows.length_of(self.window).unit != "week":
+            raise ValueError("start_of_week is of weekly windows")
+        if self.start is None:
+            raise ValueError("windows need a `start`, such as start: 2026-01-01")
+        if self.at is None:
+            raise ValueError("windows of files need `at`: how a path says its time, such as at: {format: '%Y-%m-%d'}")
+        try:
+            self.cut()
+        except ValueError as error:
+            raise ValueError(f"start: {error}") from error
+        return self
+
+    def cut(self) -> windows.Cut:
+        """Where time is cut, of a pipeline of windows."""
+        assert self.window is not None
+        assert self.start is not None
+        where = windows.zone_of(self.timezone)
+        start = windows.instant_of(self.start, where)
+        return windows.Cut(windows.length_of(self.window), start, where, WEEK.index(self.start_of_week))
+
     def key(self, text: str) -> str:
-        """The one way to write a batch key of this kind; ValueError when the text is none."""
+        """The one way to write a batch key of this kind; ValueError when the text is none.
+
+        Of a window any date or time will do at which it begins.
+        """
+        if self.window is not None:
+            begins = windows.instant_of(text, windows.zone_of(self.timezone))
+            return Window(begins, begins).key
         match = KEYS[self.kind].fullmatch(text)
         if match is None:
             raise ValueError(text)
@@ -542,6 +636,7 @@ class PipelineSettings(Section):
         for name in self.source.expect:
             if name not in self.models:
                 raise ValueError(f"source.expect names {name!r}, which is not a model")
+        self._windows_fit()
         owners: dict[str, str] = {}
         for name, model in self.models.items():
             table = (model.table or name).lower()
@@ -549,6 +644,18 @@ class PipelineSettings(Section):
                 raise ValueError(f"models {owners[table]!r} and {name!r} both publish into table {table!r}")
             owners[table] = name
         return self
+
+    def _windows_fit(self) -> None:
+        window = self.source.batches.window
+        for name, model in self.models.items():
+            if model.window_column is None:
+                continue
+            if window is None:
+                raise ValueError(f"model {name!r} has load: window, and source.batches.window is not said")
+            elapsed = windows.length_of(window).elapsed
+            dated = model.columns[model.window_column].type == "date"
+            if dated and elapsed is not None and elapsed < timedelta(days=1):
+                raise ValueError(f"model {name!r}: window_column is a date, and windows are shorter than a day")
 
 
 # --- config/settings.yaml --------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from ingestkit.settings import Dialect, Model
+from ingestkit.settings import Batches, Dialect, Model, PipelineSettings
 
 
 @pytest.mark.parametrize("names", [("id", "ID"), ("id", "_Batch"), ("_record_no",), ("_LINE",)])
@@ -41,3 +41,70 @@ def test_a_dialect_is_what_it_was_after_it_has_been_kept() -> None:
     dialect = Dialect.model_validate({"delimiter": "tab", "quote": "none", "trailer": "END", "escape": "backslash"})
     assert (dialect.delimiter, dialect.trailer) == ("\t", ("END",))
     assert Dialect.model_validate(dialect.model_dump(mode="json")) == dialect
+
+
+WINDOWS = {
+    "folders": r"(?P<at>\d{4}-\d\d-\d\d)",
+    "at": {"format": "%Y-%m-%d"},
+    "window": "daily",
+    "timezone": "Europe/Berlin",
+    "start": "2026-03-01",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"window": "fortnightly"}, "is no window; one is hourly, daily"),
+        ({"window": 15}, "'15' is no window"),
+        ({"timezone": "Europe/Berlni"}, "no time zone 'Europe/Berlni'"),
+        ({"start": None}, "windows need a `start`"),
+        ({"start": "tomorrow"}, "start: Invalid isoformat string"),
+        ({"at": None}, "how a path says its time"),
+        ({"at": {"format": "%d.%m."}}, "does not say the year"),
+        ({"at": {"format": "%Y%m%d%M"}}, "does not say the hour and the minute"),
+        ({"folders": r"(?P<batch>\d+)"}, "a group named at"),
+        ({"start_of_week": "sunday"}, "is of weekly windows"),
+        ({"kind": "date"}, "kind is nothing for windows"),
+        ({"window": None, "folders": "(?P<batch>.+)"}, "timezone is of windows"),
+    ],
+)
+def test_windows_that_cannot_be_cut_are_refused(change: dict[str, object], said: str) -> None:
+    told = {name: value for name, value in (WINDOWS | change).items() if value is not None}
+    with pytest.raises(ValidationError, match=said):
+        Batches.model_validate(told)
+
+
+def test_windows_are_what_they_were_after_they_have_been_kept() -> None:
+    batches = Batches.model_validate(WINDOWS | {"lag": "2h", "window": "weekly", "start_of_week": "sunday"})
+    assert Batches.model_validate(batches.model_dump(mode="json")) == batches
+
+
+@pytest.mark.parametrize(
+    "text", ["20260301T230000Z", "2026-03-02", "2026-03-02T00:00:00+01:00", "2026-03-01T23:00:00Z"]
+)
+def test_a_window_may_be_named_by_any_writing_of_its_start(text: str) -> None:
+    assert Batches.model_validate(WINDOWS).key(text) == "20260301T230000Z"
+
+
+@pytest.mark.parametrize(
+    ("batches", "column", "said"),
+    [
+        (WINDOWS, {"type": "string"}, "no column of type date or timestamp"),
+        (WINDOWS | {"window": "hourly"}, {"type": "date"}, "windows are shorter than a day"),
+        ({"folders": "(?P<batch>.+)"}, {"type": "date"}, "source.batches.window is not said"),
+    ],
+)
+def test_rows_of_windows_need_windows_and_a_time(
+    batches: dict[str, object], column: dict[str, object], said: str
+) -> None:
+    model = {"load": "window", "window_column": "day", "columns": {"day": column}}
+    source = {"connection": "drop", "batches": batches}
+    with pytest.raises(ValidationError, match=said):
+        PipelineSettings.model_validate({"pipeline": "p", "source": source, "models": {"m": model}})
+
+
+@pytest.mark.parametrize("model", [{"load": "window"}, {"window_column": "day"}])
+def test_a_window_column_comes_with_its_load(model: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="load: window needs a window_column"):
+        Model.model_validate({**model, "columns": {"day": {"type": "date"}}})
