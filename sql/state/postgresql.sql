@@ -1,4 +1,4 @@
--- The state database of version 0001, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0002, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR COLLATE "C" NOT NULL,
@@ -51,6 +51,7 @@ CREATE TABLE completion (
     counts JSON NOT NULL,
     token BIGINT NOT NULL,
     at TIMESTAMP WITH TIME ZONE NOT NULL,
+    window_end TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (pipeline, batch, model)
 );
 
@@ -130,6 +131,7 @@ CREATE TABLE pipeline (
     pins JSON NOT NULL,
     rebuild JSON,
     moved_at TIMESTAMP WITH TIME ZONE,
+    cut_from TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (pipeline)
 );
 
@@ -272,4 +274,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0001');
+INSERT INTO ingestkit_version (version_num) VALUES ('0002');

@@ -1,4 +1,4 @@
--- The state database of version 0001, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0002, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR(255) NOT NULL,
@@ -51,6 +51,7 @@ CREATE TABLE completion (
     counts JSON NOT NULL,
     token BIGINT NOT NULL,
     at VARCHAR(32) NOT NULL,
+    window_end VARCHAR(32),
     PRIMARY KEY (pipeline, batch, model)
 );
 
@@ -130,6 +131,7 @@ CREATE TABLE pipeline (
     pins JSON NOT NULL,
     rebuild JSON,
     moved_at VARCHAR(32),
+    cut_from VARCHAR(32),
     PRIMARY KEY (pipeline)
 );
 
@@ -272,4 +274,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0001');
+INSERT INTO ingestkit_version (version_num) VALUES ('0002');

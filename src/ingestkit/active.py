@@ -65,6 +65,7 @@ class Active:
             progress=session.progress,
             threads=session.jobs,
             memory_limit=_share(session.settings.memory_limit, min(session.jobs, len(self.models))),
+            window=self.run.window,
             facts={"usual_rows": self.usual_rows, "rows_at_most": self.rows_at_most},
         )
 

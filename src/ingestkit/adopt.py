@@ -13,7 +13,7 @@ from ingestkit.check import lacking, tables_gone
 from ingestkit.errors import UsageError
 from ingestkit.lake import BATCH_KINDS, sidecar_name, token_of
 from ingestkit.mirroring import show
-from ingestkit.model import Completion, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, instant
+from ingestkit.model import Completion, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, Window, instant
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, replay
 from ingestkit.runner import holding
@@ -145,6 +145,7 @@ def _insert_run(conn: sql.Connection, sidecar: Sidecar) -> None:
         config=facts["config"],
         config_hash=facts["config_hash"],
         token=sidecar.token,
+        window=Window.from_json(facts["window"]) if facts.get("window") else None,
     )
     runs.insert_run(conn, run, started, "rebuilt from the lake")
     runs.add_models(conn, run, sidecar.token)

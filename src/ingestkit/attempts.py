@@ -10,6 +10,7 @@ from ingestkit import steps
 from ingestkit.errors import Busy, UsageError
 from ingestkit.model import Intent, RunStatus, Verdict, human_duration
 from ingestkit.session import Session
+from ingestkit.sighting import Unit
 from ingestkit.states import runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
@@ -21,8 +22,7 @@ REDONE = ("backfill", "restore", "from_lake", "as_of", "replay")
 def open_new(
     session: Session,
     lease: Lease,
-    batch: str,
-    models: tuple[str, ...],
+    unit: Unit,
     *,
     kind: str,
     command: str,
@@ -31,6 +31,7 @@ def open_new(
 ) -> Run:
     """A new attempt at a batch, taking its models from any open run that has them."""
     now = session.clock.now()
+    batch, models = unit.batch, unit.models
     with lease.transaction() as conn:
         attempt = runs.next_attempt(conn, session.pipeline.name, batch)
         run_id = f"{session.pipeline.name}.{batch}.{attempt}"
@@ -52,6 +53,7 @@ def open_new(
             config=_kept(session, as_of),
             config_hash=session.config_hash,
             token=lease.token,
+            window=unit.window,
         )
         meant: list[Intent] = []
         for other, theirs in runs.open_runs(conn, session.pipeline.name):
@@ -100,18 +102,25 @@ def open_skipped(session: Session, lease: Lease, run_id: str | None) -> Run:
     return replace(new, status=RunStatus.SKIPPED)
 
 
-def fill_skipped(session: Session, lease: Lease, run: Run, batch: str, models: tuple[str, ...]) -> Run:
+def fill_skipped(session: Session, lease: Lease, run: Run, unit: Unit) -> Run:
     """A run that had found nothing waiting now has a batch."""
     now = session.clock.now()
     with lease.transaction() as conn:
-        attempt = runs.next_attempt(conn, session.pipeline.name, batch)
-        filled = replace(run, batch=batch, attempt=attempt, models=models, status=RunStatus.OPEN, token=lease.token)
+        attempt = runs.next_attempt(conn, session.pipeline.name, unit.batch)
+        filled = replace(
+            run,
+            batch=unit.batch,
+            attempt=attempt,
+            models=unit.models,
+            status=RunStatus.OPEN,
+            token=lease.token,
+            window=unit.window,
+            config=session.config,
+            config_hash=session.config_hash,
+        )
         runs.update_run(
             conn,
             run.run_id,
-            batch=batch,
-            attempt=attempt,
-            models=list(models),
             status=RunStatus.OPEN.value,
             ended_at=None,
             touched_at=now,
@@ -119,8 +128,9 @@ def fill_skipped(session: Session, lease: Lease, run: Run, batch: str, models: t
             config=dict(session.config),
             config_hash=session.config_hash,
         )
-        runs.open_models(conn, filled, models, lease.token, redo=False)
-    return replace(filled, config=session.config, config_hash=session.config_hash)
+        runs.move_run(conn, filled)
+        runs.open_models(conn, filled, unit.models, lease.token, redo=False)
+    return filled
 
 
 def go_on(session: Session, lease: Lease, run: Run, command: str) -> Run:

@@ -18,6 +18,7 @@ from ingestkit.session import Session
 from ingestkit.states import completions, runs
 from ingestkit.states.lease import Lease, give_way
 from ingestkit.states.runs import Run
+from ingestkit.windowing import batches
 from ingestkit.working import RunOptions, finish_open
 
 STOPS = (Busy, Interrupted, StateError)
@@ -154,7 +155,7 @@ def choose(session: Session, lease: Lease, options: RunOptions, progress: Progre
         done = completions.done(conn, session.pipeline.name)
     inside = {batch for batch, _ in done if _is_inside(session, batch, start, end)}
     if not asks_no_source(options):
-        there = [one for one in session.source.batches(None) if _is_inside(session, one, start, end)]
+        there = [one for one in batches(session) if _is_inside(session, one, start, end)]
         progress.undone = tuple(one for one in there if one not in inside)
     if not inside:
         raise UsageError(

@@ -20,6 +20,7 @@ from ingestkit.stages.load import newer_content
 from ingestkit.states import completions, ledger
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.windowing import window_of
 from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, work
 
 
@@ -67,7 +68,7 @@ def redone(
         subject = {"batch": batch, "models": list(models), "as_of": options.as_of.isoformat()}
         pinned(session, lease, subject, options.reason, options.by)
     fresh = attempts.open_new(
-        session, lease, batch, models, kind=kind, command="run", invocation=invocation, as_of=options.as_of
+        session, lease, unit, kind=kind, command="run", invocation=invocation, as_of=options.as_of
     )
     return work(active_run(session, lease, fresh, unit), ALL_STAGES)
 
@@ -164,15 +165,16 @@ def refuse_superseded(session: Session, batch: str, models: Sequence[str], optio
 
 
 def redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:
+    window = window_of(session, batch)
     if kind in FROM_LAKE:
-        return Unit(batch, models, kind)
+        return Unit(batch, models, kind, window=window)
     with session.state.read() as conn:
         done = completions.whole(conn, session.pipeline.name, batch)
     skipped = [model for model in models if done[batch, model][0].status is CompletionStatus.SKIPPED]
-    if skipped and batch in session.source.batches(None):
+    if skipped and (window is not None or batch in session.source.batches(None)):
         # What was stepped over is wanted after all.
-        sight_anew(session, lease, batch, skipped)
-    unit, blocked = one_batch(session, lease, batch, models)
+        sight_anew(session, lease, batch, skipped, window)
+    unit, blocked = one_batch(session, lease, batch, models, window)
     if unit is not None:
         return unit
     raise SourceError(

@@ -4,12 +4,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
 
 from ingestkit.columnsql import arrow_type, guard, literal, message_of, quoted, sql_type, value_of
 from ingestkit.errors import ConfigError
+from ingestkit.ports import Bounds
 from ingestkit.settings import LINE, Column, Model, Normalisation
 from ingestkit.textshape import Numbers, Ranges, Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
 
@@ -31,7 +33,7 @@ class Check:
     longest: int | None = None
     """Where it limits the length: as many bytes cannot be more characters."""
     bounds: tuple[float, float] | None = None
-    """Where it limits whole numbers: the least and the most that pass."""
+    """Where it limits whole numbers, days or microseconds: the least and the most that pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +147,14 @@ class Contract:
         return f"SELECT list_filter([{', '.join(each)}], lambda one: one IS NOT NULL) AS errors FROM ({inner})"
 
 
-def compile_contract(name: str, model: Model) -> Contract:
-    columns = tuple(_compiled(name, model, column_name) for column_name in model.columns)
+def compile_contract(name: str, model: Model, window: Bounds | None = None) -> Contract:
+    """The contract as SQL; with a `window`, of rows that lie in it."""
+    columns = tuple(_compiled(name, model, column_name, window) for column_name in model.columns)
     alone = [(column,) for column, settings in model.columns.items() if settings.unique and (column,) != model.key]
     return Contract(name, columns, model.key, (*((model.key,) if model.key else ()), *alone))
 
 
-def _compiled(model: str, settings: Model, name: str) -> CompiledColumn:
+def _compiled(model: str, settings: Model, name: str, window: Bounds | None) -> CompiledColumn:
     column = settings.columns[name]
     text = quoted(name)
     value = value_of(column, text)
@@ -182,13 +185,15 @@ def _compiled(model: str, settings: Model, name: str) -> CompiledColumn:
     if column.enum is not None:
         values = ", ".join(_bound(model, name, column, "enum", one) for one in column.enum)
         checks.append(Check("enum", f"none of {', '.join(column.enum)}", f"{typed} IN ({values})"))
+    if window is not None and window.column == name:
+        checks.append(_within(column, typed, window))
     normalise = column.normalise
     if normalise is None:
         normalise = settings.normalise if column.type == "string" else ()
     return CompiledColumn(
         name=name,
         type=column.type,
-        required=column.required or name in settings.key,
+        required=column.required or name in settings.key or name == settings.window_column,
         text=text,
         value=value,
         guarded=column.type != "string",
@@ -198,6 +203,21 @@ def _compiled(model: str, settings: Model, name: str) -> CompiledColumn:
         nulls=settings.nulls if column.nulls is None else column.nulls,
         normalise=normalise,
     )
+
+
+def _within(column: Column, typed: str, window: Bounds) -> Check:
+    """A row of another window would stay when its own is replaced, and go when the other is."""
+    low, high = (f"CAST({literal(one.isoformat())} AS {sql_type(column.type)})" for one in (window.low, window.high))
+    told = f"not within its window, from {window.low.isoformat()} to {window.high.isoformat()}"
+    numbers = (_number(window.low), _number(window.high) - 1)
+    return Check("outside_window", told, f"({typed} >= {low} AND {typed} < {high})", bounds=numbers)
+
+
+def _number(value: datetime | date) -> int:
+    """Microseconds or days since 1970, as values are told at a glance."""
+    if isinstance(value, datetime):
+        return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (value - date(1970, 1, 1)).days
 
 
 def _told(column: CompiledColumn, shape: Shape) -> Numbers | None:

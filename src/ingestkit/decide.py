@@ -2,27 +2,25 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit import approvals
+from ingestkit import approvals, stepping, windowing
 from ingestkit.attempts import find
 from ingestkit.discover import batch_key
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import show
 from ingestkit.model import (
-    Completion,
-    CompletionStatus,
     FileStatus,
-    FileVersion,
     Rule,
     RunStatus,
     Stage,
+    Window,
     Work,
     digest_of,
+    instant,
 )
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, recover
@@ -30,11 +28,12 @@ from ingestkit.runner import holding
 from ingestkit.session import Session
 from ingestkit.sighting import is_unpublished
 from ingestkit.stages import gate
-from ingestkit.states import completions, decisions, ledger, quarantine, rows, runs, stage_rows
+from ingestkit.states import completions, decisions, ledger, quarantine, runs, stage_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
 from ingestkit.states.tables import completion
+from ingestkit.stepping import mark
 
 
 def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
@@ -45,15 +44,16 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
         with session.state.read() as conn:
             done = completions.whole(conn, session.pipeline.name, batch)
             known = ledger.versions(conn, session.pipeline.name, [batch])
-        if not known and not done and batch not in session.source.batches(None):
+        if not known and not done and batch not in windowing.batches(session):
             raise UsageError(f"neither the source nor the ledger of {session.pipeline.name} knows a batch {batch!r}")
         models = [model for model in session.pipeline.models if (batch, model) not in done]
         files = [file.path for file in ledger.latest(known).values() if file.model and is_unpublished(file)]
         if not models and not files:
             raise UsageError(f"batch {batch} of {session.pipeline.name} is done already: there is nothing to step over")
         _refuse_published(session, batch, models)
+        subject = {"batch": batch, "models": models, "files": files, **_until(windowing.ended(session, batch))}
         with lease.transaction() as conn:
-            made = _decide(conn, session, "skip", {"batch": batch, "models": models, "files": files}, reason, by)
+            made = _decide(conn, session, "skip", subject, reason, by)
             apply(conn, session.pipeline.name, made, lease.token)
         _after(session, lease)
     what = f"for {', '.join(models)}" if models else f"in what came later: {', '.join(map(shown, files))}"
@@ -136,7 +136,8 @@ def set_floor(session: Session, batch: str, models: Sequence[str], reason: str, 
     """Take everything up to and including a batch as done."""
     batch = batch_key(session, batch)
     wanted = session.pipeline.check_models(tuple(models))
-    _decided(session, "set", {"batch": batch, "models": list(wanted)}, reason, by)
+    until = _until(windowing.ended(session, batch))
+    _decided(session, "set", {"batch": batch, "models": list(wanted), **until}, reason, by)
     told = f"{', '.join(wanted)} of {session.pipeline.name} begin after batch {batch}"
     return Outcome("state set", session.pipeline.name, "done", told)
 
@@ -182,7 +183,7 @@ def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
     """Make the state say what was decided; also how decisions read back from the lake take effect again."""
     match made.kind:
         case "skip":
-            _skip(conn, pipeline, made, token)
+            stepping.skip(conn, pipeline, made, token)
         case "pause" | "resume":
             _pause(conn, pipeline, made)
         case "set":
@@ -213,6 +214,10 @@ def _decide(
     return decisions.record(conn, session.pipeline.name, kind, subject, reason=reason, by=by, at=at)
 
 
+def _until(window: Window | None) -> dict[str, str]:
+    return {"until": window.end.isoformat()} if window is not None else {}
+
+
 def _after(session: Session, lease: Lease) -> None:
     copy_decisions(session, lease)
     show(session)
@@ -232,12 +237,16 @@ def _set(conn: sql.Connection, pipeline: str, made: Decision) -> None:
     floors = dict(row["floors"]) if row else {}
     changed = dict.fromkeys(made.subject["models"], made.subject["batch"])
     runs.update_pipeline(conn, pipeline, floors=floors | changed)
+    if "until" in made.subject:
+        before = row["cut_from"] if row else None
+        until = instant(made.subject["until"])
+        runs.update_pipeline(conn, pipeline, cut_from=until if before is None else max(until, before))
 
 
 def _forget(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
     for file in ledger.of_path(conn, pipeline, made.subject["path"]):
         if file.version == made.subject["version"]:
-            _mark(conn, file, FileStatus.FORGOTTEN, made, token)
+            mark(conn, file, FileStatus.FORGOTTEN, made, token)
 
 
 def _discard(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
@@ -245,34 +254,7 @@ def _discard(conn: sql.Connection, pipeline: str, made: Decision, token: int) ->
     for path in made.subject["files"]:
         for file in ledger.of_path(conn, pipeline, path)[-1:]:
             if file.status is FileStatus.QUARANTINED:
-                _mark(conn, file, FileStatus.SKIPPED, made, token)
-
-
-def _skip(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
-    batch, models, files = made.subject["batch"], made.subject["models"], made.subject["files"]
-    for run, theirs in runs.open_runs(conn, pipeline):
-        if run.batch == batch and theirs & set(models):
-            runs.take_models(conn, run, theirs & set(models), "skip", made.at)
-    for model in models:
-        done = Completion(
-            pipeline=pipeline,
-            batch=batch,
-            model=model,
-            status=CompletionStatus.SKIPPED,
-            mode=None,
-            generation=0,
-            digest=None,
-            settings=None,
-            run_id=f"decision {made.number}",
-            token=token,
-        )
-        rows.put_completion(conn, done, made.at)
-    for file in ledger.latest(ledger.versions(conn, pipeline, [batch])).values():
-        if (file.model in models or file.path in files) and is_unpublished(file):
-            _mark(conn, file, FileStatus.SKIPPED, made, token)
-    quarantine.step_over(conn, pipeline, batch, made.at)
-    if models:
-        runs.update_pipeline(conn, pipeline, moved_at=made.at)
+                mark(conn, file, FileStatus.SKIPPED, made, token)
 
 
 def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
@@ -281,13 +263,8 @@ def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> N
     done = {batch for batch, _ in completions.whole(conn, pipeline)}
     for file in ledger.latest(ledger.versions(conn, pipeline, sorted(done))).values():
         if file.model is not None and file.status is not FileStatus.SEEN:
-            _mark(conn, file, FileStatus.FORGOTTEN, made, token)
+            mark(conn, file, FileStatus.FORGOTTEN, made, token)
     conn.execute(sql.delete(completion).where(completion.c.pipeline == pipeline))
     row = runs.pipeline_row(conn, pipeline)
     floors = dict.fromkeys(row["floors"] if row else {})
-    runs.update_pipeline(conn, pipeline, floors=floors, moved_at=None, held_at=None, held_reason=None)
-
-
-def _mark(conn: sql.Connection, file: FileVersion, status: FileStatus, made: Decision, token: int) -> None:
-    marked = replace(file, status=status, reason=f"decision {made.number}: {made.reason}", token=token)
-    rows.put_file(conn, marked, made.at)
+    runs.update_pipeline(conn, pipeline, floors=floors, cut_from=None, moved_at=None, held_at=None, held_reason=None)

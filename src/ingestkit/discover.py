@@ -1,23 +1,28 @@
 """What there is to do: which batches of the source wait, by completions and floors, and which have changed."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 from ingestkit.errors import SourceError, UnknownBatch, UsageError
-from ingestkit.model import CompletionStatus, FileVersion, LoadMode
+from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
 from ingestkit.sighting import Look, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
 from ingestkit.states.lease import Lease
+from ingestkit.windowing import Batches, batches
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     units: tuple[Unit, ...] = ()
     late: tuple[str, ...] = ()
+    missed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Windows that are stepped over, with the models they are not done for (`catchup: false`)."""
+    there: Batches = field(default_factory=dict)
+    """The batches there are, with their windows."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Batches that cannot be taken yet, and why; nothing behind the first of them is looked at."""
     unmapped: tuple[str, ...] = ()
@@ -29,12 +34,13 @@ class Found:
 
 def batch_key(session: Session, batch: str) -> str:
     """The batch key as it is written, or a refusal where it can be none of the pipeline's."""
-    batches = session.pipeline.settings.source.batches
+    settings = session.pipeline.settings.source.batches
     try:
-        return batches.key(batch)
+        return settings.key(batch)
     except ValueError:
+        kind = f"are of kind {settings.kind}" if settings.window is None else "begin at a date or time"
         raise UsageError(
-            f"{batch!r} is no batch key of {session.pipeline.name}: they are of kind {batches.kind}",
+            f"{batch!r} is no batch key of {session.pipeline.name}: they {kind}",
             hint=f"ingestkit runs list {session.pipeline.name}",
         ) from None
 
@@ -64,19 +70,19 @@ def discover(
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     position = checkpoint(session, done, floors)
-    keys = list(session.source.batches(None))
-    plan = _sort_out(session, lease, keys, done, floors)
+    there = batches(session)
     published = _published(session, lease, unjudged, floors)
+    plan = _without_missed(session, _sort_out(session, lease, there, done, floors), there, {*published, only})
     if only is not None:
-        _refuse_untaken(session, only, {*keys, *published}, plan.late)
+        _refuse_untaken(session, only, {*there, *published}, plan.late)
     known = known_files(session, [*plan.open, *plan.scan, *published])
     found = _Found(waited=not waits_quiet)
     failure: SourceError | None = None
     for batch in sorted({*plan.open, *plan.scan, *published}, key=session.pipeline.order):
         gone = Look(Unit(batch, published.get(batch, ()), "not judged"))
-        looking = partial(_look, session, lease, batch, plan, published.get(batch, ()))
+        looking = partial(_look, session, lease, batch, there.get(batch), plan, published.get(batch, ()))
         try:
-            look = _settled(session, batch, known[batch], found, looking) if batch in keys else gone
+            look = _settled(session, batch, known[batch], found, looking) if batch in there else gone
         except SourceError as error:
             if not found.units or only is not None:
                 raise
@@ -95,7 +101,16 @@ def discover(
             break
     units = _only(session, found.units, found.waiting, only) if only is not None else found.units
     caught_up = _caught_up(session, units, known)
-    return Found(caught_up, plan.late, found.waiting, tuple(found.unmapped), position, failure)
+    return Found(
+        units=caught_up,
+        late=plan.late,
+        missed=plan.missed,
+        there=there,
+        waiting=found.waiting,
+        unmapped=tuple(found.unmapped),
+        checkpoint=position,
+        failure=failure,
+    )
 
 
 @dataclass(slots=True)
@@ -125,12 +140,18 @@ def _settled(
 
 
 def _look(
-    session: Session, lease: Lease, batch: str, plan: "_Plan", judge: tuple[str, ...], known: Sequence[FileVersion]
+    session: Session,
+    lease: Lease,
+    batch: str,
+    window: Window | None,
+    plan: "_Plan",
+    judge: tuple[str, ...],
+    known: Sequence[FileVersion],
 ) -> Look:
     if batch in plan.open:
-        return look_at(session, lease, batch, known, plan.open[batch], redo=False)
-    models = {*plan.scan.get(batch, ()), *judge}
-    return look_at(session, lease, batch, known, tuple(sorted(models)), redo=True, judge=judge)
+        return look_at(session, lease, batch, known, plan.open[batch], window=window, redo=False)
+    models = tuple(sorted({*plan.scan.get(batch, ()), *judge}))
+    return look_at(session, lease, batch, known, models, window=window, redo=True, judge=judge)
 
 
 def _published(
@@ -161,11 +182,24 @@ class _Plan:
     scan: dict[str, tuple[str, ...]]
     """Done batches recent enough that a changed file in them is still looked for, and for which models."""
     late: tuple[str, ...]
+    missed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Windows not done that are passed over for the newest."""
 
 
-def _sort_out(
-    session: Session, lease: Lease, keys: Iterable[str], done: Done, floors: Mapping[str, str | None]
-) -> _Plan:
+def _without_missed(session: Session, plan: _Plan, there: Batches, kept: Collection[str | None]) -> _Plan:
+    """With `catchup: false` only the newest window is taken, but for those that are at work, published or named."""
+    settings = session.pipeline.settings.source.batches
+    if settings.window is None or settings.catchup:
+        return plan
+    with session.state.read() as conn:
+        at_work = {run.batch for run, _ in runs.open_runs(conn, session.pipeline.name)}
+    newest = max(there, default=None)
+    missed = {batch: models for batch, models in plan.open.items() if batch not in {newest, *kept, *at_work}}
+    left = {batch: models for batch, models in plan.open.items() if batch not in missed}
+    return replace(plan, open=left, missed=missed)
+
+
+def _sort_out(session: Session, lease: Lease, there: Batches, done: Done, floors: Mapping[str, str | None]) -> _Plan:
     order = session.pipeline.order
     settings = session.pipeline.settings.source
     since = session.clock.now() - settings.late_scan
@@ -173,7 +207,7 @@ def _sort_out(
     open_batches: dict[str, tuple[str, ...]] = {}
     scan: dict[str, tuple[str, ...]] = {}
     late: list[str] = []
-    for batch in keys:
+    for batch, window in there.items():
         undone = tuple(
             model
             for model in lease.models
@@ -185,7 +219,9 @@ def _sort_out(
                 scan[batch] = recent
             continue
         unheard = all((batch, model) not in done for model in session.pipeline.models)
-        if newest is not None and order(batch) < order(newest) and unheard and settings.late == "report":
+        # A window is not delivered late: what of it is not done is work, whatever was done behind it.
+        delivered = window is None and settings.late == "report"
+        if delivered and newest is not None and order(batch) < order(newest) and unheard:
             late.append(batch)
             continue
         open_batches[batch] = undone

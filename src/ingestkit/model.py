@@ -349,19 +349,22 @@ class Completion:
     run_id: str
     counts: Counts = field(default_factory=Counts)
     token: int = 0
+    window_end: datetime | None = None
+    """Where the batch ends, if it is a window."""
 
     def to_json(self) -> dict[str, Any]:
         return _plain(self)
 
     @classmethod
     def from_json(cls, row: Json) -> Self:
-        mode = row["mode"]
+        mode, end = row["mode"], row.get("window_end")
         return cls(
             **{
                 **row,
                 "status": CompletionStatus(row["status"]),
                 "mode": LoadMode(mode) if mode else None,
                 "counts": Counts.from_json(row["counts"]),
+                "window_end": instant(end) if end else None,
             }
         )
 

@@ -85,14 +85,14 @@ def _extract(active: Active, model: str) -> None:
 
 def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item], ...]:
     """What is still to be fetched, as the source shows it now: a file that changed under the first try is another."""
-    unit, blocked = one_batch(active.session, active.lease, active.batch, [model])
+    unit, blocked = one_batch(active.session, active.lease, active.batch, [model], active.run.window)
     if unit is None:
         raise SourceError(f"batch {active.batch}: {blocked}", hint=f"ingestkit run {active.pipeline_name}, later")
     return unit.wanted.get(model, ())
 
 
 def _validate(active: Active, model: str) -> None:
-    settings = active.session.pipeline.validate_settings(model)
+    settings = active.session.pipeline.validate_settings(model, active.run.window)
     candidates = ledger.candidates(active.meant_files(), model)
     again = Stage.VALIDATE in active.again
     if not again and _stands(active, Stage.VALIDATE, model, settings, candidates):
@@ -184,16 +184,25 @@ def _load(active: Active) -> None:
         _load_group(active, group)
 
 
+def _load_settings(active: Active, model: str) -> str:
+    return active.session.pipeline.load_settings(model, active.run.window)
+
+
 def _load_group(active: Active, models: tuple[str, ...]) -> None:
-    pipeline = active.session.pipeline
-    waiting = [model for model in models if not _stands(active, Stage.LOAD, model, pipeline.load_settings(model))]
+    waiting = [model for model in models if not _stands(active, Stage.LOAD, model, _load_settings(active, model))]
     absent = [model for model in waiting if not ledger.file_set(active.meant_files(), model)]
     for model in absent:
-        settings = pipeline.load_settings(model)
+        settings = _load_settings(active, model)
         perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
     passed = [model for model in waiting if model not in absent and model in active.unit.newer]
     for model in passed:
-        perform(active, Stage.LOAD, model, pipeline.load_settings(model), partial(_passed_over, active, model))
+        perform(
+            active,
+            Stage.LOAD,
+            model,
+            _load_settings(active, model),
+            partial(_passed_over, active, model),
+        )
     there = tuple(model for model in waiting if model not in absent and model not in passed)
     if not there:
         return
@@ -204,7 +213,7 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
     with logging.bound(run_id=active.run.run_id, stage=Stage.LOAD.value):
         works = attempt(active, Stage.LOAD, there, job)
         for model in there:
-            record(active, Stage.LOAD, model, pipeline.load_settings(model), works[model])
+            record(active, Stage.LOAD, model, _load_settings(active, model), works[model])
 
 
 def _forgotten(known: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
@@ -365,6 +374,7 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
         run_id=active.run.run_id,
         counts=counts,
         token=active.lease.token,
+        window_end=active.run.window.end if active.run.window is not None else None,
     )
 
 

@@ -8,11 +8,12 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingestkit.errors import IngestkitError, Interrupted, UsageError
+from ingestkit.errors import ConfigError, IngestkitError, Interrupted, UsageError
 from ingestkit.lake import Lake, Place
-from ingestkit.model import LoadMode, SqlCheck, sha256_of
-from ingestkit.ports import Source, TargetColumn, Warehouse
+from ingestkit.model import LoadMode, SqlCheck, Window, sha256_of
+from ingestkit.ports import Bounds, Source, TargetColumn, Warehouse
 from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
+from ingestkit.windows import days_within, zone_of
 
 ROW_DELTA_OF_REPLACE = 50.0
 """By how much a model that is replaced may grow or shrink where nobody has said it, in percent."""
@@ -68,21 +69,41 @@ class Pipeline:
     def columns(self, model: str) -> tuple[TargetColumn, ...]:
         return tuple(TargetColumn(name, column.type) for name, column in self.model(model).columns.items())
 
-    def validate_settings(self, model: str) -> str:
+    def bounds(self, model: str, window: Window | None) -> Bounds | None:
+        """Between which values of which column the rows of a window lie, where a model's rows belong to windows."""
+        settings = self.model(model)
+        if settings.window_column is None:
+            return None
+        if window is None:
+            raise ConfigError(
+                f"model {model} has load: window, and its batch was taken when the pipeline had no windows",
+                hint="give the model the load it had, until the batch is done",
+            )
+        name, low, high = settings.window_column, window.start, window.end
+        if settings.columns[name].type == "timestamp":
+            return Bounds(name, low, high)
+        return Bounds(name, *days_within(window, zone_of(self.settings.source.batches.timezone)))
+
+    def validate_settings(self, model: str, window: Window | None) -> str:
         """The hash of what a valid artifact depends on."""
         shown = self._shown(model, OF_VALID_ROWS)
         validation = self.settings.validation.model_dump(mode="json")
-        return sha256_of([VALIDATE_VERSION, model, shown, validation])
+        return sha256_of([VALIDATE_VERSION, model, shown, validation, *self._bounded(model, window)])
+
+    def _bounded(self, model: str, window: Window | None) -> list[str]:
+        bounds = self.bounds(model, window)
+        return [] if bounds is None else [bounds.column, str(bounds.low), str(bounds.high)]
 
     def _shown(self, model: str, names: set[str]) -> dict[str, Any]:
         """What a model says that its rows depend on; who may see a value is nothing of it."""
         return self.model(model).model_dump(mode="json", include=names, exclude={"columns": {"__all__": {"pii"}}})
 
-    def load_settings(self, model: str) -> str:
+    def load_settings(self, model: str, window: Window | None) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
         shown = self._shown(model, {*OF_VALID_ROWS, "load", "table", "delete_when"})
         validation = self.settings.validation.model_dump(mode="json")
-        return sha256_of([VALIDATE_VERSION, LOAD_VERSION, model, shown, validation, self.lineage()])
+        versions = [VALIDATE_VERSION, LOAD_VERSION]
+        return sha256_of([*versions, model, shown, validation, self.lineage(), *self._bounded(model, window)])
 
     def extract_settings(self) -> str:
         return sha256_of(self.settings.source.model_dump(mode="json"))
@@ -205,6 +226,8 @@ class RunContext:
     progress: Progress
     threads: int = 2
     memory_limit: str = "600MiB"
+    window: Window | None = None
+    """Which piece of time the batch is, of a pipeline of windows."""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def place(self, model: str) -> Place:

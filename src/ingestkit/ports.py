@@ -6,11 +6,11 @@ Adapters translate their vendor's exceptions at once into `errors`; they do not 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from ingestkit.model import Counts, Fence, Intent, Item, Receipt
+from ingestkit.model import Counts, Fence, Intent, Item, Receipt, Window
 
 
 class Source(Protocol):
@@ -21,11 +21,16 @@ class Source(Protocol):
         ...
 
     def batches(self, after: str | None) -> Iterator[str]:
-        """The keys of all batches that sort after `after` (None: all), oldest first, each once."""
+        """The keys of all batches that sort after `after` (None: all), oldest first, each once.
+
+        Not asked of a pipeline of windows: there the calendar says which batches there are.
+        """
         ...
 
-    def items(self, batch: str) -> Iterator[Item]:
+    def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         """What the batch holds now, in path order: mapped, unmapped and not yet readable alike, each path once.
+
+        Of a pipeline of windows, `window` is the piece of time the batch is, and what belongs to none is in no batch.
 
         Members of a zip archive are items of their own, and the archive is none: they are claimed by their own names,
         an only one also by the archive's. Two models claiming one item is a ConfigError that names both.
@@ -125,6 +130,15 @@ class ValidFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Between which values the rows of a window lie, half-open: instants, or days where the column is a date."""
+
+    column: str
+    low: datetime | date
+    high: datetime | date
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """Which keys some batches have spoken of: their valid files, without the records that `losers` name."""
 
@@ -149,6 +163,8 @@ class Load:
     lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
     deletes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Where `mode` is merge: by column, the values (as text) of rows that remove their key instead of being written."""
+    bounds: Bounds | None = None
+    """Where `mode` is window: whose rows are replaced. None of the files' rows lies outside."""
     evolved: tuple[str, ...] = ()
     """Those of `columns` that some file added once: texts, and null for files that lack them."""
 

@@ -21,6 +21,7 @@ from ingestkit.sighting import Unit
 from ingestkit.states import completions, ledger, quarantine
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.windowing import window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
 
 
@@ -44,8 +45,9 @@ def replay(session: Session, options: RunOptions) -> Outcome:
             return Outcome("quarantine replay", session.pipeline.name, "done", told, tuple(results))
         check(session, lease, from_lake=True)
         refuse_superseded(session, batch, changed)
-        fresh = attempts.open_new(session, lease, batch, changed, kind="replay", command="run")
-        results += work(active_run(session, lease, fresh, Unit(batch, changed, "replay")), ALL_STAGES)
+        unit = Unit(batch, changed, "replay", window=window_of(session, batch))
+        fresh = attempts.open_new(session, lease, unit, kind="replay", command="run")
+        results += work(active_run(session, lease, fresh, unit), ALL_STAGES)
         outcome = outcome_of(session, "quarantine replay", Found(), results)
         return replace(outcome, message=_compared(session, batch, changed, before))
 
@@ -69,7 +71,7 @@ def _waiting(session: Session, lease: Lease, batch: str) -> tuple[Mapping[str, C
 
 def _is_judged_otherwise(session: Session, batch: str, model: str) -> bool:
     """Whether today's contract is another than the one the batch's rejects were made under."""
-    today = session.pipeline.validate_settings(model)
+    today = session.pipeline.validate_settings(model, window_of(session, batch))
     with session.state.read() as conn:
         made = ledger.artifacts(conn, session.pipeline.name, [batch], model, [ArtifactKind.REJECTS])
         known = ledger.versions(conn, session.pipeline.name, [batch])

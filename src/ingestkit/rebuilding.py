@@ -11,6 +11,7 @@ from ingestkit.sighting import Unit
 from ingestkit.states import completions, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.windowing import window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
 
 
@@ -58,8 +59,9 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
         here = sorted(model for model, batches in lacks.items() if batch in batches)
         for as_of in sorted({pinned.get((batch, model)) for model in here}, key=str):
             alike = tuple(model for model in here if pinned.get((batch, model)) == as_of)
-            fresh = attempts.open_new(session, lease, batch, alike, kind="restore", command="run", as_of=as_of)
-            results.extend(work(active_run(session, lease, fresh, Unit(batch, alike, "restore")), ALL_STAGES))
+            unit = Unit(batch, alike, "restore", window=window_of(session, batch))
+            fresh = attempts.open_new(session, lease, unit, kind="restore", command="run", as_of=as_of)
+            results.extend(work(active_run(session, lease, fresh, unit), ALL_STAGES))
     with lease.transaction() as conn:
         row = runs.pipeline_row(conn, name)
         left = [model for model in (row["rebuild"] if row else None) or () if model not in models]

@@ -39,7 +39,7 @@ def rehearse(session: Session, options: RunOptions, rows: int | None) -> Outcome
     with rehearsal(session, options) as lease:
         found = discover(session, lease, only=options.batch, limit=options.limit)
         for unit in found.units:
-            run = attempts.open_new(session, lease, unit.batch, unit.models, kind="run", command="run")
+            run = attempts.open_new(session, lease, unit, kind="run", command="run")
             active = replace(active_run(session, lease, run, unit), rows_at_most=rows)
             if rows is None:
                 active = replace(active, usual_rows=usual_rows(session, unit.batch, tried))

@@ -25,6 +25,7 @@ from ingestkit.states import runs
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
 from ingestkit.states.stage_rows import ALL_STAGES
+from ingestkit.stepping import pass_missed
 from ingestkit.working import RunOptions, active_run, after, finish_open, landed_unit, stale, work
 
 
@@ -129,14 +130,10 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
         failed = [one for one in mine if one.batch == unit.batch and one.status is RunStatus.FAILED]
         idle = [one for one in mine if one.status is RunStatus.SKIPPED]
         if idle:
-            return active_run(
-                session, lease, attempts.fill_skipped(session, lease, idle[0], unit.batch, unit.models), unit
-            )
-        if failed and set(failed[-1].models) == set(unit.models):
+            return active_run(session, lease, attempts.fill_skipped(session, lease, idle[0], unit), unit)
+        if failed and set(failed[-1].models) == set(unit.models) and failed[-1].window == unit.window:
             return active_run(session, lease, attempts.reopen(session, lease, failed[-1], "run"), unit)
-    fresh = attempts.open_new(
-        session, lease, unit.batch, unit.models, kind="run", command="run", invocation=options.run_id
-    )
+    fresh = attempts.open_new(session, lease, unit, kind="run", command="run", invocation=options.run_id)
     return active_run(session, lease, fresh, unit)
 
 
@@ -150,6 +147,8 @@ def finish_cleaning(session: Session, lease: Lease) -> None:
 
 def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
     found = discover(session, lease, only=options.batch, limit=options.limit, waits_quiet=options.waits_quiet)
+    if found.missed:
+        pass_missed(session, lease, found.missed, found.there)
     for late in found.late:
         session.progress.warned(
             f"batch {late} came after newer ones were done and is not loaded (source.late: report)",

@@ -3,16 +3,16 @@
 import hashlib
 import secrets
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ingestkit import steps
 from ingestkit.errors import ContractError, NotArrived, SourceError
-from ingestkit.model import FileStatus, FileVersion, Item
+from ingestkit.model import FileStatus, FileVersion, Item, Window
 from ingestkit.ports import Source
 from ingestkit.session import Session
-from ingestkit.states import ledger, rows
+from ingestkit.states import completions, ledger, rows
 from ingestkit.states.lease import Lease
 
 
@@ -27,39 +27,31 @@ class Unit:
     empty: bool = False
     newer: Mapping[str, str] = field(default_factory=dict)
     """Models whose files are only landed, by the waiting batch that takes their place (`catch_up: newest`)."""
+    window: Window | None = None
 
 
-def one_batch(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> tuple[Unit | None, str | None]:
+def one_batch(
+    session: Session, lease: Lease, batch: str, models: Sequence[str], window: Window | None
+) -> tuple[Unit | None, str | None]:
     """The work of one batch for an open run or a redo, whatever the state says of it: the unit, or why it must wait."""
-    if batch not in list(session.source.batches(None)):
+    if window is None and batch not in list(session.source.batches(None)):
         return None, f"the source has no batch {batch!r} any more"
-    look = look_at(
-        session,
-        lease,
-        batch,
-        known_files(session, [batch]).get(batch, []),
-        tuple(models),
-        redo=False,
-        landed_stays=True,
-    )
-    if look.unsettled:
-        wait_quiet(session, look.unsettled)
-        look = look_at(
-            session,
-            lease,
-            batch,
-            known_files(session, [batch]).get(batch, []),
-            tuple(models),
-            redo=False,
-            landed_stays=True,
-        )
-    return look.unit, look.blocked
+
+    def look() -> Look:
+        known = known_files(session, [batch])[batch]
+        return look_at(session, lease, batch, known, tuple(models), window=window, redo=False, landed_stays=True)
+
+    found = look()
+    if found.unsettled:
+        wait_quiet(session, found.unsettled)
+        found = look()
+    return found.unit, found.blocked
 
 
-def sight_anew(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> Unit:
+def sight_anew(session: Session, lease: Lease, batch: str, models: Sequence[str], window: Window | None) -> Unit:
     """Take every file of these models in the batch for a new version, whatever its size and time say."""
     now = session.clock.now()
-    items = [item for item in session.source.items(batch) if set(item.models) & set(models)]
+    items = [item for item in session.source.items(batch, window) if set(item.models) & set(models)]
     latest = ledger.latest(known_files(session, [batch])[batch])
     wanted: dict[str, list[tuple[FileVersion, Item]]] = {}
     with lease.transaction() as conn:
@@ -71,7 +63,8 @@ def sight_anew(session: Session, lease: Lease, batch: str, models: Sequence[str]
                 rows.put_file_absent(conn, file, now)
             assert file is not None
             wanted.setdefault(item.models[0], []).append((file, item))
-    return Unit(batch, tuple(models), "again", {model: tuple(pairs) for model, pairs in wanted.items()})
+    found = {model: tuple(pairs) for model, pairs in wanted.items()}
+    return Unit(batch, tuple(models), "again", found, window=window)
 
 
 def is_absent(session: Session, unit: Unit, model: str, known: Sequence[FileVersion]) -> bool:
@@ -103,6 +96,7 @@ def look_at(
     known: Sequence[FileVersion],
     models: tuple[str, ...],
     *,
+    window: Window | None,
     redo: bool,
     landed_stays: bool = False,
     judge: Collection[str] = (),
@@ -114,14 +108,20 @@ def look_at(
     its own, though the source may not show it any more.
     """
     try:
-        items = list(session.source.items(batch))
+        items = list(session.source.items(batch, window))
     except NotArrived as error:
         return Look(blocked=error.message)
     latest = ledger.latest(known)
+    moved: dict[str, FileVersion] = {}
+    if window is not None:
+        moved, staying = _of_other_windows(session, {item.path for item in items} - set(latest))
+        items = [item for item in items if item.path not in staying]
+        latest |= moved
     now = session.clock.now()
     sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}
     before = latest
     latest = _note(session, latest, sighted, now)
+    _note_moved(lease, batch, moved.values(), now)
     here = {item.path for item in items}
     latest = _note_gone(session, lease, latest, here, now, landed_stays=landed_stays)
     everything = [*known, *latest.values()]
@@ -150,11 +150,29 @@ def look_at(
             case "wait":
                 return Look(blocked="holds no file of any model yet", unmapped=unmapped)
             case _:
-                return Look(Unit(batch, models, "new", wanted, empty=True), unmapped=unmapped)
+                return Look(Unit(batch, models, "new", wanted, empty=True, window=window), unmapped=unmapped)
     reason = "new"
     if redo:
         reason = "not judged" if set(models) <= set(judge) and not any(wanted.values()) else "changed"
-    return Look(Unit(batch, models, reason, wanted), unmapped=unmapped)
+    return Look(Unit(batch, models, reason, wanted, window=window), unmapped=unmapped)
+
+
+def _of_other_windows(session: Session, paths: Collection[str]) -> tuple[dict[str, FileVersion], frozenset[str]]:
+    """Files that were in another window before time was cut anew: those that come here, and those that stay there."""
+    with session.state.read() as conn:
+        found = ledger.newest_of(conn, session.pipeline.name, sorted(paths))
+        done = completions.among(conn, session.pipeline.name, sorted({file.batch for file in found}))
+    staying = frozenset(file.path for file in found if file.batch in done)
+    return {file.path: file for file in found if file.path not in staying}, staying
+
+
+def _note_moved(lease: Lease, batch: str, moved: Iterable[FileVersion], now: datetime) -> None:
+    left = [file for file in moved if is_unpublished(file) and (file.model is None or file.model in lease.models)]
+    if left:
+        with lease.transaction() as conn:
+            for file in left:
+                told = f"belongs to window {batch} since time is cut otherwise"
+                rows.put_file(conn, replace(file, status=FileStatus.SKIPPED, reason=told, token=lease.token), now)
 
 
 UNPUBLISHED = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED)
@@ -190,7 +208,7 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
     """The ledger row that now stands for the item: the stored one, or a new version of it."""
     if before is None:
         return _new_version(session, item, 1, now)
-    if before.status is FileStatus.FORGOTTEN:
+    if before.status is FileStatus.FORGOTTEN or before.batch != item.batch:
         return _new_version(session, item, before.version + 1, now)
     if before.model is None and item.models and not redo:
         return _new_version(session, item, before.version + 1, now)

@@ -111,11 +111,9 @@ def _extract_waiting(session: Session, lease: Lease, options: RunOptions, idle: 
     _refuse_open(session, unit, options)
     check(session, lease, fetching=bytes_of(unit))
     if idle is not None and options.run_id is not None:
-        opened = attempts.fill_skipped(session, lease, idle, unit.batch, unit.models)
+        opened = attempts.fill_skipped(session, lease, idle, unit)
     else:
-        opened = attempts.open_new(
-            session, lease, unit.batch, unit.models, kind="stage", command="extract", invocation=options.run_id
-        )
+        opened = attempts.open_new(session, lease, unit, kind="stage", command="extract", invocation=options.run_id)
     return _one_stage(active_run(session, lease, opened, unit), Stage.EXTRACT)
 
 
@@ -176,7 +174,7 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
     assert known.batch is not None
     unit = landed_unit(session, known, models)
     if wanted is Stage.EXTRACT:
-        unit = sight_anew(session, lease, known.batch, models)
+        unit = sight_anew(session, lease, known.batch, models, known.window)
     results = work(active_run(session, lease, known, unit, again=frozenset(again)), again)
     told = f"{', '.join(again)} of batch {known.batch} done again (run {known.run_id})"
     return Outcome(wanted.value, session.pipeline.name, "done", told, tuple(results), run_ids=(known.run_id,))

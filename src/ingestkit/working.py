@@ -113,7 +113,7 @@ def finish_open(
         if unit is None:
             continue
         if taken:
-            again = attempts.open_new(at_hand, lease, run_.batch, held, kind=run_.kind, command="run", as_of=run_.as_of)
+            again = attempts.open_new(at_hand, lease, unit, kind=run_.kind, command="run", as_of=run_.as_of)
         else:
             again = attempts.go_on(at_hand, lease, run_, "run")
         with after(results):
@@ -135,8 +135,8 @@ def open_unit(session: Session, lease: Lease, run_: Run, models: tuple[str, ...]
     """What is left to do for an open run, or None where its batch must wait."""
     assert run_.batch is not None
     if run_.kind in FROM_LAKE:
-        return Unit(run_.batch, models, run_.kind)
-    unit, blocked = one_batch(session, lease, run_.batch, models)
+        return Unit(run_.batch, models, run_.kind, window=run_.window)
+    unit, blocked = one_batch(session, lease, run_.batch, models, run_.window)
     if unit is not None:
         return unit
     with session.state.read() as conn:
@@ -144,7 +144,7 @@ def open_unit(session: Session, lease: Lease, run_: Run, models: tuple[str, ...]
     unfetched = [one.path for one in ledger.latest(known).values() if one.status is FileStatus.SEEN]
     if any(one.sha256 for one in known) and not unfetched:
         session.progress.warned(f"{blocked}; run {run_.run_id} goes on with what had landed")
-        return Unit(run_.batch, models, run_.kind)
+        return Unit(run_.batch, models, run_.kind, window=run_.window)
     if blocked and "no batch" in blocked:
         raise SourceError(
             f"run {run_.run_id} cannot go on: {blocked}, and {len(unfetched)} of its files had not landed",
@@ -166,7 +166,8 @@ def landed_unit(session: Session, known: Run, models: tuple[str, ...]) -> Unit:
     assert known.batch is not None
     with session.state.read() as conn:
         files = ledger.versions(conn, session.pipeline.name, [known.batch])
-    return Unit(known.batch, models, known.kind, empty=not any(one.model for one in files))
+    empty = not any(one.model for one in files)
+    return Unit(known.batch, models, known.kind, empty=empty, window=known.window)
 
 
 def stale(session: Session) -> tuple[str, ...]:

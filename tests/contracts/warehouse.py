@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from ingestkit import steps
 from ingestkit.errors import Fenced, GateClosed, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, Intent, LoadMode, Receipt
-from ingestkit.ports import Load, Publication, Said, TargetColumn, ValidFile, Warehouse
+from ingestkit.ports import Bounds, Load, Publication, Said, TargetColumn, ValidFile, Warehouse
 
 Rows = Iterable[tuple[Any, ...]]
 
@@ -23,6 +23,9 @@ PIPELINE = "opendata"
 STATE = "state-1"
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
 PERSON = (TargetColumn("id", "string"), TargetColumn("city", "string"))
+VISIT = (TargetColumn("id", "string"), TargetColumn("at", "timestamp"), TargetColumn("on", "date"))
+WITHOUT_WINDOW = [mode for mode in LoadMode if mode is not LoadMode.WINDOW]
+"""Modes that any columns will do for."""
 ARROW: Mapping[str, pa.DataType] = {
     "string": pa.string(),
     "integer": pa.int64(),
@@ -106,6 +109,28 @@ def ready(warehouse: Warehouse, *models: str) -> None:
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def visits(files: tuple[ValidFile, ...], bounds: Bounds | None, generation: int = 1) -> Load:
+    made = Load(intent("visit", LoadMode.WINDOW, generation), "visit", VISIT, (), files, None)
+    return replace(made, bounds=bounds)
+
+
+def ready_for_visits(warehouse: Warehouse) -> None:
+    warehouse.check()
+    warehouse.fence((fence("visit"),))
+    warehouse.evolve("visit", VISIT, LINEAGE)
+
+
+def hours(*several: int) -> list[tuple[str, datetime, date]]:
+    """Visits at these hours since the day began."""
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    times = [(hour, begin + timedelta(hours=hour)) for hour in several]
+    return [(str(hour), at, at.date()) for hour, at in times]
+
+
+DAYS = [datetime(2026, 3, day, tzinfo=UTC) for day in range(1, 5)]
+FIRST_DAY, SECOND_DAY = Bounds("at", DAYS[0], DAYS[1]), Bounds("at", DAYS[1], DAYS[2])
 
 
 class WarehouseContract:
@@ -364,7 +389,7 @@ class WarehouseContract:
         assert self.rows(warehouse) == [("1", "X"), ("2", "y"), ("3", "Z")]
         assert (stand["hcp"].counts.left_behind, stand["hcp"].counts.superseded) == (1, 0)
 
-    @pytest.mark.parametrize("mode", list(LoadMode))
+    @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
     def test_publishing_a_batch_once_more_changes_no_row(
         self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
     ) -> None:
@@ -387,6 +412,59 @@ class WarehouseContract:
         warehouse.publish(publication(load((write_valid(tmp_path / "b.parquet", PERSON, []),), mode), batch="b2"))
         stand = warehouse.publish(publication(load((), mode), batch="b3"))
         assert (stand["hcp"].counts.staged, stand["hcp"].counts.target) == (0, left)
+
+    def test_a_window_takes_the_place_of_all_rows_that_lie_in_it(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_visits(warehouse)
+        first = write_valid(tmp_path / "a.parquet", VISIT, hours(0, 12, 23))
+        second = write_valid(tmp_path / "b.parquet", VISIT, hours(24, 47))
+        warehouse.publish(publication(visits((first,), FIRST_DAY)))
+        warehouse.publish(publication(visits((second,), SECOND_DAY), batch="b2"))
+        mended = write_valid(tmp_path / "c.parquet", VISIT, hours(1, 2))
+        judge = Judge()
+        stand = warehouse.publish(publication(visits((mended,), FIRST_DAY, generation=2), judge=judge))
+        assert self.rows(warehouse, "visit", "id, _batch") == [("1", "b1"), ("2", "b1"), ("24", "b2"), ("47", "b2")]
+        assert stand["visit"].counts == Counts(staged=2, loaded=2, deleted=3, target=4)
+        assert judge.seen["visit"][1]["expected_target"] == 4
+
+    def test_a_window_cut_otherwise_leaves_no_row_of_another_batch_behind(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready_for_visits(warehouse)
+        wide = Bounds("at", DAYS[0], DAYS[2])
+        everything = write_valid(tmp_path / "a.parquet", VISIT, hours(3, 30))
+        warehouse.publish(publication(visits((everything,), wide), batch="month"))
+        again = write_valid(tmp_path / "b.parquet", VISIT, hours(30))
+        warehouse.publish(publication(visits((again,), SECOND_DAY), batch="b2"))
+        assert self.rows(warehouse, "visit", "id, _batch") == [("3", "month"), ("30", "b2")]
+
+    def test_days_are_windows_too(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_visits(warehouse)
+        of_two_days = write_valid(tmp_path / "a.parquet", VISIT, hours(3, 30))
+        warehouse.publish(publication(visits((of_two_days,), Bounds("on", date(2026, 3, 1), date(2026, 3, 3)))))
+        nothing = write_valid(tmp_path / "b.parquet", VISIT, [])
+        second_day = Bounds("on", date(2026, 3, 2), date(2026, 3, 3))
+        stand = warehouse.publish(publication(visits((nothing,), second_day), batch="b2"))
+        assert self.rows(warehouse, "visit", "id") == [("3",)]
+        assert stand["visit"].counts.deleted == 1
+
+    def test_publishing_a_window_once_more_changes_no_row(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_visits(warehouse)
+        file = write_valid(tmp_path / "a.parquet", VISIT, hours(0, 12, 23))
+        everything = "id, _batch, _run_id, _source_file, _record_no"
+        warehouse.publish(publication(visits((file,), FIRST_DAY)))
+        stood = self.rows(warehouse, "visit", everything)
+        warehouse.publish(publication(visits((file,), FIRST_DAY, generation=2), token=2))
+        assert self.rows(warehouse, "visit", everything) == stood
+
+    @pytest.mark.parametrize("rows", [hours(12, 24), [("none", None, None)]])
+    def test_a_row_outside_its_window_is_not_published(
+        self, warehouse: Warehouse, tmp_path: Path, rows: list[tuple[Any, ...]]
+    ) -> None:
+        ready_for_visits(warehouse)
+        file = write_valid(tmp_path / "a.parquet", VISIT, rows)
+        with pytest.raises(WarehouseError, match="1 rows lie outside of their window"):
+            warehouse.publish(publication(visits((file,), FIRST_DAY)))
+        assert self.rows(warehouse, "visit", "id") == []
 
     def test_records_left_out_by_number_are_not_published(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")
@@ -593,7 +671,7 @@ class WarehouseContract:
         warehouse.publish(publication(replace(load((file,)), columns=columns)))
         assert warehouse.newest("hcp", "At") == times[1]
 
-    @pytest.mark.parametrize("mode", [LoadMode.REPLACE, LoadMode.APPEND, LoadMode.MERGE])
+    @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
     def test_columns_that_some_files_have_are_null_for_the_others(
         self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
     ) -> None:
@@ -659,7 +737,7 @@ class WarehouseContract:
         assert refused.value.hint
         assert self.rows(warehouse, columns="what") == []
 
-    @pytest.mark.parametrize("mode", list(LoadMode))
+    @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
     def test_values_come_out_as_they_went_in(self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode) -> None:
         columns = (
             TargetColumn("id", "string"),
@@ -709,7 +787,7 @@ class WarehouseContract:
         warehouse.fence((fence("hcp", table=table),))
         warehouse.evolve(table, columns, LINEAGE)
         row = ("1", "2", "3", "4", "5", "6", "7")
-        for number, mode in enumerate(LoadMode, start=1):
+        for number, mode in enumerate(WITHOUT_WINDOW, start=1):
             folder = tmp_path / "it's [a] * d?" / "n=8"
             file = write_valid(folder / f"x'{number}[1].parquet", columns, [row])
             work = replace(load((file,), mode, generation=number), columns=columns, table=table, key=key)

@@ -16,7 +16,7 @@ import pytest
 
 from ingestkit import project, runner
 from ingestkit.errors import IngestkitError, SourceError
-from ingestkit.model import Item
+from ingestkit.model import Item, Window
 from ingestkit.pipeline import Stop, SystemClock
 from ingestkit.ports import Source
 from ingestkit.recording import waits
@@ -60,8 +60,8 @@ class Flaky:
     def batches(self, after: str | None) -> Iterator[str]:
         return self.real.batches(after)
 
-    def items(self, batch: str) -> Iterator[Item]:
-        return self.real.items(batch)
+    def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
+        return self.real.items(batch, window)
 
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:

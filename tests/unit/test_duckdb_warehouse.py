@@ -18,7 +18,18 @@ from ingestkit.errors import Busy, WarehouseError
 from ingestkit.model import LoadMode
 from ingestkit.ports import TargetColumn
 from ingestkit.warehouses.duckdb import DuckdbWarehouse
-from tests.contracts.warehouse import LINEAGE, PERSON, PIPELINE, Judge, fence, load, publication, ready, write_valid
+from tests.contracts.warehouse import (
+    LINEAGE,
+    PERSON,
+    PIPELINE,
+    WITHOUT_WINDOW,
+    Judge,
+    fence,
+    load,
+    publication,
+    ready,
+    write_valid,
+)
 
 
 class Clock:
@@ -178,7 +189,7 @@ def test_a_file_made_meanwhile_is_kept(warehouse: DuckdbWarehouse, monkeypatch: 
 
 
 @pytest.mark.parametrize("step", ["load.fenced", "load.rows_written", "load.before_commit", "load.committed"])
-@pytest.mark.parametrize("mode", list(LoadMode))
+@pytest.mark.parametrize("mode", WITHOUT_WINDOW)
 def test_a_kill_leaves_all_of_a_publication_or_nothing(
     warehouse: DuckdbWarehouse, tmp_path: Path, step: str, mode: LoadMode
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from ingestkit.errors import Interrupted, LakeError, SourceError
 from ingestkit.lake import BLOCK, Lake
-from ingestkit.model import ArtifactKind, Counts, FileStatus, FileVersion, Item
+from ingestkit.model import ArtifactKind, Counts, FileStatus, FileVersion, Item, Window
 from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
 from ingestkit.ports import Source, Warehouse
 from ingestkit.settings import PipelineSettings
@@ -72,8 +72,8 @@ class Opened:
     def batches(self, after: str | None) -> Iterator[str]:
         return self.source.batches(after)
 
-    def items(self, batch: str) -> Iterator[Item]:
-        return self.source.items(batch)
+    def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
+        return self.source.items(batch, window)
 
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:

@@ -70,7 +70,7 @@ def test_a_newer_database_is_not_downgraded(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
     db = StateDatabase.open(url, 1)
     with db.write() as conn:
-        conn.exec_driver_sql("UPDATE ingestkit_version SET version_num = '0002'")
+        conn.exec_driver_sql("UPDATE ingestkit_version SET version_num = '9999'")
     db.close()
     with pytest.raises(StateError, match="newer"):
         migrate.upgrade(url)

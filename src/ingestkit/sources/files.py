@@ -7,19 +7,21 @@ import shlex
 import stat
 import time
 import zipfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 from ingestkit.errors import NotArrived, SourceError
 from ingestkit.files import shown
-from ingestkit.model import Item
+from ingestkit.model import Item, Window
 from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
-from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants
+from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants, time_of
 from ingestkit.sources.reading import changed, failed, mtime_of, reading, refuse_changed
 
 # A pattern without any of these cannot match a slash, so only folders at the top can be batches.
@@ -35,8 +37,14 @@ class Walk:
 
     batches: Mapping[str, tuple[str, ...]]
     """By key: the folders, or with `batches.files` the files, of each batch."""
+    times: tuple[tuple[datetime, str], ...]
+    """Of a pipeline of windows instead: folders or files in the order of their times."""
     stamps: Mapping[str, int]
     began: float
+
+    def within(self, window: Window) -> tuple[str, ...]:
+        first, behind = (bisect_left(self.times, (at, "")) for at in (window.start, window.end))
+        return tuple(path for _, path in self.times[first:behind])
 
 
 @dataclass(slots=True)
@@ -60,10 +68,10 @@ class FilesSource:
         ordered = sorted((batches.order(key), key) for key in self._walk.batches)
         return (key for order, key in ordered if floor is None or order > floor)
 
-    def items(self, batch: str) -> Iterator[Item]:
+    def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         if self._walk is None or not self._is_fresh(self._walk):
             self._walk = self._walked()
-        places = self._walk.batches.get(batch)
+        places = self._walk.batches.get(batch) if window is None else self._walk.within(window)
         if places is None:
             again = f"ingestkit backfill --batch {shlex.quote(shown(batch))} --from-lake"
             raise SourceError(
@@ -113,13 +121,18 @@ class FilesSource:
         began = self.now()
         stamps: dict[str, int] = {}
         batches: dict[str, list[str]] = {}
+        times: list[tuple[datetime, str]] = []
         found = self._files("", stamps) if self.settings.batches.files else self._folders(stamps)
         pattern = re.compile(self.settings.batches.files or self.settings.batches.folders or "")
         for path, _ in found:
+            if self.settings.batches.window is not None:
+                at = time_of(self.settings.batches, pattern, path)
+                times += [] if at is None else [(at, path)]
+                continue
             key = batch_of(self.settings.batches, pattern, path)
             if key is not None:
                 batches.setdefault(key, []).append(path)
-        return Walk({key: tuple(paths) for key, paths in batches.items()}, stamps, began)
+        return Walk({key: tuple(paths) for key, paths in batches.items()}, tuple(sorted(times)), stamps, began)
 
     def _is_fresh(self, walk: Walk) -> bool:
         oldest = (walk.began - STAMP) * 1e9

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from ingestkit.errors import ConfigError, SourceError
 from ingestkit.files import shown
 from ingestkit.settings import Batches, Model
+from ingestkit.windows import first_showing, zone_of
 
 TOLERANT = (
     r"(?:[a-z]{{2,3}}_)?{name}(?:[-_. ](?:\d[\dtz]*|full|part\d*))*"
@@ -27,6 +29,25 @@ def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | No
             f" of kind {settings.kind}",
             hint="rename it at the source, or make source.batches match batches only",
         ) from None
+
+
+def time_of(settings: Batches, pattern: re.Pattern[str], path: str) -> datetime | None:
+    """The instant that a folder or file is of, or None when it is of no window."""
+    match = pattern.fullmatch(path)
+    if match is None:
+        return None
+    assert settings.at is not None
+    try:
+        said = datetime.strptime(match["at"] or "", settings.at.format)  # noqa: DTZ007 the zone is said beside it
+    except ValueError:
+        raise SourceError(
+            f"{shown(path)} matches the pattern of windows, but {shown(match['at'] or '')!r} is not written"
+            f" {settings.at.format}",
+            hint="rename it at the source, or make source.batches match what has a time only",
+        ) from None
+    if said.tzinfo is not None:
+        return said.astimezone(UTC)
+    return first_showing(said, zone_of(settings.at.timezone or settings.timezone))
 
 
 def checked_after(settings: Batches, after: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from ingestkit.model import (
     Receipt,
     Rule,
     Stage,
+    Window,
     Work,
     digest_of,
 )
@@ -61,11 +62,13 @@ class Planned:
     superseded_by: str | None = None
 
 
-def intended(pipeline: Pipeline, batch: str, given: Given, receipts: Sequence[Receipt]) -> Intent:
+def intended(
+    pipeline: Pipeline, batch: str, window: Window | None, given: Given, receipts: Sequence[Receipt]
+) -> Intent:
     """Which generation of which content this run means to publish."""
     mode = pipeline.model(given.model).load
     digest = digest_of(given.files)
-    settings = pipeline.load_settings(given.model)
+    settings = pipeline.load_settings(given.model, window)
     own = _own(receipts, given.model, batch)
     if own is not None and not given.redo and (own.digest, own.settings, own.mode) == (digest, settings, mode):
         return Intent(given.model, own.generation, digest, settings, mode)
@@ -94,7 +97,7 @@ def newer_content(
 
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
-    intent = intended(ctx.pipeline, ctx.batch, given, receipts)
+    intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
     goes_before = given.puts_back and intent.mode is LoadMode.REPLACE
     by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
@@ -127,6 +130,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         newer=_said(ctx, newer),
         previous=previous,
         lineage=ctx.pipeline.lineage(),
+        bounds=ctx.pipeline.bounds(given.model, ctx.window),
     )
     return Planned(given.model, intent, load)
 

@@ -94,7 +94,7 @@ class Broken:
 
 def _validate(ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact]) -> Work:
     ordered = sorted(files, key=lambda file: file.path)
-    engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model)))
+    engine = Engine(ctx, compile_contract(model, ctx.pipeline.model(model), ctx.pipeline.bounds(model, ctx.window)))
     try:
         engine.check()
         found = [_part(ctx, model, file, known, engine) for file in ordered]
@@ -179,7 +179,7 @@ def _reusable(
     ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifact]
 ) -> tuple[Artifact, Artifact] | None:
     """The newest pair of artifacts made from this file under today's contract, if the lake still holds it."""
-    settings = ctx.pipeline.validate_settings(model)
+    settings = ctx.pipeline.validate_settings(model, ctx.window)
     found: dict[tuple[str, int], dict[ArtifactKind, Artifact]] = {}
     for one in known:
         if one.file_id == file.id and one.settings == settings and one.kind is not ArtifactKind.RAW:

@@ -200,7 +200,7 @@ def artifact_of(ctx: RunContext, model: str, file_id: str | None, kind: Artifact
         sha256=landed.sha256,
         bytes=landed.bytes,
         rows=pyarrow.parquet.read_metadata(ctx.lake.store.path(landed.name)).num_rows,
-        settings=ctx.pipeline.validate_settings(model),
+        settings=ctx.pipeline.validate_settings(model, ctx.window),
         run_id=ctx.run_id,
         token=ctx.token,
     )

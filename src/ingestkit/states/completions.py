@@ -22,6 +22,40 @@ def done(conn: sql.Connection, pipeline: str) -> Done:
     }
 
 
+def windows(conn: sql.Connection, pipeline: str) -> dict[str, datetime]:
+    """Where the windows that are done ended, by batch."""
+    columns = completion.c
+    query = (
+        sql.select(columns.batch, columns.window_end)
+        .distinct()
+        .where(columns.pipeline == pipeline, columns.window_end.is_not(None))
+    )
+    return dict(conn.execute(query).tuples())
+
+
+def window_end(conn: sql.Connection, pipeline: str, batch: str) -> datetime | None:
+    """Where a window that is done ended."""
+    query = sql.select(sql.func.max(completion.c.window_end))
+    found: datetime | None = conn.execute(
+        query.where(completion.c.pipeline == pipeline, completion.c.batch == batch)
+    ).scalar()
+    return found
+
+
+def among(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> set[str]:
+    """Those of a few batches of which anything is done."""
+    columns = completion.c
+    query = sql.select(columns.batch).where(columns.pipeline == pipeline, columns.batch.in_(batches))
+    return set(conn.execute(query).scalars())
+
+
+def models(conn: sql.Connection, pipeline: str) -> set[str]:
+    """The models of which anything is done."""
+    return set(
+        conn.execute(sql.select(completion.c.model).distinct().where(completion.c.pipeline == pipeline)).scalars()
+    )
+
+
 def newest(keys: Iterable[tuple[str, str]], order: Callable[[str], Any]) -> dict[str, str]:
     """The newest of these batches by model."""
     found: dict[str, str] = {}

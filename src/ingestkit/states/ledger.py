@@ -59,6 +59,18 @@ def of_path(conn: sql.Connection, pipeline: str, path: str) -> list[FileVersion]
     return _files(conn, query)
 
 
+def newest_of(conn: sql.Connection, pipeline: str, paths: Sequence[str]) -> list[FileVersion]:
+    """The newest version of each of these paths that the ledger knows, whatever its batch."""
+    found: list[FileVersion] = []
+    for start in range(0, len(paths), CHUNK):
+        columns = file_manifest.c
+        query = sql.select(file_manifest).where(
+            columns.pipeline == pipeline, columns.path.in_(paths[start : start + CHUNK])
+        )
+        found.extend(latest(_files(conn, query)).values())
+    return found
+
+
 def quarantined(conn: sql.Connection, pipeline: str) -> list[FileVersion]:
     """The newest versions of files that are kept whole in quarantine, those of no model among them."""
     columns = file_manifest.c

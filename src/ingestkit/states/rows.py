@@ -50,7 +50,11 @@ def put_quarantined(conn: sql.Connection, row: Quarantined, at: datetime) -> boo
 
 
 def put_completion(conn: sql.Connection, row: Completion, at: datetime) -> bool:
-    return put(conn, tables.completion, row.to_json() | {"at": at})
+    return put(conn, tables.completion, _completion_row(row, at))
+
+
+def put_completion_absent(conn: sql.Connection, row: Completion, at: datetime) -> bool:
+    return put_absent(conn, tables.completion, _completion_row(row, at))
 
 
 def put_drift(conn: sql.Connection, row: Drift, run: tuple[str, str, str], token: int, at: datetime) -> bool:
@@ -58,6 +62,10 @@ def put_drift(conn: sql.Connection, row: Drift, run: tuple[str, str, str], token
     run_id, pipeline, batch = run
     facts = {"run_id": run_id, "pipeline": pipeline, "batch": batch, "token": token, "at": at}
     return put(conn, tables.schema_drift, row.to_json() | facts)
+
+
+def _completion_row(row: Completion, at: datetime) -> dict[str, Any]:
+    return row.to_json() | {"window_end": row.window_end, "at": at}
 
 
 def _file_row(file: FileVersion, at: datetime) -> dict[str, Any]:

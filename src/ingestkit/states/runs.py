@@ -1,13 +1,14 @@
 """Runs and what they mean to publish: the rows an operator asks of a drive table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sql
 
-from ingestkit.model import Intent, LoadMode, RunStatus, Stage, human_duration, instant
+from ingestkit.model import Intent, LoadMode, RunStatus, Stage, Window, human_duration, instant
 from ingestkit.states import rows, stage_rows
 from ingestkit.states.tables import (
     decision,
@@ -16,6 +17,7 @@ from ingestkit.states.tables import (
 )
 from ingestkit.states.tables import pipeline as pipeline_table
 
+CHUNK = 500
 UNCLEANED = 20
 """How many closed runs are looked at for a clean that never ended."""
 
@@ -40,6 +42,8 @@ class Run:
     config_hash: str
     token: int
     error: str | None = None
+    window: Window | None = None
+    """Which piece of time its batch is, of a pipeline of windows."""
 
     @property
     def as_of(self) -> datetime | None:
@@ -58,6 +62,7 @@ class Run:
             "last_command": self.last_command,
             "config": dict(self.config),
             "config_hash": self.config_hash,
+            "window": self.window.to_json() if self.window is not None else None,
         }
 
 
@@ -198,7 +203,7 @@ def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> Non
         "config_hash": new.config_hash,
         "token": new.token,
         "owner": owner,
-        "target_date": _target_date(new.batch),
+        **_window_values(new),
         "phases_completed": [],
         "phases_skipped": [],
         "phases_failed": [],
@@ -206,6 +211,25 @@ def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> Non
         "counts": {},
     }
     conn.execute(rows.insert(conn, pipeline_run).values(**values))
+
+
+def windows(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> dict[str, datetime]:
+    """Where these batches ended, by what their newest runs were told."""
+    found: dict[str, datetime] = {}
+    for start in range(0, len(batches), CHUNK):
+        query = (
+            sql.select(pipeline_run.c.batch, pipeline_run.c.window_end)
+            .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.batch.in_(batches[start : start + CHUNK]))
+            .where(pipeline_run.c.window_end.is_not(None))
+            .order_by(pipeline_run.c.attempt)
+        )
+        found |= dict(conn.execute(query).tuples())
+    return found
+
+
+def move_run(conn: sql.Connection, run: Run) -> None:
+    """Write what a run has become a run of: its batch, attempt, models and window."""
+    update_run(conn, run.run_id, batch=run.batch, attempt=run.attempt, models=list(run.models), **_window_values(run))
 
 
 def update_run(conn: sql.Connection, run_id: str, **values: Any) -> None:
@@ -332,7 +356,20 @@ def _run(row: sql.Row[Any]) -> Run:
         config_hash=row.config_hash,
         token=row.token,
         error=row.error,
+        window=Window(row.window_start, row.window_end) if row.window_end is not None else None,
     )
+
+
+def _window_values(run: Run) -> dict[str, Any]:
+    if run.window is None:
+        return {"target_date": _target_date(run.batch)}
+    zone = ZoneInfo(run.config["pipeline"]["source"]["batches"]["timezone"])
+    return {
+        "window_start": run.window.start,
+        "window_end": run.window.end,
+        "window_seconds": int((run.window.end - run.window.start).total_seconds()),
+        "target_date": run.window.start.astimezone(zone).date().isoformat(),
+    }
 
 
 def _target_date(batch: str | None) -> str | None:

@@ -7,7 +7,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
@@ -89,6 +89,7 @@ pipeline = sql.Table(
     sql.Column("pins", Json, nullable=False),
     sql.Column("rebuild", sql.JSON(none_as_null=True)),
     sql.Column("moved_at", Instant),
+    sql.Column("cut_from", Instant),
 )
 
 pipeline_run = sql.Table(
@@ -187,6 +188,7 @@ completion = sql.Table(
     sql.Column("counts", Json, nullable=False),
     sql.Column("token", Big, nullable=False),
     sql.Column("at", Instant, nullable=False),
+    sql.Column("window_end", Instant),
 )
 
 file_manifest = sql.Table(

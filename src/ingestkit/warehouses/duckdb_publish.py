@@ -218,6 +218,22 @@ def append(connection: Connection, target: Target) -> Written:
     return Written(expected=target.before - deleted + target.staged, loaded=loaded, deleted=deleted)
 
 
+def window(connection: Connection, target: Target) -> Written:
+    """Write the rows of a window in place of all that lie in it, whichever batch wrote them."""
+    bounds = target.load.bounds
+    if bounds is None:
+        raise WarehouseError(f"{target.load.table}: nothing says which window its rows are of")
+    (outside,) = _figures(connection, sql.count(f"SELECT * FROM ({target.rows}) WHERE NOT {sql.within(bounds)}"))
+    if outside:
+        raise WarehouseError(
+            f"{target.load.table}: {outside} rows lie outside of their window, and would stay when it is replaced",
+            hint="validate again: ingestkit validate --force",
+        )
+    (deleted,) = _figures(connection, f"DELETE FROM {target.table} WHERE {sql.within(bounds)}")
+    (loaded,) = _figures(connection, sql.insert(target.table, target.columns, target.rows))
+    return Written(expected=target.before - deleted + target.staged, loaded=loaded, deleted=deleted)
+
+
 def merge(connection: Connection, target: Target) -> Written:
     """Write the rows by key, but for keys of which a newer batch has spoken."""
     load = target.load
@@ -247,7 +263,7 @@ def merge(connection: Connection, target: Target) -> Written:
     )
 
 
-WRITERS = {LoadMode.REPLACE: replace, LoadMode.APPEND: append, LoadMode.MERGE: merge}
+WRITERS = {LoadMode.REPLACE: replace, LoadMode.APPEND: append, LoadMode.MERGE: merge, LoadMode.WINDOW: window}
 
 
 def _figures(connection: Connection, statement: str) -> tuple[int, ...]:

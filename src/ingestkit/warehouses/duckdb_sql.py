@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
-from ingestkit.ports import Load, Said, TargetColumn
+from ingestkit.ports import Bounds, Load, Said, TargetColumn
 
 FENCES = "ingestkit_fence"
 RECEIPTS = "ingestkit_receipt"
@@ -161,6 +162,13 @@ def delete(target: str, rows: str, key: tuple[str, ...]) -> str:
     """Rows of the target whose key the others have are removed."""
     same = " AND ".join(f"target.{name(column)} = gone.{name(column)}" for column in key)
     return f"DELETE FROM {target} AS target USING (SELECT DISTINCT {names(key)} FROM ({rows})) AS gone WHERE {same}"
+
+
+def within(bounds: Bounds) -> str:
+    """Whether a row lies in a window; one without a value lies in none."""
+    kind = "TIMESTAMPTZ" if isinstance(bounds.low, datetime) else "DATE"
+    column, low, high = name(bounds.column), *(f"{kind} {text(one.isoformat())}" for one in (bounds.low, bounds.high))
+    return f"coalesce({column} >= {low} AND {column} < {high}, false)"
 
 
 def count(rows: str) -> str:
