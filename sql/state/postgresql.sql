@@ -131,7 +131,8 @@ CREATE TABLE pipeline (
     pins JSON NOT NULL,
     rebuild JSON,
     moved_at TIMESTAMP WITH TIME ZONE,
-    cut_from TIMESTAMP WITH TIME ZONE,
+    windows_from TIMESTAMP WITH TIME ZONE,
+    floor_ends JSON,
     PRIMARY KEY (pipeline)
 );
 

@@ -131,7 +131,8 @@ CREATE TABLE pipeline (
     pins JSON NOT NULL,
     rebuild JSON,
     moved_at VARCHAR(32),
-    cut_from VARCHAR(32),
+    windows_from VARCHAR(32),
+    floor_ends JSON,
     PRIMARY KEY (pipeline)
 );
 

@@ -92,11 +92,14 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
         known = {one.number for one in decisions.chain(conn, name)}
         decisions.restore(conn, taken)
         made: dict[str, datetime] = {}
+        newest = 0
         for _, event in sorted(events, key=lambda pair: pair[0]):
             if isinstance(event, Decision):
                 if event.number not in known:
-                    decide.apply(conn, name, event, lease.token)
+                    # Of the token of its time, so that what was done after it still stands over it.
+                    decide.apply(conn, name, event, newest)
                 continue
+            newest = max(newest, event.token)
             absent = runs.run(conn, event.run_id) is None
             if absent:
                 _insert_run(conn, event)

@@ -20,7 +20,6 @@ from ingestkit.model import (
     Window,
     Work,
     digest_of,
-    instant,
 )
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, recover
@@ -52,6 +51,7 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
             raise UsageError(f"batch {batch} of {session.pipeline.name} is done already: there is nothing to step over")
         _refuse_published(session, batch, models)
         subject = {"batch": batch, "models": models, "files": files, **_until(windowing.ended(session, batch))}
+        windowing.begin(session, lease)
         with lease.transaction() as conn:
             made = _decide(conn, session, "skip", subject, reason, by)
             apply(conn, session.pipeline.name, made, lease.token)
@@ -202,6 +202,8 @@ def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
 def _decided(session: Session, kind: decisions.Kind, subject: Mapping[str, Any], reason: str, by: str) -> None:
     with holding(session, session.pipeline.models, kind, "fail") as lease:
         recover(session, lease)
+        if kind == "set":
+            windowing.begin(session, lease)
         with lease.transaction() as conn:
             apply(conn, session.pipeline.name, _decide(conn, session, kind, subject, reason, by), lease.token)
         _after(session, lease)
@@ -238,9 +240,8 @@ def _set(conn: sql.Connection, pipeline: str, made: Decision) -> None:
     changed = dict.fromkeys(made.subject["models"], made.subject["batch"])
     runs.update_pipeline(conn, pipeline, floors=floors | changed)
     if "until" in made.subject:
-        before = row["cut_from"] if row else None
-        until = instant(made.subject["until"])
-        runs.update_pipeline(conn, pipeline, cut_from=until if before is None else max(until, before))
+        ends = (row["floor_ends"] if row else None) or {}
+        runs.update_pipeline(conn, pipeline, floor_ends={**ends, made.subject["batch"]: made.subject["until"]})
 
 
 def _forget(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
@@ -267,4 +268,5 @@ def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> N
     conn.execute(sql.delete(completion).where(completion.c.pipeline == pipeline))
     row = runs.pipeline_row(conn, pipeline)
     floors = dict.fromkeys(row["floors"] if row else {})
-    runs.update_pipeline(conn, pipeline, floors=floors, cut_from=None, moved_at=None, held_at=None, held_reason=None)
+    begun = {"windows_from": None, "floor_ends": None}
+    runs.update_pipeline(conn, pipeline, floors=floors, moved_at=None, held_at=None, held_reason=None, **begun)

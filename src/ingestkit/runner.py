@@ -26,6 +26,7 @@ from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
 from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.stepping import pass_missed
+from ingestkit.windowing import begin
 from ingestkit.working import RunOptions, active_run, after, finish_open, landed_unit, stale, work
 
 
@@ -147,6 +148,8 @@ def finish_cleaning(session: Session, lease: Lease) -> None:
 
 def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
     found = discover(session, lease, only=options.batch, limit=options.limit, waits_quiet=options.waits_quiet)
+    if found.units or found.missed:
+        begin(session, lease)
     if found.missed:
         pass_missed(session, lease, found.missed, found.there)
     for late in found.late:

@@ -1,14 +1,15 @@
 """Which batches there are: those the source shows, or of a pipeline of windows the pieces of time that have ended."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
 from ingestkit.errors import UsageError
-from ingestkit.model import Window
+from ingestkit.model import Window, instant
 from ingestkit.session import Session
 from ingestkit.states import completions, runs
-from ingestkit.windows import tiled
+from ingestkit.states.lease import Lease
+from ingestkit.windows import Cut, tiled
 
 Batches: TypeAlias = Mapping[str, Window | None]
 
@@ -22,16 +23,28 @@ def batches(session: Session) -> Batches:
     if settings.window is None:
         return dict.fromkeys(session.source.batches(None))
     cut = settings.cut()
-    known, floored, touched = _known(session)
-    begins = sorted({one.start for one in known} | ({floored} if floored else set()))
-    # A model of which nothing is done begins at the start, whatever is done of the others.
-    since = min([*begins[:1], *([] if touched and begins else [cut.start])])
+    known, begun = _known(session)
     until = session.clock.now() - settings.lag
-    return {one.key: one for one in tiled(cut, since, until, known, [floored] if floored else [])}
+    return {one.key: one for one in tiled(cut, _since(cut, known, begun), until, known)}
 
 
-def _known(session: Session) -> tuple[list[Window], datetime | None, bool]:
-    """The windows that stay as they are, up to where all was taken as done, and whether every model has begun."""
+def begin(session: Session, lease: Lease) -> None:
+    """Write down where windows begin, before the first of them is at work: a `start` said later moves nothing of it."""
+    settings = session.pipeline.settings.source.batches
+    if settings.window is None:
+        return
+    known, begun = _known(session)
+    if begun is None or not known:
+        with lease.transaction() as conn:
+            runs.update_pipeline(conn, session.pipeline.name, windows_from=_since(settings.cut(), known, None))
+
+
+def _since(cut: Cut, known: Sequence[Window], begun: datetime | None) -> datetime:
+    return begun if begun is not None and known else min([cut.start, *(one.start for one in known)])
+
+
+def _known(session: Session) -> tuple[list[Window], datetime | None]:
+    """The windows that stay as they are, and where the first of all began."""
     name = session.pipeline.name
     with session.state.read() as conn:
         ends = completions.windows(conn, name)
@@ -39,10 +52,9 @@ def _known(session: Session) -> tuple[list[Window], datetime | None, bool]:
         loose = sorted({*at_work, *completions.unjudged(conn, name)} - set(ends))
         ends |= runs.windows(conn, name, loose)
         row = runs.pipeline_row(conn, name)
-        begun = completions.models(conn, name)
-    begun |= {model for model, floor in (row["floors"] if row else {}).items() if floor is not None}
-    floored: datetime | None = row["cut_from"] if row else None
-    return [Window.of_key(key, end) for key, end in ends.items()], floored, begun >= set(session.pipeline.models)
+    floors = (row["floor_ends"] if row else None) or {}
+    ends |= {key: instant(end) for key, end in floors.items() if key not in ends}
+    return [Window.of_key(key, end) for key, end in ends.items()], row["windows_from"] if row else None
 
 
 def window_of(session: Session, batch: str) -> Window | None:

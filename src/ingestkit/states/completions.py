@@ -30,7 +30,7 @@ def windows(conn: sql.Connection, pipeline: str) -> dict[str, datetime]:
         .distinct()
         .where(columns.pipeline == pipeline, columns.window_end.is_not(None))
     )
-    return dict(conn.execute(query).tuples())
+    return {row.batch: row.window_end for row in conn.execute(query)}
 
 
 def window_end(conn: sql.Connection, pipeline: str, batch: str) -> datetime | None:
@@ -47,13 +47,6 @@ def among(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> set[st
     columns = completion.c
     query = sql.select(columns.batch).where(columns.pipeline == pipeline, columns.batch.in_(batches))
     return set(conn.execute(query).scalars())
-
-
-def models(conn: sql.Connection, pipeline: str) -> set[str]:
-    """The models of which anything is done."""
-    return set(
-        conn.execute(sql.select(completion.c.model).distinct().where(completion.c.pipeline == pipeline)).scalars()
-    )
 
 
 def newest(keys: Iterable[tuple[str, str]], order: Callable[[str], Any]) -> dict[str, str]:

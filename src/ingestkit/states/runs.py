@@ -223,7 +223,7 @@ def windows(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> dict
             .where(pipeline_run.c.window_end.is_not(None))
             .order_by(pipeline_run.c.attempt)
         )
-        found |= dict(conn.execute(query).tuples())
+        found |= {row.batch: row.window_end for row in conn.execute(query)}
     return found
 
 

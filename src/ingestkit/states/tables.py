@@ -89,7 +89,8 @@ pipeline = sql.Table(
     sql.Column("pins", Json, nullable=False),
     sql.Column("rebuild", sql.JSON(none_as_null=True)),
     sql.Column("moved_at", Instant),
-    sql.Column("cut_from", Instant),
+    sql.Column("windows_from", Instant),
+    sql.Column("floor_ends", sql.JSON(none_as_null=True)),
 )
 
 pipeline_run = sql.Table(

@@ -1,4 +1,4 @@
-"""Windows: where a done one ended, and from where on they are cut when everything before was taken as done."""
+"""Windows: where they begin, and where one ended that is done or was taken as done."""
 
 import sqlalchemy as sql
 from alembic import op
@@ -11,4 +11,5 @@ INSTANT = sql.String(32).with_variant(sql.DateTime(timezone=True), "postgresql")
 
 def upgrade() -> None:
     op.add_column("completion", sql.Column("window_end", INSTANT))
-    op.add_column("pipeline", sql.Column("cut_from", INSTANT))
+    op.add_column("pipeline", sql.Column("windows_from", INSTANT))
+    op.add_column("pipeline", sql.Column("floor_ends", sql.JSON()))

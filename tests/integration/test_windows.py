@@ -1,0 +1,346 @@
+"""Windows as batches: which are taken, what belongs to them, and what becomes of them when time is cut otherwise."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ingestkit.pipeline import SystemClock
+from tests.integration.world import World, batches_of
+
+WINDOWS: dict[str, Any] = {
+    "folders": r"(?P<at>\d{4}-\d\d-\d\d)",
+    "at": {"format": "%Y-%m-%d"},
+    "window": "daily",
+    "timezone": "Europe/Berlin",
+    "start": "2026-03-28",
+}
+EVENTS: dict[str, Any] = {
+    "key": ["id"],
+    "load": "window",
+    "window_column": "at",
+    "columns": {"id": {"required": True}, "at": {"type": "timestamp"}},
+}
+FIRST, SHORT, THIRD = "20260327T230000Z", "20260328T230000Z", "20260329T220000Z"
+"""Three days, the second of which has 23 hours."""
+
+
+def events(day: str, *hours: int, name: str = "a") -> dict[str, str]:
+    lines = "".join(f"{day}-{hour},{day}T{hour:02d}:30:00Z\n" for hour in hours)
+    return {f"{day}/{name}.csv": f"id,at\n{lines}"}
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the clock that commands are given."""
+    began = datetime.now(UTC)
+
+    def set_to(text: str) -> None:
+        ahead = datetime.fromisoformat(text).replace(tzinfo=UTC) - began
+        monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + ahead)
+
+    return set_to
+
+
+@pytest.fixture
+def windowed(world: World) -> World:
+    world.set_up({"source.batches": WINDOWS, "models": {"a": EVENTS}})
+    return world
+
+
+def windows_of(world: World) -> dict[str, str]:
+    """The completions of model a, each with the end of its window."""
+    found = world.state("SELECT batch, status, window_end FROM completion WHERE model = 'a' ORDER BY batch")
+    return {batch: f"{status} until {end[:16]}" for batch, status, end in found}
+
+
+def test_only_windows_that_have_ended_are_taken(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1), events("2026-03-30", 1))
+    at("2026-03-29T21:59:00")
+    assert batches_of(windowed.does("run")) == [FIRST]
+    at("2026-03-29T22:00:00")
+    assert batches_of(windowed.does("run")) == [SHORT]
+    assert windowed.does("run")["status"] == "nothing new"
+    assert windowed.table("a", "id", "_batch") == [("2026-03-28-1", FIRST), ("2026-03-29-1", SHORT)]
+    row = windowed.run_row(f"p.{SHORT}.1")
+    assert (row["window_start"], row["window_end"]) == ("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z")
+    assert (row["window_seconds"], row["target_date"]) == (23 * 3600, "2026-03-29")
+
+
+def test_a_window_waits_for_its_lag(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"lag": "2h"}, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-28", 1))
+    at("2026-03-29T00:59:00")
+    assert windowed.does("run")["status"] == "nothing new"
+    at("2026-03-29T01:00:00")
+    assert batches_of(windowed.does("run")) == [FIRST]
+
+
+def test_a_window_without_files_is_an_empty_batch(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-30", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    assert windows_of(windowed) == {
+        FIRST: "done until 2026-03-28T23:00",
+        SHORT: "empty until 2026-03-29T22:00",
+        THIRD: "done until 2026-03-30T22:00",
+    }
+    assert windowed.checkpoint() == THIRD
+
+
+def test_a_window_may_wait_for_its_files(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.set_up({"source.batches": WINDOWS, "models": {"a": EVENTS}, "source.empty_batch": "wait"})
+    windowed.drop(events("2026-03-29", 1))
+    at("2026-03-30T00:00:00")
+    answer = windowed.does("run")
+    assert (answer["status"], answer["results"]) == ("waiting", [])
+    windowed.drop(events("2026-03-28", 1))
+    assert batches_of(windowed.does("run")) == [FIRST, SHORT]
+
+
+def test_a_late_file_of_a_done_window_publishes_the_window_again(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    at("2026-03-30T00:00:00")
+    windowed.does("run")
+    windowed.drop(events("2026-03-28", 2, name="a_2"))
+    assert batches_of(windowed.does("run")) == [FIRST]
+    assert windowed.table("a", "id") == [("2026-03-28-1",), ("2026-03-28-2",), ("2026-03-29-1",)]
+    at("2026-06-30T00:00:00")
+    windowed.drop(events("2026-03-28", 3, name="a_3"))
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    windowed.does("run")
+    assert len(windowed.table("a", "id")) == 3
+
+
+def test_rows_outside_their_window_are_rejected(windowed: World, at: Callable[[str], None]) -> None:
+    lines = (
+        "a,2026-03-28T22:59:59.999999Z\nb,2026-03-28T23:00:00Z\nc,2026-03-27T22:59:59Z\nd,2026-03-27T23:00:00Z\ne,\n"
+    )
+    windowed.drop({"2026-03-28/a.csv": "id,at\n" + lines})
+    at("2026-03-29T00:00:00")
+    windowed.does("run")
+    assert windowed.table("a", "id") == [("a",), ("d",)]
+    rejects = windowed.does("quarantine", "show", "p", "--batch", FIRST)["rows"]
+    assert [(one["line"], one["errors"][0]["code"]) for one in rejects] == [
+        (3, "outside_window"),
+        (4, "outside_window"),
+        (6, "required"),
+    ]
+    assert "from 2026-03-27T23:00:00+00:00 to 2026-03-28T23:00:00+00:00" in rejects[0]["errors"][0]["message"]
+
+
+def test_rows_of_a_date_belong_to_the_window_in_which_their_day_begins(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    model = EVENTS | {"columns": {"id": {"required": True}, "at": {"type": "date"}}}
+    windowed.set_up({"source.batches": WINDOWS, "models": {"a": model}})
+    windowed.drop({"2026-03-29/a.csv": "id,at\nx,2026-03-28\ny,2026-03-29\nz,2026-03-30\n"})
+    at("2026-03-30T00:00:00")
+    windowed.set_up({"source.batches": WINDOWS, "models": {"a": model}, "gate.max_reject_pct": 90})
+    windowed.does("run")
+    assert windowed.table("a", "id", "_batch") == [("y", SHORT)]
+
+
+def test_a_change_of_the_cut_begins_where_the_last_window_done_ended(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-30", 1), events("2026-04-02", 1))
+    at("2026-03-29T00:00:00")
+    windowed.does("run")
+    changed = WINDOWS | {"window": "weekly", "timezone": "UTC", "start": "2026-01-01", "start_of_week": "thursday"}
+    windowed.set_up({"source.batches": changed, "models": {"a": EVENTS}})
+    at("2026-04-09T00:00:00")
+    windowed.does("run")
+    assert windows_of(windowed) == {
+        FIRST: "done until 2026-03-28T23:00",
+        "20260328T230000Z": "done until 2026-04-02T00:00",
+        "20260402T000000Z": "done until 2026-04-09T00:00",
+    }
+    assert [id_ for (id_,) in windowed.table("a", "id")] == ["2026-03-28-1", "2026-03-30-1", "2026-04-02-1"]
+
+
+def test_files_seen_in_a_window_not_done_move_when_it_is_cut_otherwise(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"window": "monthly"}, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-28", 1), {"2026-03-29/a.csv": "id,at\nx,none\n"}, {"2026-03-30/notes.txt": "?"})
+    at("2026-04-01T00:00:00")
+    windowed.refused(5, "run")
+    windowed.set_up({"source.batches": WINDOWS, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-29", 1))
+    windowed.does("run")
+    assert windowed.table("a", "id", "_batch") == [("2026-03-28-1", FIRST), ("2026-03-29-1", SHORT)]
+    assert windowed.statuses() == {
+        "2026-03-28/a.csv": "loaded",
+        "2026-03-29/a.csv": "loaded",
+        "2026-03-30/notes.txt": "quarantined",
+    }
+    moved = [row for row in windowed.files("--path", "2026-03-29/a.csv") if row["version"] == 1]
+    assert [(row["batch"], row["status"]) for row in moved] == [(FIRST, "skipped")]
+    assert windowed.does("run")["status"] == "nothing new"
+
+
+def test_a_window_at_work_stays_as_it_was_begun(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), {"2026-03-29/a.csv": "id,at\nx,2026-03-28T23:30:00Z\n"})
+    at("2026-03-30T00:00:00")
+    windowed.does("extract", "p", "--run-id", "r")
+    windowed.set_up({"source.batches": WINDOWS | {"window": "hourly"}, "models": {"a": EVENTS}})
+    for stage in ("validate", "load", "gate"):
+        windowed.does(stage, "p", "--run-id", "r")
+    row = windowed.run_row("r")
+    assert (row["batch"], row["window_end"]) == (FIRST, "2026-03-28T23:00:00Z")
+    at("2026-03-29T02:00:00")
+    windowed.does("run")
+    assert list(windows_of(windowed)) == [FIRST, "20260328T230000Z", "20260329T000000Z", "20260329T010000Z"]
+
+
+def test_a_published_window_that_a_gate_stopped_keeps_its_bounds(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1))
+    check = windowed.root / "sql/gate/p/none.sql"
+    check.parent.mkdir(parents=True)
+    check.write_text("-- models: a\nSELECT * FROM a\n")
+    at("2026-03-29T00:00:00")
+    windowed.refused(6, "run")
+    check.unlink()
+    windowed.set_up({"source.batches": WINDOWS | {"window": "hourly"}, "models": {"a": EVENTS}})
+    at("2026-03-28T23:30:00")
+    windowed.does("run")
+    assert windows_of(windowed) == {FIRST: "done until 2026-03-28T23:00"}
+
+
+def test_without_catching_up_only_the_newest_window_is_taken(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1), events("2026-03-30", 1))
+    at("2026-03-31T00:00:00")
+    ended = windowed.call("run", "--output", "json")
+    assert ended.code == 0, ended.err
+    assert batches_of(ended.answer) == [THIRD]
+    assert "stepped over 2 window(s)" in ended.err
+    assert [status.split()[0] for status in windows_of(windowed).values()] == ["skipped", "skipped", "done"]
+    [decision] = windowed.does("state", "show", "p")["decisions"]
+    assert (decision["kind"], decision["by"]) == ("skip", "ingestkit")
+    assert [one["batch"] for one in decision["subject"]["windows"]] == [FIRST, SHORT]
+    assert windowed.does("run")["status"] == "nothing new"
+    windowed.does("backfill", "--batch", SHORT)
+    assert windowed.table("a", "id", "_batch") == [("2026-03-29-1", SHORT), ("2026-03-30-1", THIRD)]
+
+
+def test_windows_before_a_floor_are_not_taken_and_the_next_begins_behind_it(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), {"2026-03-30/a.csv": "id,at\nx,2026-03-29T22:30:00Z\n"})
+    at("2026-03-31T00:00:00")
+    said = windowed.refused(2, "state", "set", "p", "--batch", "2026-03-29T12:00", "--reason", "x", "--yes")
+    assert "no window of p that has ended begins at 20260329T100000Z" in said
+    windowed.does("state", "set", "p", "--batch", "2026-03-29", "--reason", "loaded before", "--yes")
+    windowed.set_up({"source.batches": WINDOWS | {"window": "12h"}, "models": {"a": EVENTS}})
+    at("2026-03-30T12:00:00")
+    windowed.does("run")
+    assert windows_of(windowed) == {
+        THIRD: "done until 2026-03-29T23:00",
+        "20260329T230000Z": "empty until 2026-03-30T11:00",
+    }
+
+
+def test_a_window_that_is_stepped_over_ends_where_it_would_have(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    at("2026-03-30T00:00:00")
+    windowed.does("skip", "p", "--batch", FIRST, "--reason", "none")
+    windowed.set_up({"source.batches": WINDOWS | {"window": "monthly"}, "models": {"a": EVENTS}})
+    at("2026-04-01T00:00:00")
+    windowed.does("run")
+    assert windows_of(windowed) == {FIRST: "skipped until 2026-03-28T23:00", SHORT: "done until 2026-03-31T22:00"}
+
+
+def test_a_window_stepped_over_before_an_older_one_leaves_that_to_be_done(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    at("2026-03-30T00:00:00")
+    windowed.does("skip", "p", "--batch", SHORT, "--reason", "none")
+    assert batches_of(windowed.does("run")) == [FIRST]
+
+
+def test_an_older_window_done_again_replaces_its_own_rows_and_no_others(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1), events("2026-03-30", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    windowed.target_does("DELETE FROM a WHERE _batch <> '20260329T220000Z'")
+    windowed.does("backfill", "--from", "2026-03-28", "--to", "2026-03-30")
+    assert [id_ for (id_,) in windowed.table("a", "id")] == ["2026-03-28-1", "2026-03-29-1", "2026-03-30-1"]
+    receipts = windowed.target("SELECT batch, generation, mode FROM ingestkit_receipt ORDER BY ALL")
+    assert receipts == [(FIRST, 2, "window"), (SHORT, 2, "window"), (THIRD, 1, "window")]
+
+
+def test_windows_are_built_again_from_the_lake_and_known_again_by_a_lost_state(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    windowed.set_up({"source.batches": WINDOWS, "models": {"a": EVENTS}})
+    windowed.does("backfill", "--batch", SHORT)
+    before, rows = windows_of(windowed), windowed.table("a", "id")
+    (windowed.root / "warehouse.duckdb").unlink()
+    windowed.does("backfill", "p", "--from-lake")
+    assert windowed.table("a", "id") == rows
+    for path in windowed.database.parent.glob("ingestkit.db*"):
+        path.unlink()
+    windowed.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert windows_of(windowed) == before
+    assert windowed.does("run")["status"] == "nothing new"
+    assert windowed.run_row(f"p.{THIRD}.1")["window_end"] == "2026-03-30T22:00:00Z"
+
+
+def test_of_waiting_windows_only_the_newest_snapshot_is_loaded(world: World, at: Callable[[str], None]) -> None:
+    world.set_up({"source.batches": WINDOWS, "catch_up": "newest"})
+    for day, number in (("2026-03-28", 1), ("2026-03-29", 2)):
+        world.drop({f"{day}/a.csv": f"id,n\n1,{number}\n", f"{day}/b.csv": f"id,d\n{number},{day}\n"})
+    at("2026-03-31T00:00:00")
+    world.does("run")
+    assert world.table("a", "id", "n", "_batch") == [("1", 2, SHORT)]
+    assert world.completions()[FIRST, "a"] == "superseded"
+    assert world.table("b", "id", "_batch") == [("1", FIRST), ("2", SHORT)]
+
+
+def test_a_model_added_later_begins_where_the_windows_are(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1, name="b"))
+    at("2026-03-29T00:00:00")
+    windowed.does("run")
+    windowed.set_up({"source.batches": WINDOWS | {"start": "2026-01-01"}, "models": {"a": EVENTS, "b": EVENTS}})
+    at("2026-03-30T00:00:00")
+    assert batches_of(windowed.does("run")) == [SHORT]
+    assert windowed.table("b", "id") == [("2026-03-29-1",)]
+
+
+def test_times_in_paths_are_of_the_zone_said_and_refused_where_they_are_none(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    files = {"files": r"in/a_(?P<at>[^.]+)\.csv", "at": {"format": "%Y%m%d_%H", "timezone": "UTC"}}
+    batches = {name: value for name, value in WINDOWS.items() if name != "folders"} | files
+    model = EVENTS | {"files": r"a_.*\.csv"}
+    windowed.set_up({"source.batches": batches, "models": {"a": model}})
+    windowed.drop({"in/a_20260328_22.csv": events("2026-03-28", 22)["2026-03-28/a.csv"]})
+    windowed.drop({"in/a_20260328_23.csv": events("2026-03-28", 23)["2026-03-28/a.csv"]})
+    at("2026-03-30T00:00:00")
+    windowed.does("run")
+    assert windowed.table("a", "id", "_batch") == [("2026-03-28-22", FIRST), ("2026-03-28-23", SHORT)]
+    windowed.drop({"in/a_20260332_01.csv": "id,at\n"})
+    assert "'20260332_01' is not written %Y%m%d_%H" in windowed.refused(4, "run")
+
+
+def test_the_plan_says_which_windows_wait(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1))
+    at("2026-03-30T00:00:00")
+    plan = windowed.does("plan", "p")
+    assert [(one["batch"], one["window"]) for one in plan["batches"]] == [
+        (FIRST, {"from": "2026-03-27T23:00:00+00:00", "to": "2026-03-28T23:00:00+00:00"}),
+        (SHORT, {"from": "2026-03-28T23:00:00+00:00", "to": "2026-03-29T22:00:00+00:00"}),
+    ]
+    assert timedelta(hours=23) == datetime.fromisoformat(plan["batches"][1]["window"]["to"]) - datetime.fromisoformat(
+        plan["batches"][1]["window"]["from"]
+    )
