@@ -6,7 +6,7 @@ from datetime import datetime
 from ingestkit import attempts
 from ingestkit.check import check
 from ingestkit.decide import pinned
-from ingestkit.discover import Found
+from ingestkit.discover import Found, batch_key
 from ingestkit.errors import LakeError, SourceError, UsageError
 from ingestkit.model import CompletionStatus, LoadMode
 from ingestkit.outcome import ModelResult, Outcome
@@ -38,7 +38,7 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
             return outcome_of(session, "backfill", Found(), results)
         results = finish_open(session, lease, options)
         check(session, lease, from_lake=asks_no_source(options))
-        batch = options.batch or batch_of(session, options.run_id)
+        batch = batch_of(session, options)
         models = done_models(session, lease, batch, options)
         refuse_superseded(session, batch, models, options)
         models = known_then(session, batch, models, options)
@@ -83,7 +83,11 @@ def kind_of(options: RunOptions) -> str:
     return "from_lake" if options.from_lake else "backfill"
 
 
-def batch_of(session: Session, run_id: str | None) -> str:
+def batch_of(session: Session, options: RunOptions) -> str:
+    """The batch a command is asked to do again, by its key or by a run of it."""
+    if options.batch is not None:
+        return batch_key(session, options.batch)
+    run_id = options.run_id
     if run_id is None:
         raise UsageError("which batch?", hint="--run-id R, --batch K, or --from-lake for all that the target needs")
     batch = attempts.find(session, run_id).batch

@@ -70,6 +70,7 @@ def discover(
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     position = checkpoint(session, done, floors)
+    only = None if only is None else batch_key(session, only)
     there = batches(session)
     published = _published(session, lease, unjudged, floors)
     plan = _without_missed(session, _sort_out(session, lease, there, done, floors), there, {*published, only})

@@ -35,7 +35,7 @@ def replay(session: Session, options: RunOptions) -> Outcome:
             return stopped
         recover(session, lease)
         results = finish_open(session, lease, options)
-        batch = options.batch or batch_of(session, options.run_id)
+        batch = batch_of(session, options)
         before, waiting = _waiting(session, lease, batch)
         changed = tuple(model for model in waiting if _is_judged_otherwise(session, batch, model))
         if not changed:

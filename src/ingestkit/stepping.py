@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import sqlalchemy as sql
 
+from ingestkit import steps
 from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion, instant
 from ingestkit.session import Session
 from ingestkit.sighting import is_unpublished
@@ -26,6 +27,7 @@ def pass_missed(session: Session, lease: Lease, missed: Mapping[str, tuple[str, 
         reason, at = "source.batches.catchup is false: only the newest window is taken", session.clock.now()
         made = decisions.record(conn, name, "skip", subject, reason=reason, by="ingestkit", at=at)
         skip(conn, name, made, lease.token)
+    steps.reached("windows.stepped_over")
     span = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
     session.progress.warned(
         f"stepped over {len(keys)} window(s), {span}: source.batches.catchup is false",

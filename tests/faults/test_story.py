@@ -22,6 +22,7 @@ ELSEWHERE = {
     "queue.appended": "test_state_lost",
     "rebuild.marked": "test_state_lost",
     "rebuild.voided": "test_state_lost",
+    "windows.stepped_over": "test_windows",
 }
 """Steps this story does not come to, and the scenario that does."""
 
