@@ -25,6 +25,8 @@ class ModelResult:
     seconds: float | None = None
     sidecar: str | None = None
     detail: str | None = None
+    window: Mapping[str, str] | None = None
+    """From when to when the batch is, if it is a window."""
 
 
 @dataclass(frozen=True, slots=True)

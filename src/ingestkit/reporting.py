@@ -44,6 +44,7 @@ def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage
                 seconds=_seconds(rows, model),
                 sidecar=row.sidecar_path if row else None,
                 detail=sidecar.work.skipped if sidecar else None,
+                window=run_.window.to_json() if run_.window is not None else None,
             )
         )
     return results

@@ -7,6 +7,7 @@ import sqlalchemy as sql
 
 from ingestkit import steps
 from ingestkit.model import Completion, CompletionStatus, FileStatus, FileVersion, instant
+from ingestkit.recover import copy_decisions
 from ingestkit.session import Session
 from ingestkit.sighting import is_unpublished
 from ingestkit.states import decisions, ledger, quarantine, rows, runs
@@ -28,6 +29,7 @@ def pass_missed(session: Session, lease: Lease, missed: Mapping[str, tuple[str, 
         made = decisions.record(conn, name, "skip", subject, reason=reason, by="ingestkit", at=at)
         skip(conn, name, made, lease.token)
     steps.reached("windows.stepped_over")
+    copy_decisions(session, lease)
     span = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
     session.progress.warned(
         f"stepped over {len(keys)} window(s), {span}: source.batches.catchup is false",

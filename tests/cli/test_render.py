@@ -69,7 +69,7 @@ def test_json_has_a_schema_version_and_keeps_unknown_apart_from_zero(capsys: pyt
     }
     assert list(shown["results"][0]) == [
         *("pipeline", "model", "batch", "run_id", "stage", "status", "rows", "rejected", "duplicates"),
-        *("superseded", "bytes", "sha256", "seconds", "sidecar", "detail"),
+        *("superseded", "bytes", "sha256", "seconds", "sidecar", "detail", "window"),
     ]
 
 

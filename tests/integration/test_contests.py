@@ -1,5 +1,6 @@
 """What there may be one of is one, whoever comes at the same time: the state's own keys see to it."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ingestkit.states.engine import StateDatabase
+from ingestkit.states import migrate
+from tests.services import PostgresServer, postgres
 
+NUMBERS = itertools.count(1)
 ROUNDS = 40
 CONTESTANT = """
 import json, sys
@@ -46,10 +49,22 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A state that is there already, in a file or on a server."""
     url = f"sqlite:///{tmp_path}/state.db"
-    StateDatabase.open(url, 10).close()
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("server")
+        name = f"contest{next(NUMBERS)}"
+        server.does(f"CREATE DATABASE {name}")
+        url = server.url(name)
+    migrate.upgrade(url)
     return url
 
 
