@@ -29,7 +29,7 @@ def plan_backfill(session: Session, options: RunOptions) -> dict[str, Any]:
             choose(session, lease, options, progress)
             chosen = {batch: models_left(session, lease, progress.invocation, batch) for batch in progress.left or ()}
         elif options.batch is not None or options.run_id is not None:
-            batch = options.batch or batch_of(session, options.run_id)
+            batch = batch_of(session, options)
             chosen = {batch: done_models(session, lease, batch, options)}
         else:
             chosen = _lacking(session, lease)

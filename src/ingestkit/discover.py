@@ -12,7 +12,7 @@ from ingestkit.sighting import Look, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
 from ingestkit.states.lease import Lease
-from ingestkit.windowing import Batches, batches
+from ingestkit.windowing import Batches, batches, no_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,8 @@ def _published(
 
 
 def _refuse_untaken(session: Session, only: str, keys: Collection[str], late: Sequence[str]) -> None:
+    if only not in keys and session.pipeline.settings.source.batches.window is not None:
+        raise no_window(session, only)
     if only not in keys:
         raise UnknownBatch(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
     if only in late:

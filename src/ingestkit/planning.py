@@ -43,10 +43,11 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         "waiting": len(waits),
         "checkpoint": found.checkpoint,
         **in_the_way,
-        "batches": [{name: one[name] for name in ("batch", "reason", "models")} for one in batches],
+        "batches": [{name: one[name] for name in ("batch", "window", "reason", "models")} for one in batches],
         "files": [file for one in batches for file in one["files"]],
         "not_yet": [{"batch": batch, "why": why} for batch, why in found.waiting.items()],
         "late": list(found.late),
+        "missed": list(found.missed),
         "unmapped": list(found.unmapped),
         "ddl": [{"model": model, **one} for model, some in ddl.items() for one in some],
         "gates": gates,
@@ -107,7 +108,9 @@ def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
             why = file.reason or f"{file.status.value} already"
         shown = {"batch": unit.batch, "model": file.model, "path": file.path, "size": file.size}
         files.append({**shown, "action": action, "why": why})
-    return {"batch": unit.batch, "reason": unit.reason, "models": list(unit.models), "files": files}
+    window = unit.window.to_json() if unit.window is not None else None
+    told = {"batch": unit.batch, "window": window, "reason": unit.reason, "models": list(unit.models)}
+    return {**told, "files": files}
 
 
 def _why(unit: Unit, before: FileVersion | None) -> str:

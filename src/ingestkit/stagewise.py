@@ -7,6 +7,7 @@ from ingestkit import attempts
 from ingestkit.active import Active
 from ingestkit.attempts import refuse_busy
 from ingestkit.check import check
+from ingestkit.discover import batch_key
 from ingestkit.errors import (
     Busy,
     LeaseHeld,
@@ -82,7 +83,7 @@ def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outco
         known = None
     if known is None or known.status is RunStatus.SKIPPED:
         return _extract_waiting(session, lease, options, known)
-    if options.batch is not None and options.batch != known.batch:
+    if options.batch is not None and batch_key(session, options.batch) != known.batch:
         raise UsageError(
             f"run {known.run_id} works on batch {known.batch}, not on {options.batch}",
             hint="give the other batch a run of its own: --run-id, with --take-over where it stands in the way",

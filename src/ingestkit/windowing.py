@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from ingestkit.errors import UsageError
+from ingestkit.errors import UnknownBatch
 from ingestkit.model import Window, instant
 from ingestkit.session import Session
 from ingestkit.states import completions, runs
@@ -71,8 +71,12 @@ def ended(session: Session, batch: str) -> Window | None:
         return None
     found = batches(session).get(batch)
     if found is None:
-        raise UsageError(
-            f"no window of {session.pipeline.name} that has ended begins at {batch}",
-            hint=f"ingestkit plan {session.pipeline.name} names those that wait",
-        )
+        raise no_window(session, batch)
     return found
+
+
+def no_window(session: Session, batch: str) -> UnknownBatch:
+    name = session.pipeline.name
+    return UnknownBatch(
+        f"no window of {name} that has ended begins at {batch}", hint=f"those that wait: ingestkit plan {name}"
+    )

@@ -59,7 +59,10 @@ def zone_of(name: str) -> ZoneInfo:
 
 def instant_of(text: str, zone: ZoneInfo) -> datetime:
     """A date or time as it is written in settings and commands: of the zone's clock, where it names no offset."""
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no date or time, such as 2026-01-31 or 2026-01-31T06:00") from None
     if found.microsecond:
         raise ValueError(f"{text!r} has parts of a second")
     return found.astimezone(UTC) if found.tzinfo is not None else first_showing(found, zone)

@@ -1,5 +1,6 @@
 """`plan`: what a run would do. Nothing is written, and nobody has to wait for it."""
 
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -46,9 +47,18 @@ def draw(found: dict[str, Any], output: Output) -> None:
         render.write(f"{nothing} {found['pipeline']}\n\n")
     told = {name: _sentence(value) for name in SCALARS if (value := found.get(name)) is not None}
     lists = {name: value for name, value in found.items() if name not in (*SCALARS, "failure") and value}
+    if "batches" in lists:
+        lists["batches"] = [_spanned(one) for one in lists["batches"]]
     if "gates" in lists:
         lists["gates"] = [_shown(rule) for rule in lists["gates"] if rule["limit"] or rule["last"]]
     render.emit({**told, **lists}, output)
+
+
+def _spanned(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch with the ends of its window, if it is one."""
+    window = batch.get("window")
+    told = {name: value for name, value in batch.items() if name != "window"}
+    return told | {name: datetime.fromisoformat(at) for name, at in window.items()} if window else told
 
 
 def _sentence(value: Any) -> Any:
