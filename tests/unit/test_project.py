@@ -244,7 +244,7 @@ def test_a_pipelines_problems_are_told_in_its_file(tmp_path: Path) -> None:
     root = write(tmp_path, pipeline=PIPELINE.replace("drop", "drp") + "    lod: merge\n    load: mrege\n")
     assert problems(lambda: load(root).pipeline("demo")) == [
         (
-            "config/pipelines/demo.yaml:12: models.hcp.load: should be 'replace', 'append' or 'merge';"
+            "config/pipelines/demo.yaml:12: models.hcp.load: should be 'replace', 'append', 'merge' or 'window';"
             " did you mean 'merge'?"
         ),
         "config/pipelines/demo.yaml:11: models.hcp.lod: unknown key; did you mean 'load'?",
