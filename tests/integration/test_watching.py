@@ -11,12 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ingestkit.states import migrate
 from ingestkit.states.owner import Owner
-from tests.integration.world import BREAKS, COMMAND, FIRST, SECOND, World
+from tests.integration.world import BREAKS, COMMAND, FIRST, SECOND, World, read_until
+from tests.services import postgres
 
 # The terminal becomes the process's own, so that what is typed there reaches it.
 ON_TERMINAL = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {COMMAND[-1]}"
@@ -231,6 +234,28 @@ def test_between_two_looks_nothing_of_the_state_is_held(world: World) -> None:
     assert not is_busy
     finish(world)
     assert world.ended(watcher).code == 0
+
+
+@pytest.mark.services
+def test_a_state_that_is_started_again_meanwhile_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with postgres() as server:
+        migrate.upgrade(server.url())
+        world = World(tmp_path, capsys, server.url())
+        world.settle()
+        world.set_up()
+        extracted(world)
+        watcher = world.start("runs", "watch", "r")
+        assert watcher.stdout is not None
+        watcher.stdout.readline()
+        server.control("-m", "immediate", "stop")
+        read_until(watcher, "state database")
+        server.start()
+        finish(world)
+        ended = world.ended(watcher)
+    assert ended.code == 0, ended.err
+    assert "run r: SUCCESS" in ended.out
 
 
 @pytest.mark.parametrize("wrong", [["--output", "xml"], ["r", "s"]])

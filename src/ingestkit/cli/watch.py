@@ -74,9 +74,10 @@ def _meant(state: "StateDatabase", subject: str | None) -> str:
 
 def _looks(state: "StateDatabase", run_id: str, clock: "Clock", stop: "Stop") -> Iterator[View]:
     """The run at one moment after another, until it has ended. No lock is held between them."""
+    from ingestkit.observe import logging
     from ingestkit.states import views
 
-    answered = clock.now()
+    answered, warned = clock.now(), False
     while True:
         try:
             with state.read() as conn:
@@ -84,8 +85,11 @@ def _looks(state: "StateDatabase", run_id: str, clock: "Clock", stop: "Stop") ->
         except StateError as error:
             if not error.transient or (clock.now() - answered).total_seconds() > PATIENCE:
                 raise
+            if not warned:
+                logging.logger().warning(error.message)
+            warned = True
         else:
-            answered = clock.now()
+            answered, warned = clock.now(), False
             if found is None:
                 raise StateError(f"run {run_id} is not in the state any more", hint="ingestkit runs list")
             view = {**found, "now": now}
