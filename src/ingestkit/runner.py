@@ -128,7 +128,7 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
     if options.run_id is not None:
         with session.state.read() as conn:
             mine = runs.of_invocation(conn, session.pipeline.name, options.run_id)
-        failed = [one for one in mine if one.batch == unit.batch and one.status is RunStatus.FAILED]
+        failed = [one for one in mine if one.batch == unit.batch and one.status is RunStatus.FAILED and not one.as_of]
         idle = [one for one in mine if one.status is RunStatus.SKIPPED]
         if idle:
             return active_run(session, lease, attempts.fill_skipped(session, lease, idle[0], unit), unit)

@@ -153,6 +153,15 @@ def test_a_run_cut_short_goes_on_with_the_files_of_then(world: World, then: str)
     assert pins(world) == [("a", "20260103")]
 
 
+def test_a_run_under_the_same_id_takes_the_files_of_today(world: World, then: str) -> None:
+    world.set_up(MODELS | {"models.c.columns.n.min": 5})
+    world.refused(5, "backfill", "p", "--from", "20260103", "--model", "c", "--as-of", then, *WHY, "--run-id", "x")
+    world.drop({"20260103/c.csv": "id,n\nc3,33\n"})
+    world.does("run", "--run-id", "x")
+    assert dict(world.table("c", "id", "n"))["c3"] == 33
+    assert pins(world) == []
+
+
 def test_a_target_built_again_holds_what_was_put_back(world: World, then: str) -> None:
     world.does("backfill", "p", "--batch", "20260103", "--as-of", then, *WHY)
     before = {model: world.table(model, "*  EXCLUDE (_run_id)") for model in ("b", "c")}
