@@ -198,5 +198,6 @@ def test_nothing_new_in_time_may_be_a_skip_to_a_scheduler(world: World) -> None:
 
 def test_what_cannot_be_meant_is_refused(world: World) -> None:
     assert "--every is of a run that waits" in world.refused(2, "run", "--every", "30s")
+    assert "without a pause" in world.refused(2, "run", "--wait", "30m", "--every", "0s")
     assert "no duration" in world.refused(2, "run", "--wait", "30")
     assert "--dry-run or --wait" in world.refused(2, "run", "--wait", "30m", "--dry-run")

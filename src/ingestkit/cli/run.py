@@ -81,6 +81,8 @@ def run(
         raise UsageError("--rows is of a rehearsal", hint="--dry-run=data --rows 1000")
     if every is not None and wait is None:
         raise UsageError("--every is of a run that waits", hint="--wait 30m --every 30s")
+    if every is not None and not float(every.rstrip("msdhw")):
+        raise UsageError("--every 0 would look without a pause", hint="--every 30s")
     if wait is not None and dry_run is not None:
         raise UsageError("what is only tried does not wait for anything: --dry-run or --wait")
     from ingestkit import runner, waiting
