@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from ingestkit.states import migrate
 from tests.faults.processes import Launcher
-from tests.faults.world import ACTS, World
+from tests.faults.world import ACTS, Shared, World
+from tests.services import PostgresServer, postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,25 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 @pytest.fixture(scope="session")
 def story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Story:
     folder = tmp_path_factory.mktemp("story")
-    world = World.made(folder / "world", launcher)
+    return told(folder, World.made(folder / "world", launcher))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def shared_story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, server: PostgresServer) -> Story:
+    """The same with the state in PostgreSQL."""
+    folder = tmp_path_factory.mktemp("shared_story")
+    server.does("CREATE DATABASE story")
+    migrate.upgrade(server.url("story"))
+    return told(folder, World.made(folder / "world", launcher, Shared(server, "story")))
+
+
+def told(folder: Path, world: World) -> Story:
     before: list[World] = []
     after: list[dict[str, Any]] = []
     recorded: list[tuple[Counter[str], ...]] = []

@@ -40,6 +40,8 @@ PRELOADED = (
     "ingestkit.states.mirrors",
     "ingestkit.states.queue",
     "ingestkit.states.views",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "psycopg",
     "ingestkit.stores.local",
     "ingestkit.warehouses.duckdb",
 )

@@ -118,3 +118,11 @@ def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]
 @pytest.mark.parametrize("seed", range(LOT, LOT + SEEDS))
 def test_killed_at_random_moments(story: Story, seed: int, tmp_path: Path) -> None:
     assert at_random(story, tmp_path / "world", seed, bare=seed % 2 == 1) == []
+
+
+@pytest.mark.moments
+@pytest.mark.services
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(LOT, LOT + SEEDS))
+def test_killed_at_random_moments_on_a_shared_state(shared_story: Story, seed: int, tmp_path: Path) -> None:
+    assert at_random(shared_story, tmp_path / "world", seed, bare=seed % 2 == 1) == []

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 import threading
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 
 from tests.faults.processes import Ended, Launcher, Started
+from tests.services import PostgresServer
 
 SETTINGS = """
 profile: local
@@ -114,21 +117,40 @@ RECEIPTS = "SELECT model, batch, generation, digest, settings, mode FROM ingestk
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """A state in a server's database."""
+
+    server: PostgresServer
+    name: str
+
+    @property
+    def url(self) -> str:
+        return self.server.url(self.name)
+
+    def copied(self) -> "Shared":
+        copy = f"state_{secrets.token_hex(8)}"
+        self.server.does(f"CREATE DATABASE {copy} TEMPLATE {self.name}")
+        return Shared(self.server, copy)
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     folder: Path
     launcher: Launcher = field(repr=False)
+    shared: Shared | None = None
+    """Where the state is, if not in a file below the folder."""
 
     @classmethod
-    def made(cls, folder: Path, launcher: Launcher) -> "World":
+    def made(cls, folder: Path, launcher: Launcher, shared: Shared | None = None) -> "World":
         (folder / "config/pipelines").mkdir(parents=True)
         (folder / "config/settings.yaml").write_text(SETTINGS)
         (folder / "config/pipelines/opendata.yaml").write_text(PIPELINE)
-        return cls(folder, launcher)
+        return cls(folder, launcher, shared)
 
     def copied(self, folder: Path) -> "World":
         """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return World(folder, self.launcher)
+        return World(folder, self.launcher, self.shared and self.shared.copied())
 
     @property
     def state(self) -> Path:
@@ -158,7 +180,8 @@ class World:
 
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Started:
         """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""
-        return self.launcher.start(self.folder, arguments, fault, environ)
+        url = {"INGESTKIT__STATE__URL": self.shared.url} if self.shared else {}
+        return self.launcher.start(self.folder, arguments, fault, {**url, **(environ or {})})
 
     def call(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Ended:
         return self.start(*arguments, environ=environ, **fault).wait()
@@ -185,23 +208,23 @@ class World:
             db.execute("UPDATE lease SET expires = '2000-01-01T00:00:00.000000Z' WHERE expires IS NOT NULL")
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.database)) as db:
-            return db.execute(query).fetchall()
+        if self.shared:
+            with psycopg.connect(self.shared.url) as db:
+                return db.execute(query).fetchall()
+        with closing(sqlite3.connect(self.database)) as file:
+            return file.execute(query).fetchall()
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
     def seen(self) -> dict[str, Any]:
         """All that must be equal to an undisturbed world's."""
-        with closing(sqlite3.connect(self.database)) as db:
-            found: dict[str, Any] = {
-                "ledger": _rows(db.execute(LEDGER).fetchall()),
-                "completions": _rows(db.execute(COMPLETIONS).fetchall()),
-                "rejects": _rows(db.execute(QUARANTINE).fetchall()),
-            }
-            known = {run for (run,) in db.execute("SELECT run_id FROM pipeline_run")}
-            found["open"] = _rows(
-                db.execute("SELECT run_id, model FROM run_model WHERE open_key IS NOT NULL").fetchall()
-            )
+        found: dict[str, Any] = {
+            "ledger": _rows(self.rows(LEDGER)),
+            "completions": _rows(self.rows(COMPLETIONS)),
+            "rejects": _rows(self.rows(QUARANTINE)),
+            "open": _rows(self.rows(OPEN)),
+        }
+        known = {run for (run,) in self.rows("SELECT run_id FROM pipeline_run")}
         with duckdb.connect(str(self.warehouse), read_only=True) as target:
             found["receipts"] = _rows(target.execute(RECEIPTS).fetchall())
             tables = sorted(name for (name,) in target.execute("SELECT table_name FROM duckdb_tables()").fetchall())
@@ -217,16 +240,16 @@ class World:
 
     def debris(self) -> list[str]:
         """Files nobody needs, wherever they lie."""
-        with closing(sqlite3.connect(self.database)) as db:
-            registered = {path for (path,) in db.execute("SELECT path FROM artifact WHERE status != 'removed'")}
-            registered |= {raw for (raw,) in db.execute("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
+        registered = {path for (path,) in self.rows("SELECT path FROM artifact WHERE status != 'removed'")}
+        registered |= {raw for (raw,) in self.rows("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
         lake = {str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file()}
         left = {name for name in lake if not name.startswith(("_runs/", "_decisions/", "_layouts/"))} - registered
         lost = {f"missing: {name}" for name in registered - lake}
         if self.queue.exists() and not self.queue.stat().st_size:
             # Made by an append that found no space for its line.
             self.queue.unlink()
-        expected = {"ingestkit.db", "ingestkit.db-wal", "ingestkit.db-shm", "mirror/opendata.json"}
+        expected = {"mirror/opendata.json"}
+        expected |= set() if self.shared else {"ingestkit.db", "ingestkit.db-wal", "ingestkit.db-shm"}
         state = {str(path.relative_to(self.state)) for path in self.state.rglob("*") if path.is_file()}
         # A copy for people that a kill left half written lies beside it, unseen; the next one is written anew.
         state = {name for name in state if not name.startswith("runs/") and not name.endswith(".tmp")} - expected
