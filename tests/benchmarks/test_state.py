@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import pytest
+
+from ingestkit.states import migrate
 from tests.benchmarks.ledger import FIRST, empty_project
 from tests.benchmarks.measure import ROOT, Program, cost, report
+from tests.services import postgres
 
 TIMED = """
 import json, sys, time
@@ -57,19 +61,31 @@ sys.exit(code)
 
 
 def test_the_time_a_run_of_five_models_spends_on_its_own_account(tmp_path: Path) -> None:
-    drop = empty_project(tmp_path)
+    timed("state", tmp_path)
+
+
+@pytest.mark.services
+def test_the_time_it_spends_on_a_state_in_postgresql(tmp_path: Path) -> None:
+    with postgres() as server:
+        migrate.upgrade(server.url())
+        (tmp_path / "config.env").write_text(f"INGESTKIT__STATE__URL={server.url()}\n")
+        timed("state_postgresql", tmp_path)
+
+
+def timed(name: str, folder: Path) -> None:
+    drop = empty_project(folder)
     days = iter(range(10, 30))
 
     def deliver() -> None:
         shutil.copytree(ROOT / "config" / "samples" / "opendata" / FIRST, drop / f"202601{next(days)}_180000")
 
-    run = Program("run of a small delivery", [sys.executable, "-c", TIMED], tmp_path, deliver)
+    run = Program("run of a small delivery", [sys.executable, "-c", TIMED], folder, deliver)
     cost(run)
     costs, parts = [], []
     for _ in range(5):
         costs.append(cost(run))
-        parts.append(json.loads((tmp_path / "said.txt").read_text().splitlines()[-1]))
+        parts.append(json.loads((folder / "said.txt").read_text().splitlines()[-1]))
     said = [
-        f"{name:32}{median(one[name][0] for one in parts):>8.2f} s in {parts[0][name][1]} calls" for name in parts[0]
+        f"{part:32}{median(one[part][0] for one in parts):>8.2f} s in {parts[0][part][1]} calls" for part in parts[0]
     ]
-    report("state", {run.name: costs}, {name: median(one[name][0] for one in parts) for name in parts[0]}, said)
+    report(name, {run.name: costs}, {part: median(one[part][0] for one in parts) for part in parts[0]}, said)

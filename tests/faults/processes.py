@@ -101,12 +101,13 @@ class Started:
 class Launcher:
     """The process that forks all others."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
         self._folder = folder
         self._numbers = itertools.count(1)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.launch", "--serve"],
             cwd=ROOT,
+            env={**os.environ, **(environ or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -53,16 +53,19 @@ def opened(url: sql.URL, busy_timeout: float) -> sql.Engine:
             "state.url names a PostgreSQL database, and its driver is not installed",
             hint="pip install 'ingestkit[postgresql]'",
         ) from error
-    milliseconds = round(busy_timeout * 1000)
+    # One way to the server and back for all of them.
+    writing = "; ".join(
+        (
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE",
+            f"SET LOCAL lock_timeout = {round(busy_timeout * 1000)}",
+            f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE}'",
+            f"SELECT pg_advisory_xact_lock({TURN})",
+        )
+    )
 
     def begin(conn: sql.Connection) -> None:
-        if conn.get_execution_options().get(WRITES):
-            conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
-            conn.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
-            conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE}'")
-            conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TURN})")
-        else:
-            conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        writes = conn.get_execution_options().get(WRITES)
+        conn.exec_driver_sql(writing if writes else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     sql.event.listen(engine, "begin", begin)
     return engine
