@@ -35,7 +35,10 @@ format: .venv/developed ## let ruff write the style
 	$(BIN)/ruff format .
 
 check: lint ## lint, all tests, each named step killed once
-	$(PYTEST) -q -n 2 tests --ignore tests/faults --ignore tests/benchmarks
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -q -n 2 tests --ignore tests/faults --ignore tests/benchmarks
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
 	$(PYTEST) -q -n 2 tests/faults -m "not matrix"
 
 faults: .venv/developed ## the whole fault matrix; SEEDS=n, DRAW=n and LOT=n do a part of it
