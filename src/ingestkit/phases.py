@@ -417,6 +417,8 @@ def _expired(active: Active, model: str) -> list[str]:
     """Objects of batches that retention no longer keeps, but for those with rejects that wait for a person."""
     session = active.session
     with session.state.read() as conn:
+        if not completions.any_full(conn, active.pipeline_name, model):
+            return []
         theirs = completions.whole(conn, active.pipeline_name, model=model)
         done = {batch: entry for (batch, _), entry in theirs.items()}
         old = clean.expired(session.pipeline, done, session.clock.now())

@@ -33,6 +33,10 @@ def begin(session: Session, lease: Lease) -> None:
     settings = session.pipeline.settings.source.batches
     if settings.window is None:
         return
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, session.pipeline.name)
+        if row is not None and row["windows_from"] is not None and completions.is_any(conn, session.pipeline.name):
+            return
     known, begun = _known(session)
     if begun is None or not known:
         with lease.transaction() as conn:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 import pytest
 
 from ingestkit.errors import ConfigError, NotArrived, SourceError
-from ingestkit.model import Item
+from ingestkit.model import Item, Window
 from ingestkit.ports import Source
 from ingestkit.settings import Batches, Model
 from ingestkit.settings import Source as SourceSettings
@@ -20,6 +20,21 @@ from tests.contracts.zipped import relisted, renamed, zipped
 NOON = datetime(2026, 1, 7, 12, 0, 0, 123456, tzinfo=UTC)
 FOLDERS = Batches(folders=r"(?P<batch>\d{8}_\d{6})")
 FIRST, SECOND = "20260101_000000", "20260108_000000"
+WINDOWS = Batches.model_validate(
+    {
+        "folders": r"(?:\w+/)?(?P<at>\d{4}-\d\d-\d\d)",
+        "at": {"format": "%Y-%m-%d"},
+        "window": "daily",
+        "timezone": "Europe/Berlin",
+        "start": "2026-01-01",
+    }
+)
+
+
+def day(number: int) -> Window:
+    """A day of January 2026 in Berlin."""
+    begins = datetime(2026, 1, number, tzinfo=UTC) - timedelta(hours=1)
+    return Window(begins, begins + timedelta(days=1))
 
 
 class Drop(Protocol):
@@ -125,6 +140,42 @@ class SourceContract:
             ("in/hco_20260101.csv", ("hco",)),
             ("in/hcp_20260101.csv", ("hcp",)),
         ]
+
+    def paths(self, source: Source, window: Window) -> list[str]:
+        return [item.path for item in source.items(window.key, window)]
+
+    def test_what_belongs_to_a_window_is_told_by_the_times_in_paths(self, drop: Drop) -> None:
+        for path in ("2026-01-07/hcp.csv", "us/2026-01-07/hcp.csv", "us/2026-01-08/hcp.csv", "hcp.csv"):
+            drop.put(path)
+        source = drop.source(settings(WINDOWS), models(hcp=None))
+        assert self.paths(source, day(7)) == ["2026-01-07/hcp.csv", "us/2026-01-07/hcp.csv"]
+        assert self.paths(source, day(8)) == ["us/2026-01-08/hcp.csv"]
+        assert self.paths(source, day(9)) == []
+        assert self.paths(source, Window(day(7).start, day(8).end)) == [
+            *("2026-01-07/hcp.csv", "us/2026-01-07/hcp.csv", "us/2026-01-08/hcp.csv")
+        ]
+        assert {item.batch for item in source.items(day(7).key, day(7))} == {"20260106T230000Z"}
+
+    def test_the_first_instant_is_in_a_window_and_the_last_in_the_next(self, drop: Drop) -> None:
+        names = ["in/a_20260106T225959Z.csv", "in/a_20260106T230000Z.csv", "in/a_20260108T000000+0100.csv"]
+        for name in names:
+            drop.put(name)
+        said = {"folders": None, "files": r"in/a_(?P<at>.+)\.csv", "at": {"format": "%Y%m%dT%H%M%S%z"}}
+        batches = Batches.model_validate({**WINDOWS.model_dump(), **said})
+        source = drop.source(settings(batches), models(a="a_.*"))
+        assert [self.paths(source, day(number)) for number in (6, 7, 8)] == [[names[0]], [names[1]], [names[2]]]
+
+    def test_a_file_that_comes_into_a_window_later_is_seen(self, drop: Drop) -> None:
+        drop.put("2026-01-07/hcp.csv")
+        source = drop.source(settings(WINDOWS), models(hcp=None))
+        assert len(self.paths(source, day(7))) == 1
+        drop.put("us/2026-01-07/hcp.csv")
+        assert len(self.paths(source, day(7))) == 2
+
+    def test_a_time_that_is_none_is_an_error_naming_the_path(self, drop: Drop) -> None:
+        drop.put("2026-02-30/hcp.csv")
+        with pytest.raises(SourceError, match="2026-02-30 matches the pattern of windows, but"):
+            self.paths(drop.source(settings(WINDOWS), models(hcp=None)), day(7))
 
     def test_items_are_all_files_below_the_batch_in_path_order(self, drop: Drop, source: Source) -> None:
         for path in ("hcp.csv", "a/b/hco.csv", "a.txt", "a-b.txt"):

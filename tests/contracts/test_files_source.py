@@ -18,7 +18,7 @@ from ingestkit.errors import SourceError
 from ingestkit.settings import Batches, Model
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.sources.files import FilesSource
-from tests.contracts.source import FIRST, NOON, SECOND, SourceContract, models, settings
+from tests.contracts.source import FIRST, NOON, SECOND, WINDOWS, SourceContract, day, models, settings
 from tests.contracts.zipped import zipped
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -152,6 +152,17 @@ class TestFilesSource(SourceContract):
         listed = noted_listings(monkeypatch)
         assert list(source.batches(None)) == [FIRST]
         assert listed == [drop.root]
+
+    def test_only_the_folders_of_a_window_are_looked_into(
+        self, drop: FolderDrop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(1, 9):
+            drop.put(f"us/2026-01-0{number}/deeper/hcp.csv")
+        source = drop.source(settings(WINDOWS), models(hcp=None))
+        listed = noted_listings(monkeypatch)
+        assert len(list(source.items(day(7).key, day(7)))) == 1
+        seventh = drop.root / "us/2026-01-07"
+        assert listed == [drop.root, drop.root / "us", seventh, seventh / "deeper"]
 
     def test_many_batches_are_asked_for_without_walking_each_time(
         self, drop: FolderDrop, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from ingestkit.contract import compile_contract
 from ingestkit.errors import ConfigError
+from ingestkit.ports import Bounds
 from ingestkit.settings import Model
 from ingestkit.stages.validate_engine import Engine
 from tests.unit.test_validate import context
@@ -217,6 +218,44 @@ def test_a_contract_that_means_nothing_is_refused_before_any_file(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         typed(tmp_path, column, "x")
+
+
+BERLIN_DAY = Bounds("c", datetime(2026, 3, 28, 23, tzinfo=UTC), datetime(2026, 3, 29, 22, tzinfo=UTC))
+TWO_DAYS = Bounds("c", date(1969, 12, 31), date(1970, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kind", "inside", "outside"),
+    [
+        (
+            BERLIN_DAY,
+            "timestamp",
+            ("2026-03-28T23:00:00.000000Z", "2026-03-29T21:59:59.999999Z"),
+            ("2026-03-28T22:59:59.999999Z", "2026-03-29T22:00:00.000000Z"),
+        ),
+        (TWO_DAYS, "date", ("1969-12-31", "1970-01-01"), ("1969-12-30", "1970-01-02")),
+    ],
+)
+def test_rows_of_a_window_are_told_from_others_at_its_ends(
+    tmp_path: Path, bounds: Bounds, kind: str, inside: tuple[str, ...], outside: tuple[str, ...]
+) -> None:
+    model = Model.model_validate({"load": "window", "window_column": "c", "columns": {"c": {"type": kind}}})
+    contract = compile_contract("m", model, bounds)
+    texts = pa.chunked_array([pa.array(inside)])
+    [column] = contract.columns
+    # Told at once, as each value of it is when the engine is asked.
+    assert column.at_a_glance(texts) is not None
+    assert all(column.at_a_glance(pa.chunked_array([pa.array([*inside, one])])) is None for one in outside)
+    engine = Engine(context(tmp_path), contract)
+    try:
+        engine.check()
+        _, valid = engine.typed(pa.table({"c": [*inside, *outside, None]}))
+        errors = engine.errors(pa.table({"c": [*outside, None]})).to_pylist()
+    finally:
+        engine.close()
+    assert valid is not None
+    assert valid.to_pylist() == [True, True, False, False, False]
+    assert [[one["code"] for one in each] for each in errors] == [["outside_window"], ["outside_window"], ["required"]]
 
 
 def test_columns_with_any_name_compile(tmp_path: Path) -> None:

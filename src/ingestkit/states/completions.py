@@ -49,6 +49,24 @@ def among(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> set[st
     return set(conn.execute(query).scalars())
 
 
+def any_full(conn: sql.Connection, pipeline: str, model: str) -> bool:
+    """Whether any batch has replaced the whole model."""
+    columns = completion.c
+    query = sql.select(sql.literal(1)).where(
+        columns.pipeline == pipeline,
+        columns.model == model,
+        columns.mode == LoadMode.REPLACE.value,
+        columns.status == CompletionStatus.DONE.value,
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def is_any(conn: sql.Connection, pipeline: str) -> bool:
+    """Whether anything of the pipeline is done."""
+    query = sql.select(sql.literal(1)).select_from(completion).where(completion.c.pipeline == pipeline)
+    return conn.execute(query.limit(1)).first() is not None
+
+
 def newest(keys: Iterable[tuple[str, str]], order: Callable[[str], Any]) -> dict[str, str]:
     """The newest of these batches by model."""
     found: dict[str, str] = {}
