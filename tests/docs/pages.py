@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+FOR_USERS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,21 @@ def blocks(text: str) -> Iterator[Block]:
         yield Block(above[-1] if above else "", one[1], one[2])
 
 
+def prose(text: str) -> str:
+    """What stands outside the fences."""
+    return FENCED.sub("", text)
+
+
 def commands(text: str) -> Iterator[str]:
     """Every line of the shell blocks, and what follows a prompt in the others."""
     for block in blocks(text):
-        for line in block.text.splitlines():
-            if block.language == "sh" or line.startswith("$ "):
-                yield line.removeprefix("$ ")
+        yield from lines_of(block)
+
+
+def lines_of(block: Block) -> Iterator[str]:
+    for line in block.text.splitlines():
+        if block.language == "sh" or line.startswith("$ "):
+            yield line.removeprefix("$ ")
 
 
 def below(text: str, heading: str) -> list[Block]:
@@ -45,6 +55,11 @@ def below(text: str, heading: str) -> list[Block]:
     found = [block for block in blocks(text) if block.heading == heading]
     assert found, f"no block below {heading!r}"
     return found
+
+
+def typed_below(text: str, heading: str) -> list[str]:
+    """The commands right below one heading, in their order."""
+    return [line for block in below(text, heading) for line in lines_of(block)]
 
 
 def table(text: str, heading: str) -> list[list[str]]:

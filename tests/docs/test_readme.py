@@ -6,64 +6,24 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import duckdb
 import pytest
-import yaml
 
 from ingestkit import errors
 from ingestkit.cli.main import call
-from ingestkit.csvvalues import MESSAGES
-from ingestkit.settings import Dialect, PipelineSettings
-from ingestkit.states import queries
-from tests.docs.pages import ROOT, Block, below, blocks, commands, page, table
-from tests.docs.typed import every_command, understood
+from tests.docs.pages import ROOT, below, commands, page, table, typed_below
+from tests.docs.shop import in_a_shell
+from tests.docs.typed import every_command
 
 README = page("README.md")
-SHOWN = [line for line in commands(README) if "ingestkit" in line]
 MADE = [line for line in commands(README) if line.startswith("make ")]
-
-
-@pytest.mark.parametrize("line", SHOWN)
-def test_a_command_in_the_readme_is_one_the_program_understands(line: str) -> None:
-    understood(line)
-
-
-def test_what_is_no_command_is_not_understood() -> None:
-    with pytest.raises(AssertionError, match="no command"):
-        understood("ingestkit shovel opendata")
-    with pytest.raises(Exception, match=r"(?i)no such option"):
-        understood("ingestkit run opendata --wrong")
-    with pytest.raises(Exception, match=r"(?i)missing parameter"):
-        understood("ingestkit pause shop")
-
-
-def test_commands_in_the_midst_of_a_sentence_exist() -> None:
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    said = {" ".join(one.split()) for one in re.findall(r"`ingestkit ([^`]+)`", prose)}
-    known = every_command()
-    for words in said - {"COMMAND --help"}:
-        assert any(words == name or words.startswith(f"{name} ") for name in known), words
+AT_ONCE = "export INGESTKIT__PIPELINES__{}__SOURCE__SETTLE__QUIET=0s"
+"""Typed once there is the pipeline: instead of the minute for which files must have been quiet."""
 
 
 def test_the_table_of_commands_is_what_help_says() -> None:
     helps = {f"`ingestkit {name}`": " ".join(one.help.split()) for name, one in every_command().items()}
     assert table(README, "command") == [[name, said] for name, said in helps.items()]
-
-
-def test_the_table_of_queries_is_what_their_files_say() -> None:
-    known = queries.known(Path("nowhere")).values()
-    assert table(README, "query") == [[f"`{one.name}`", one.shows] for one in known]
-
-
-def test_a_query_of_ones_own_is_asked_as_the_readme_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    [said] = [block.text for block in below(README, "Questions to the state") if block.language == "sql"]
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    (tmp_path / "sql" / "ops").mkdir(parents=True)
-    (tmp_path / "sql" / "ops" / "by-hand.sql").write_text(said)
-    monkeypatch.chdir(tmp_path)
-    assert call(["query", "by-hand"]) == 0
-    assert capsys.readouterr().out == "no rows\n"
 
 
 def test_the_table_of_exit_codes_names_each_code_there_is() -> None:
@@ -95,31 +55,38 @@ def test_the_first_two_commands_print_what_the_readme_shows(
     assert [without_times(one) for one in printed] == [without_times(one) for one in shown]
 
 
+def test_ones_own_files_are_loaded_in_five_minutes(tmp_path: Path) -> None:
+    """All that is typed, in one shell; what it writes and prints is what is shown."""
+    heading = "Your own files in five minutes"
+    typed = typed_below(README, heading)
+    assert typed[:2] == ["make install", ". .venv/bin/activate"]
+    [pipeline] = [block.text for block in below(README, heading) if block.language == "yaml"]
+    [run] = [block.text for block in below(README, heading) if block.language == "console"]
+    check = typed.index("ingestkit check shop")
+    printed = in_a_shell(*typed[2:check], AT_ONCE.format("SHOP"), *typed[check:], HOME=str(tmp_path))
+    assert pipeline == "# config/pipelines/shop.yaml\n" + (tmp_path / "shop/config/pipelines/shop.yaml").read_text()
+    assert "\n".join(without_times(run)[1:]) in "\n".join(without_times(printed))
+    with duckdb.connect(str(tmp_path / "shop/state/warehouse.duckdb"), read_only=True) as target:
+        assert target.execute("SELECT id, name FROM customers ORDER BY id").fetchall() == [(1, "Ana"), (2, "Bo")]
+
+
+def test_another_pipeline_and_another_source_are_added_as_the_readme_says(tmp_path: Path) -> None:
+    typed = typed_below(README, "Another pipeline, another source")
+    (tmp_path / "tills").mkdir()
+    assert any("file:///srv/tills" in line for line in typed)
+    began = ["ingestkit init . --empty", "mkdir -p drop/2026-01-05", "cd drop/2026-01-05"]
+    dropped = ["printf 'sku,name\\n1,Tea\\n' > items.csv", "printf 'sku,cent\\n1,250\\n' > prices.csv", "cd ../.."]
+    there = [line.replace("/srv/tills", str(tmp_path / "tills")) for line in typed]
+    lines = [f"cd {tmp_path}", *began, *dropped, there[0], AT_ONCE.format("STOCK"), *there[1:], "ingestkit config show"]
+    printed = in_a_shell(*lines)
+    assert "items" in printed
+    assert f"{{type: local, path: {tmp_path}/tills}}" in printed
+    assert not (tmp_path / "state/warehouse.duckdb").exists()
+
+
 def without_times(text: str) -> list[str]:
     """The lines without how long things took, and without the room that took."""
     return [re.sub(r" +\S+ m?s$", " TIME", " ".join(line.split())) for line in text.strip().splitlines()]
-
-
-def test_the_defaults_of_a_pipeline_are_what_the_readme_says() -> None:
-    files = {block.text.split("\n", 1)[0]: yaml.safe_load(block.text) for block in blocks(README) if is_yaml(block)}
-    shop, defaults = files["# config/pipelines/shop.yaml"], files["# defaults"]
-    said = {**shop, **defaults, "source": {**shop["source"], **defaults["source"]}}
-    assert PipelineSettings.model_validate(said) == PipelineSettings.model_validate(shop)
-    assert PipelineSettings.model_validate({**said, "publish": "model"}) != PipelineSettings.model_validate(shop)
-
-
-def test_the_defaults_of_a_text_file_are_what_the_readme_says() -> None:
-    [said] = [yaml.safe_load(block.text) for block in blocks(README) if block.text.startswith("# defaults of a model")]
-    assert set(said["csv"]) == set(Dialect.model_fields)
-    assert Dialect.model_validate(said["csv"]) == Dialect()
-
-
-def test_every_code_of_a_record_that_cannot_be_read_is_in_the_readme() -> None:
-    assert all(f"| `{code}` |" in README for code in (*MESSAGES, "encoding", "columns"))
-
-
-def is_yaml(block: Block) -> bool:
-    return block.language == "yaml"
 
 
 def test_the_readme_is_the_packages_long_description() -> None:

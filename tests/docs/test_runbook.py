@@ -1,130 +1,20 @@
-"""The README's example and its runbook, typed as they stand in a project made from it."""
+"""Every command of the runbook, typed as it stands where it is needed."""
 
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 import threading
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-import duckdb
 import pytest
 
-from ingestkit.cli.main import call
-from ingestkit.cli.progress import LogProgress
-from ingestkit.pipeline import Stop, SystemClock
-from ingestkit.project import load
-from ingestkit.runner import holding
-from tests.docs.pages import below, blocks, page
+from tests.docs.pages import page, typed_below
+from tests.docs.shop import ROWS, WRONG, Project, hold
 
-README = page("README.md")
-ROWS = {
-    "2026-01-05": "id,name,since\n1,Ana,2024-01-31\n2,Bo,\n",
-    "2026-01-12": "id,name,since\n1,Ana,2024-01-31\n3,Cleo,2025-02-28\n",
-    "2026-01-19": "id,name,since\n4,Dee,2025-03-01\n",
-}
-WRONG = "id,name,since\n1,Ana,2024-01-31\n3,Cleo,2025-02-30\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    root: Path
-    capsys: pytest.CaptureFixture[str] = field(repr=False)
-
-    def types(self, line: str) -> tuple[int, str]:
-        """Type one line; its exit code, and all it said. What ingestkit is not is the shell's."""
-        words = shlex.split(line)
-        if "ingestkit" not in words:
-            path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-            subprocess.run(["bash", "-c", line], check=True, env={**os.environ, "PATH": path}, capture_output=True)
-            return 0, ""
-        self.capsys.readouterr()
-        with pytest.MonkeyPatch.context() as patched:
-            while words[0] != "ingestkit":
-                patched.setenv(*words.pop(0).split("=", 1))
-            code = call(words[1:])
-        shown = self.capsys.readouterr()
-        return code, shown.out + shown.err
-
-    def does(self, *lines: str) -> str:
-        """Type lines that must succeed; what they said."""
-        said = ""
-        for line in lines:
-            code, told = self.types(line)
-            assert code == 0, (line, told)
-            said += told
-        return said
-
-    def refused(self, line: str, code: int) -> str:
-        ended, told = self.types(line)
-        assert ended == code, (line, told)
-        return told
-
-    def alone_refused(self, line: str, code: int) -> str:
-        """The same in a process of its own, which takes what it holds with it."""
-        words = [sys.executable, "-c", "from ingestkit.cli.main import main; main()", *shlex.split(line)[1:]]
-        ended = subprocess.run(words, check=False, capture_output=True, text=True)
-        assert ended.returncode == code, (line, ended.stdout + ended.stderr)
-        return ended.stderr
-
-    def drop(self, *batches: str) -> None:
-        for batch in batches:
-            self.put(batch, ROWS[batch])
-
-    def put(self, batch: str, text: str) -> None:
-        path = self.root / "drop" / batch / "customers.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def customers(self) -> list[int]:
-        with duckdb.connect(str(self.root / "state/warehouse.duckdb"), read_only=True) as target:
-            return [number for (number,) in target.execute("SELECT id FROM customer ORDER BY id").fetchall()]
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Project:
-    for block in blocks(README):
-        first, _, rest = block.text.partition("\n")
-        if first.startswith("# config/"):
-            path = tmp_path / first.removeprefix("# ")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(rest)
-    (tmp_path / "drop").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return Project(tmp_path, capsys)
+RUNBOOK = page("docs/runbook.md")
 
 
 def lines(heading: str) -> list[str]:
-    return [line for block in below(README, heading) if block.language == "sh" for line in block.text.splitlines()]
-
-
-def test_ones_own_files_are_loaded_as_the_example_says(shop: Project) -> None:
-    typed = lines("Your own files")
-    assert typed[0] == "make install"
-    shop.does(*typed[typed.index("mkdir -p drop/2026-01-05") :])
-    assert shop.customers() == [1, 2]
-
-
-def test_the_settings_are_shown_with_their_origin(shop: Project) -> None:
-    jobs, percent, flag = lines("Settings")
-    assert "INGESTKIT__JOBS" in shop.does(jobs)
-    assert "INGESTKIT__PIPELINES__SHOP__GATE__MAX_REJECT_PCT" in shop.does(percent)
-    shop.does(flag)
-
-
-def test_stages_under_one_id_leave_what_a_run_leaves(shop: Project) -> None:
-    shop.drop("2026-01-05")
-    shop.does(*lines("One command per stage"))
-    assert shop.customers() == [1, 2]
-    assert "nothing new" in shop.does("ingestkit run shop")
-    assert "done already" in shop.does(lines("One command per stage")[2])
-    for line in lines("One command per stage"):
-        again = line.replace("2026-01-12", "2026-01-19")
-        shop.does(again)
-        shop.refused(f"{again} --skip-exit-code 99", 99)
+    return typed_below(RUNBOOK, heading)
 
 
 def test_a_run_that_failed_goes_on_when_its_cause_is_put_right(shop: Project) -> None:
@@ -138,6 +28,55 @@ def test_a_run_that_failed_goes_on_when_its_cause_is_put_right(shop: Project) ->
     shop.drop("2026-01-12")
     shop.does(again)
     assert shop.customers() == [4]
+
+
+def test_a_rule_that_closed_a_run_is_let_pass_by_a_person(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    shop.put("2026-01-12", "id,name,since\n" + "".join(f"{number},Ana,\n" for number in range(1, 6)))
+    assert "row_delta is 150" in shop.refused("ingestkit run shop", 6)
+    show, approve, run = lines("A rule closed a run")
+    assert "row_delta" in shop.does(show)
+    shop.does(approve, run)
+    assert shop.customers() == [1, 2, 3, 4, 5]
+
+
+def test_a_pipeline_that_is_held_goes_on_when_told_to(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTKIT__PIPELINES__SHOP__RETRY__HOLD_AFTER", "1")
+    shop.put("2026-01-05", WRONG)
+    shop.refused("ingestkit run shop", 6)
+    failed, resume, run = lines("A pipeline is held")
+    assert "held" in shop.does(run)
+    assert "shop.2026-01-05.1" in shop.does(failed)
+    shop.drop("2026-01-05")
+    assert "held" in shop.does(run)
+    shop.does(resume, run)
+    assert shop.customers() == [1, 2]
+
+
+def test_rejected_rows_are_looked_at_and_taken_in_again(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTKIT__PIPELINES__SHOP__GATE__MAX_REJECT_PCT", "60")
+    shop.put("2026-01-12", WRONG.replace("2025-02-30", "28 February 2025"))
+    shop.does("ingestkit run shop")
+    assert shop.customers() == [1]
+    listed, shown, replay, _ = lines("Rows were rejected")
+    assert "since" in shop.does(listed)
+    assert "28 February 2025" in shop.does(shown)
+    shop.corrects("since: {type: date}", "since: {type: date, format: ['%Y-%m-%d', '%d %B %Y']}")
+    shop.does(replay)
+    assert shop.customers() == [1, 3]
+    assert "nothing new" in shop.does("ingestkit run shop")
+
+
+def test_rejected_rows_are_given_up(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTKIT__PIPELINES__SHOP__GATE__MAX_REJECT_PCT", "60")
+    shop.put("2026-01-12", WRONG)
+    shop.does("ingestkit run shop")
+    listed, _, replay, discard = lines("Rows were rejected")
+    shop.does(discard)
+    assert "since" not in shop.does(listed)
+    assert "nothing of batch 2026-01-12 waits" in shop.does(replay)
+    assert shop.customers() == [1]
 
 
 def test_a_batch_is_stepped_over(shop: Project) -> None:
@@ -249,6 +188,16 @@ def test_what_another_system_loaded_is_not_loaded(shop: Project) -> None:
     assert shop.customers() == [1, 3]
 
 
+def test_all_batches_are_loaded_again(shop: Project) -> None:
+    shop.drop("2026-01-05", "2026-01-12")
+    shop.does("ingestkit run shop")
+    reset, run = lines("All batches must be loaded again")
+    shop.does(reset)
+    assert "2 batches done: 2026-01-05, 2026-01-12" in shop.does(run)
+    assert shop.customers() == [1, 3]
+    assert "nothing new" in shop.does(run)
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["deleted", "put back"])
 def test_a_warehouse_that_was_lost_is_built_again_from_the_lake(shop: Project, *, older: bool) -> None:
     warehouse = shop.root / "state/warehouse.duckdb"
@@ -322,15 +271,21 @@ def test_a_project_that_moved_goes_on_where_it_was(shop: Project, monkeypatch: p
     for name in ("config", "drop", "state"):
         (shop.root / name).rename(shop.root / "there" / name)
     monkeypatch.chdir(shop.root / "there")
-    assert "nothing new" in shop.does("ingestkit run shop")
-    shop.does("ingestkit check shop")
+    check, run, *_ = lines("The state must move")
+    assert "nothing new" in shop.does(check, run)
 
 
-def hold(root: Path, begun: threading.Event, over: threading.Event) -> None:
-    """Somebody else at work: the lease is held as a backfill holds it, until it is over."""
-    stop = Stop()
-    opened = load(root).open("shop", clock=SystemClock(stop), stop=stop, progress=LogProgress())
-    with holding(opened, opened.pipeline.models, "backfill", "fail"):
-        begun.set()
-        over.wait(60)
-    opened.state.close()
+def test_a_state_is_brought_into_another_database(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a second file here; into a server where tests of the state do."""
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    _, _, export, upgrade, put, run = lines("The state must move")
+    shop.does(export)
+    monkeypatch.setenv("INGESTKIT__STATE__URL", "sqlite:///state/other.db")
+    assert "nothing new" in shop.does(upgrade, put, run)
+    shop.drop("2026-01-12")
+    shop.does(run)
+    assert shop.customers() == [1, 3]
+    monkeypatch.delenv("INGESTKIT__STATE__URL")
+    shop.drop("2026-01-19")
+    assert "ingestkit state adopt shop" in shop.alone_refused(run, 7)

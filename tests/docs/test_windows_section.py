@@ -1,4 +1,4 @@
-"""The README's section on windows: its pipeline runs, and prints what is shown."""
+"""The reference's section on windows: its pipeline runs, and prints what is shown."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +11,18 @@ from ingestkit.pipeline import SystemClock
 from tests.docs.pages import below, blocks, page
 from tests.docs.test_readme import without_times
 
-README = page("README.md")
+REFERENCE = page("docs/reference.md")
 SALES = {
     "2026-03-28": "id,sold_at\n1,2026-03-28 09:00:00\n2,2026-03-28 17:30:00\n",
     "2026-03-29": "id,sold_at\n3,2026-03-29 12:00:00\n",
 }
 
 
-def test_the_windows_of_the_readme_are_taken_as_it_shows(
+def test_the_windows_of_the_page_are_taken_as_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline, shown = below(README, "Time windows")
-    [settings] = [one for one in blocks(README) if one.text.startswith("# config/settings.yaml\nprofiles:")]
+    pipeline, shown = below(REFERENCE, "Time windows")
+    [settings] = [one for one in blocks(REFERENCE) if one.text.startswith("# config/settings.yaml\nprofiles:")]
     for one in (pipeline, settings):
         path = tmp_path / one.text.split("\n", 1)[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)

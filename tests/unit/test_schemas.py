@@ -12,7 +12,7 @@ from ingestkit.cli.main import call
 from ingestkit.errors import ConfigError
 from ingestkit.settings import PipelineSettings
 from ingestkit.shapes import checked
-from tests.docs.pages import ROOT, Block, blocks, page
+from tests.docs.pages import FOR_USERS, ROOT, Block, blocks, page
 from tests.integration.world import PIPELINE, changed
 
 SOURCE = "source: {connection: d, batches: {folders: '(?P<batch>x)'}}"
@@ -147,11 +147,11 @@ def test_the_pipeline_that_tests_are_made_of_fits_with_any_change_that_loads() -
     assert not fits(schemas.pipeline(), changed(PIPELINE, {"models.a.colums": {"id": {}}}))
 
 
-EXAMPLES = [block for block in blocks(page("README.md")) if block.language == "yaml"]
+EXAMPLES = [block for name in FOR_USERS for block in blocks(page(name)) if block.language == "yaml"]
 
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.text.splitlines()[0])
-def test_every_example_of_the_readme_fits(block: Block) -> None:
+def test_every_example_of_the_pages_fits(block: Block) -> None:
     held = tree(block.text)
     first = block.text.splitlines()[0]
     if "config/settings.yaml" in first:

@@ -1,0 +1,88 @@
+"""What the reference says is what the program does."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ingestkit.cli.main import call
+from ingestkit.csvvalues import MESSAGES
+from ingestkit.settings import Dialect, PipelineSettings
+from ingestkit.states import queries
+from tests.docs.pages import ROOT, Block, below, blocks, page, table, typed_below
+from tests.docs.shop import Project
+
+REFERENCE = page("docs/reference.md")
+
+
+def lines(heading: str) -> list[str]:
+    return typed_below(REFERENCE, heading)
+
+
+def test_the_table_of_queries_is_what_their_files_say() -> None:
+    known = queries.known(Path("nowhere")).values()
+    assert table(REFERENCE, "query") == [[f"`{one.name}`", one.shows] for one in known]
+
+
+def test_questions_to_the_state_are_answered(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    every, failed, slow = lines("Questions to the state")
+    assert "failed-runs" in shop.does(every)
+    assert "no rows" in shop.does(failed)
+    shop.does(slow)
+
+
+def test_a_query_of_ones_own_is_asked_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [said] = [block.text for block in below(REFERENCE, "Questions to the state") if block.language == "sql"]
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "sql" / "ops").mkdir(parents=True)
+    (tmp_path / "sql" / "ops" / "by-hand.sql").write_text(said)
+    monkeypatch.chdir(tmp_path)
+    assert call(["query", "by-hand"]) == 0
+    assert capsys.readouterr().out == "no rows\n"
+
+
+def test_the_defaults_of_a_pipeline_are_what_the_page_says() -> None:
+    files = {block.text.split("\n", 1)[0]: yaml.safe_load(block.text) for block in blocks(REFERENCE) if is_yaml(block)}
+    shop, defaults = files["# config/pipelines/shop.yaml"], files["# defaults"]
+    said = {**shop, **defaults, "source": {**shop["source"], **defaults["source"]}}
+    assert PipelineSettings.model_validate(said) == PipelineSettings.model_validate(shop)
+    assert PipelineSettings.model_validate({**said, "publish": "model"}) != PipelineSettings.model_validate(shop)
+
+
+def test_the_defaults_of_a_text_file_are_what_the_page_says() -> None:
+    [text] = [block.text for block in blocks(REFERENCE) if block.text.startswith("# defaults of a model")]
+    said = yaml.safe_load(text)
+    assert set(said["csv"]) == set(Dialect.model_fields)
+    assert Dialect.model_validate(said["csv"]) == Dialect()
+
+
+def test_every_code_of_a_record_that_cannot_be_read_is_in_the_page() -> None:
+    assert all(f"| `{code}` |" in REFERENCE for code in (*MESSAGES, "encoding", "columns"))
+
+
+def test_the_settings_are_shown_with_their_origin(shop: Project) -> None:
+    jobs, percent, flag = lines("Settings")
+    assert "INGESTKIT__JOBS" in shop.does(jobs)
+    assert "INGESTKIT__PIPELINES__SHOP__GATE__MAX_REJECT_PCT" in shop.does(percent)
+    shop.does(flag)
+
+
+def test_stages_under_one_id_leave_what_a_run_leaves(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does(*lines("One command per stage"))
+    assert shop.customers() == [1, 2]
+    assert "nothing new" in shop.does("ingestkit run shop")
+    assert "done already" in shop.does(lines("One command per stage")[2])
+    for line in lines("One command per stage"):
+        again = line.replace("2026-01-12", "2026-01-19")
+        shop.does(again)
+        shop.refused(f"{again} --skip-exit-code 99", 99)
+
+
+def is_yaml(block: Block) -> bool:
+    return block.language == "yaml"
