@@ -95,7 +95,8 @@ def test_an_archive_that_cannot_be_listed_fails_its_batch_behind_those_before_it
     assert "hint: " in said
     assert world.checkpoint() == "20260101"
     assert "20260108/drop.zip" in world.refused(4, "run")
-    assert "20260108/drop.zip" in world.refused(4, "plan")
+    planned = world.call("plan")
+    assert (planned.code, planned.told[0].startswith("error: 20260108/drop.zip")) == (4, True)
     (world.root / "drops/20260108/drop.zip").unlink()
     world.drop(SECOND)
     assert batches_of(world.does("run")) == ["20260108", "20260115"]
@@ -117,7 +118,7 @@ def test_a_batch_waits_for_an_archive_that_is_still_written(world: World) -> Non
     answer = world.does("run")
     assert answer["status"] == "waiting"
     assert f"batch 20260101 waits: {DROP} is no whole zip archive" in answer["message"]
-    assert world.does("plan")["waiting"] == [{"batch": "20260101", "why": f"{DROP} is no whole zip archive"}]
+    assert world.does("plan")["not_yet"] == [{"batch": "20260101", "why": f"{DROP} is no whole zip archive"}]
     old = time.time() - 3601
     os.utime(world.root / "drops" / DROP, (old, old))
     assert f"{DROP} is no whole zip archive" in world.refused(4, "run")

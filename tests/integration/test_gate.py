@@ -129,7 +129,8 @@ def test_a_redo_that_a_gate_stopped_is_judged_again_until_it_passes(world: World
     world.drop({"20260101/a.csv": "id,n\n1,10\n2,99\n"})
     assert "small.sql is 1 where 0 is the limit" in world.refused(6, "run")
     assert "small.sql is 1 where 0 is the limit" in world.refused(6, "run")
-    assert world.does("plan")["batches"] == [{"batch": "20260101", "reason": "not judged", "models": ["a"]}]
+    [waiting] = world.does("plan")["batches"]
+    assert (waiting["batch"], waiting["reason"], waiting["models"]) == ("20260101", "not judged", ["a"])
     assert completed(world) == 1
     checked(world, SMALL.replace("50", "100"))
     assert world.does("run")["status"] == "done"
