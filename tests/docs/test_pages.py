@@ -30,7 +30,7 @@ def test_what_is_no_command_is_not_understood() -> None:
 def test_commands_in_the_midst_of_a_sentence_exist_with_their_options(name: str) -> None:
     known = every_command()
     for said in re.findall(r"`ingestkit ([^`]+)`", prose(page(name))):
-        if said.split()[0] in ("COMMAND", "--install-completion", "--version"):
+        if said.startswith(("COMMAND", "--")):
             continue
         command, rest = split(said.split())
         options = {option for parameter in known[command].params for option in parameter.opts}

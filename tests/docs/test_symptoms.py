@@ -1,0 +1,364 @@
+"""Each row of the symptoms: what makes it, the line that is said, and what to type, typed as it stands."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+from alembic import command
+
+from ingestkit.states import migrate
+from ingestkit.states.engine import StateDatabase
+from tests.docs.pages import page
+from tests.docs.shop import ROWS, WRONG, Project, hold
+from tests.docs.typed import understood
+
+PIPELINE = Path("config/pipelines/shop.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the page: what it shows, of that the text that is said, and the commands that are to be typed."""
+
+    shown: str
+    said: str
+    typed: tuple[str, ...]
+
+    def fits(self, text: str) -> bool:
+        return bool(re.search(".*?".join(re.escape(part) for part in self.said.split("…")), text))
+
+
+def rows() -> list[Row]:
+    found = []
+    for line in page("docs/symptoms.md").splitlines():
+        if line.startswith("| `"):
+            shown, _, typed = line.strip("| ").split(" | ")
+            commands = [one for one in re.findall(r"`([^`]+)`", typed) if "ingestkit " in one]
+            found.append(Row(shown, re.findall(r"`([^`]+)`", shown)[0], tuple(commands)))
+    return found
+
+
+def cure(part: str, told: str) -> tuple[str, ...]:
+    """What the row with this part says to type; what was told must be what it shows."""
+    [row] = [one for one in rows() if part in one.shown]
+    assert row.fits(told), (row.said, told)
+    return row.typed
+
+
+def test_every_row_is_tried_by_a_test_and_can_be_typed() -> None:
+    calls = [node for node in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(node, ast.Call)]
+    parts = [ast.literal_eval(one.args[0]) for one in calls if isinstance(one.func, ast.Name) and one.func.id == "cure"]
+    untried = [row.shown for row in rows() if sum(part in row.shown for part in parts) != 1]
+    assert untried == []
+    for line in (line for row in rows() for line in row.typed):
+        understood(line)
+
+
+def test_a_folder_whose_name_does_not_fit(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    (shop.root / "drop/2026-01-05").rename(shop.root / "drop/5 January")
+    show, run = cure("though a folder is there", shop.does("ingestkit run shop"))
+    assert "batches" in shop.does(show)
+    shop.corrects(r"folders: '(?P<batch>\d{4}-\d{2}-\d{2})', kind: date", "folders: '(?P<batch>.+)', kind: text")
+    shop.does(run)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_file_that_was_written_anew_with_its_old_size_and_time(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    file = shop.root / "drop/2026-01-05/customers.csv"
+    before = file.stat()
+    shop.put("2026-01-05", ROWS["2026-01-05"].replace("2,Bo", "3,Bo"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    shop.does(*cure("though its file is another", shop.does("ingestkit run shop")))
+    assert shop.customers() == [1, 3]
+
+
+def test_a_file_of_no_model(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    (shop.root / "drop/2026-01-05/customers.csv").rename(shop.root / "drop/2026-01-05/kunden.csv")
+    typed = cure("belongs to no model", shop.does("ingestkit run shop"))
+    shop.corrects("(?i)^customers?", "(?i)^(customers?|kunden)")
+    shop.does(*typed)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_file_that_must_settle(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.corrects("quiet: 0s", "quiet: 100ms")
+    shop.does(*cure("to settle", shop.does("ingestkit run shop")))
+
+
+def test_a_batch_that_came_late(shop: Project) -> None:
+    shop.drop("2026-01-12")
+    shop.does("ingestkit run shop")
+    shop.drop("2026-01-05")
+    load, skip = cure("came after newer ones", shop.does("ingestkit run shop"))
+    shop.does(skip)
+    assert "came after" not in shop.does("ingestkit run shop")
+    assert "nothing new" in shop.does(load)
+
+
+def test_a_late_batch_is_loaded_for_once(shop: Project) -> None:
+    shop.drop("2026-01-12")
+    shop.does("ingestkit run shop")
+    shop.drop("2026-01-05")
+    [load] = [one.typed[0] for one in rows() if "came after newer ones" in one.said]
+    assert "superseded" in shop.does(load)
+
+
+def test_a_pipeline_that_is_paused(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit pause shop --reason 'until noon'")
+    show, resume = cure("paused by", shop.does("ingestkit run shop"))
+    assert "until noon" in shop.does(show)
+    shop.does(resume, "ingestkit run shop")
+    assert shop.customers() == [1, 2]
+
+
+def test_a_pipeline_that_is_held(shop: Project) -> None:
+    shop.corrects("settle: {quiet: 0s}", "settle: {quiet: 0s}\nretry: {hold_after: 1}")
+    shop.put("2026-01-05", WRONG)
+    shop.refused("ingestkit run shop", 6)
+    typed = cure("held since", shop.does("ingestkit run shop"))
+    shop.drop("2026-01-05")
+    shop.does(*typed)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_batch_that_a_newer_one_supersedes(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    then = datetime.now(UTC).isoformat()
+    shop.drop("2026-01-12")
+    shop.does("ingestkit run shop")
+    [back] = cure("is superseded by", shop.refused("ingestkit backfill shop --batch 2026-01-05", 2))
+    shop.does(back.replace("2026-01-15T06:00Z", then))
+    assert shop.customers() == [1, 2]
+
+
+def test_a_stage_before_its_turn(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit extract shop --run-id nightly")
+    shop.does(*cure("comes after validate", shop.refused("ingestkit load shop --run-id nightly", 2)))
+    assert shop.customers() == [1, 2]
+
+
+def test_a_command_typed_in_another_folder(
+    shop: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    [run] = cure("no project at", shop.refused("ingestkit run shop", 3))
+    assert "nothing new" in shop.does(run.replace("/srv/shop", str(shop.root)))
+
+
+def test_a_pipeline_there_is_not(shop: Project) -> None:
+    assert str(PIPELINE) in shop.does(*cure("there is no pipeline", shop.refused("ingestkit run shpo", 3)))
+
+
+def test_a_key_that_is_not_known(shop: Project) -> None:
+    shop.corrects("load: replace", "laod: replace")
+    [validate] = cure("unknown key", shop.refused("ingestkit run shop", 3))
+    shop.refused(validate, 3)
+    shop.corrects("laod: replace", "load: replace")
+    shop.does(validate)
+
+
+def test_a_variable_that_is_not_set(shop: Project) -> None:
+    settings = shop.root / "config/settings.yaml"
+    settings.write_text(settings.read_text() + "state: {url: '${env:STATE_URL}'}\n")
+    [check] = cure("needs the environment variable", shop.refused("ingestkit run shop", 3))
+    (shop.root / "config.env").write_text("STATE_URL=sqlite:///state/named.db\n")
+    shop.does(check)
+
+
+def test_a_state_that_is_older_than_the_program(shop: Project) -> None:
+    (shop.root / "state").mkdir()
+    old = StateDatabase.connect("sqlite:///state/ingestkit.db", 1)
+    with old.write() as conn:
+        command.upgrade(migrate._alembic(conn), "0001")
+    old.close()
+    shop.does(*cure("older than this ingestkit's", shop.refused("ingestkit run shop", 3)), "ingestkit run shop")
+
+
+def test_a_drop_folder_that_is_not_there(shop: Project) -> None:
+    (shop.root / "drop").rmdir()
+    typed = cure("the drop folder", shop.refused("ingestkit run shop", 4))
+    (shop.root / "drop").mkdir()
+    shop.does(*typed)
+
+
+def test_an_archive_that_was_cut_off(shop: Project) -> None:
+    archive = shop.root / "drop/2026-01-05/customers.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("customers.csv", ROWS["2026-01-05"])
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-30])
+    typed = cure("no whole zip", shop.refused("ingestkit run shop", 4))
+    archive.write_bytes(whole)
+    shop.does(*typed)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_column_in_no_contract(shop: Project) -> None:
+    shop.put("2026-01-05", "id,name,since,phone\n1,Ana,,2\n")
+    typed = cure("is in no contract", shop.refused("ingestkit run shop", 5))
+    shop.corrects("    load: replace", "    load: replace\n    drift: ignore")
+    shop.does(*typed)
+    assert shop.customers() == [1]
+
+
+def test_another_delimiter(shop: Project) -> None:
+    shop.put("2026-01-05", ROWS["2026-01-05"].replace(",", ";"))
+    typed = cure("by the delimiter", shop.refused("ingestkit run shop", 5))
+    shop.corrects("    load: replace", "    load: replace\n    csv: {delimiter: ';'}")
+    shop.does(*typed)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_file_of_which_most_breaks_the_contract(shop: Project) -> None:
+    shop.put("2026-01-05", "id,name,since\n1,Ana,31.01.2024\n2,Bo,01.02.2024\n3,Cleo,\n")
+    look, run = cure("max_file_reject_pct", shop.refused("ingestkit run shop", 5))
+    assert "31.01.2024" in shop.does(look)
+    shop.corrects("since: {type: date}", "since: {type: date, format: '%d.%m.%Y'}")
+    shop.does(run)
+    assert shop.customers() == [1, 2, 3]
+
+
+def test_more_rejects_than_the_limit(shop: Project) -> None:
+    shop.put("2026-01-05", WRONG)
+    look, approve, run = cure("reject_rate is", shop.refused("ingestkit run shop", 6))
+    assert "2025-02-30" in shop.does(look)
+    shop.does(approve, run)
+    assert shop.customers() == [1]
+
+
+def test_many_more_rows_than_usual(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    shop.put("2026-01-12", "id,name,since\n" + "".join(f"{number},Ana,\n" for number in range(9)))
+    shop.does(*cure("row_delta is", shop.refused("ingestkit run shop", 6)))
+    assert shop.customers() == list(range(9))
+
+
+def test_a_file_without_rows(shop: Project) -> None:
+    shop.drop("2026-01-05", "2026-01-19")
+    shop.put("2026-01-12", "id,name,since\n")
+    shop.does(*cure("empty is", shop.refused("ingestkit run shop", 6)), "ingestkit run shop")
+    assert shop.customers() == [4]
+
+
+def test_a_table_that_was_dropped(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    shop.drop("2026-01-12")
+    with duckdb.connect("state/warehouse.duckdb") as target:
+        target.execute("DROP TABLE customers")
+    shop.does(*cure("does not hold it as it was", shop.refused("ingestkit run shop", 7)))
+    assert shop.customers() == [1, 3]
+
+
+def test_a_state_that_was_deleted(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    for file in (shop.root / "state").glob("ingestkit.db*"):
+        file.unlink()
+    shop.does(*cure("its mirror shows run", shop.alone_refused("ingestkit run shop", 7)))
+    assert "nothing new" in shop.does("ingestkit run shop")
+
+
+def test_a_target_that_another_project_writes_to(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    for file in (shop.root / "state").glob("ingestkit.db*"):
+        file.unlink()
+    shutil.rmtree(shop.root / "state/mirror")
+    shop.does(*cure("by another state", shop.alone_refused("ingestkit run shop", 7)))
+    assert "nothing new" in shop.does("ingestkit run shop")
+
+
+def test_a_state_that_was_put_back(shop: Project) -> None:
+    state = shop.root / "state/ingestkit.db"
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    copy = state.read_bytes()
+    shop.drop("2026-01-12")
+    shop.does("ingestkit run shop")
+    for file in state.parent.glob("ingestkit.db*"):
+        file.unlink()
+    state.write_bytes(copy)
+    shop.does(*cure("it is an older copy", shop.alone_refused("ingestkit run shop", 7)))
+    assert "nothing new" in shop.does("ingestkit run shop")
+
+
+def test_two_pipelines_of_one_table(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    other = shop.root / "config/pipelines/other.yaml"
+    other.write_text((shop.root / PIPELINE).read_text().replace("pipeline: shop", "pipeline: other"))
+    typed = cure("cannot have it too", shop.refused("ingestkit run other", 7))
+    other.write_text(other.read_text().replace("    load:", "    table: other_customers\n    load:"))
+    shop.does(*typed)
+
+
+def test_a_lease_that_is_held(shop: Project) -> None:
+    begun, over = threading.Event(), threading.Event()
+    other = threading.Thread(target=hold, args=(shop.root, begun, over))
+    other.start()
+    assert begun.wait(30)
+    try:
+        shop.drop("2026-01-05")
+        typed = cure("being worked on by process", shop.refused("ingestkit run shop", 8))
+        threading.Timer(0.2, over.set).start()
+        shop.does(*typed)
+    finally:
+        over.set()
+        other.join()
+    assert shop.customers() == [1, 2]
+
+
+def test_a_run_whose_stages_are_called_one_by_one(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit extract shop --run-id nightly")
+    shop.does(*cure("another command's", shop.refused("ingestkit run shop", 8)))
+    assert shop.customers() == [1, 2]
+
+
+def test_a_warehouse_file_that_another_program_has_open(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    shop.drop("2026-01-12")
+    settings = shop.root / "config/settings.yaml"
+    settings.write_text(settings.read_text().replace("{type: duckdb,", "{type: duckdb, lock_timeout: 100ms,"))
+    program = "import duckdb; held = duckdb.connect('state/warehouse.duckdb'); print(flush=True); input()"
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        typed = cure("still after", shop.refused("ingestkit run shop", 8))
+        other.communicate("\n")
+    shop.does(*typed)
+    assert shop.customers() == [1, 3]
+
+
+def test_a_range_of_which_a_batch_fails(shop: Project) -> None:
+    shop.corrects("load: replace", "load: merge")
+    shop.drop("2026-01-05", "2026-01-12")
+    shop.does("ingestkit run shop")
+    shop.put("2026-01-12", WRONG)
+    range_of = "ingestkit backfill shop --from 2026-01-05 --to 2026-01-19"
+    typed = cure("batches failed", shop.refused(range_of, 9))
+    shop.drop("2026-01-12")
+    shop.does(*typed)
+    assert shop.customers() == [1, 2, 3]
