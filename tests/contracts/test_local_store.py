@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,18 @@ class TestLocalStore(StoreContract):
         monkeypatch.setattr(os, "link", link)
         with pytest.raises(LakeError, match="cannot link"):
             store.check()
+
+    def test_what_a_killed_check_left_is_removed_by_a_later_one_when_it_is_old(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        store.check()
+        [folder] = tmp_path.rglob("_inflight/_check")
+        old, young = folder / "0123456789ab", folder / "ba9876543210"
+        for path in (old, young):
+            path.write_bytes(b"ingestkit")
+        os.utime(old, (time.time() - 3700, time.time() - 3700))
+        store.check()
+        assert list(folder.iterdir()) == [young]
 
     def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_end(
         self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -123,6 +123,9 @@ class Launcher:
     ) -> Started:
         number = next(self._numbers)
         out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
+        for path in (out, err):
+            # It may be killed before it has opened them.
+            path.touch()
         pid = self.ask(
             {
                 "folder": str(folder),

@@ -243,7 +243,9 @@ class World:
         registered = {path for (path,) in self.rows("SELECT path FROM artifact WHERE status != 'removed'")}
         registered |= {raw for (raw,) in self.rows("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
         lake = {str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file()}
-        left = {name for name in lake if not name.startswith(("_runs/", "_decisions/", "_layouts/"))} - registered
+        # What a kill leaves of a probe of the lake goes when it is an hour old.
+        kept = ("_runs/", "_decisions/", "_layouts/", "_inflight/_check/")
+        left = {name for name in lake if not name.startswith(kept)} - registered
         lost = {f"missing: {name}" for name in registered - lake}
         if self.queue.exists() and not self.queue.stat().st_size:
             # Made by an append that found no space for its line.

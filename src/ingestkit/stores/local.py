@@ -20,6 +20,8 @@ from ingestkit.files import make_folder, shown, sync_folder
 from ingestkit.ports import Stored
 
 INFLIGHT = "_inflight"
+FORGOTTEN = 3600
+"""Seconds after which a probe is taken for one of a process that was killed."""
 
 # How often a folder may be pruned by somebody else between making it and linking into it.
 TRIES = 10
@@ -42,6 +44,7 @@ class LocalStore:
                     file.flush()
                     os.fsync(file.fileno())
                 self._link(probe, probe.with_suffix(".linked"))
+                _remove_older(probe)
             finally:
                 probe.with_suffix(".linked").unlink(missing_ok=True)
                 probe.unlink(missing_ok=True)
@@ -284,6 +287,15 @@ class ReadFile(io.FileIO):
             return super().readall()
         except OSError as error:
             raise self.store.failed(error, self.doing) from error
+
+
+def _remove_older(probe: Path) -> None:
+    """Remove the probes that killed processes left beside this one; the file system's own clock tells which."""
+    now = probe.stat().st_mtime
+    for path in probe.parent.iterdir():
+        with suppress(FileNotFoundError):
+            if now - path.stat().st_mtime > FORGOTTEN:
+                path.unlink()
 
 
 def _new_file(path: Path) -> WrittenFile:
