@@ -100,7 +100,8 @@ class Project:
 def in_a_shell(*lines: str, **environ: str) -> str:
     """Type lines into one shell that stops at the first failure; what they printed to standard output."""
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environ}
-    ended = subprocess.run(["bash", "-e"], input="\n".join(lines), env=env, capture_output=True, text=True, check=False)
+    words = ["bash", "-e", "-c", "\n".join(lines)]
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

@@ -53,6 +53,9 @@ def test_the_first_two_commands_print_what_the_readme_shows(
         assert call(["run", "opendata"]) == 0
         printed.append(capsys.readouterr().out)
     assert [without_times(one) for one in printed] == [without_times(one) for one in shown]
+    [look] = re.findall(r"`ingestkit (quarantine [^`]+)`", README.partition("\n## ")[0])
+    assert call(look.split()) == 0
+    assert "20260104_180000" in capsys.readouterr().out
 
 
 def test_ones_own_files_are_loaded_in_five_minutes(tmp_path: Path) -> None:

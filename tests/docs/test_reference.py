@@ -1,5 +1,7 @@
 """What the reference says is what the program does."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +25,20 @@ def lines(heading: str) -> list[str]:
 def test_the_table_of_queries_is_what_their_files_say() -> None:
     known = queries.known(Path("nowhere")).values()
     assert table(REFERENCE, "query") == [[f"`{one.name}`", one.shows] for one in known]
+
+
+def test_what_a_run_would_do_is_told_before_it(shop: Project) -> None:
+    waiting, sensed, tried, some, again = lines("Before a run")
+    shop.refused(sensed, 99)
+    shop.drop("2026-01-12")
+    told = json.loads(shop.does(waiting))
+    keys = {key for row in table(REFERENCE, "key") for key in re.findall(r"`(\w+)`", row[0])}
+    assert told["waiting"] == 1
+    assert keys <= set(told)
+    shop.does(sensed, tried, some)
+    assert not (shop.root / "state/warehouse.duckdb").exists()
+    shop.does("ingestkit run shop")
+    assert "customers.csv" in shop.does(again)
 
 
 def test_questions_to_the_state_are_answered(shop: Project) -> None:

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import subprocess
 import threading
 from datetime import UTC, datetime
 
 import pytest
 
 from tests.docs.pages import page, typed_below
-from tests.docs.shop import ROWS, WRONG, Project, hold
+from tests.docs.shop import BIN, ROWS, WRONG, Project, hold
 
 RUNBOOK = page("docs/runbook.md")
 
@@ -243,7 +244,7 @@ def test_a_state_that_was_lost_is_read_back_from_the_lake(shop: Project, *, olde
 def test_a_lease_that_is_held_is_waited_for_or_left_alone(shop: Project) -> None:
     shop.drop("2026-01-05")
     shop.does("ingestkit run shop")
-    waiting, skipping, showing = lines("Somebody else is working on it")
+    waiting, skipping, showing, *_ = lines("Somebody else is working on it")
     begun, over = threading.Event(), threading.Event()
     other = threading.Thread(target=hold, args=(shop.root, begun, over))
     other.start()
@@ -258,6 +259,20 @@ def test_a_lease_that_is_held_is_waited_for_or_left_alone(shop: Project) -> None
     finally:
         over.set()
         other.join()
+
+
+@pytest.mark.parametrize("chosen", [4, 5], ids=["finished", "taken over"])
+def test_a_run_that_a_stage_command_began_is_ended(shop: Project, chosen: int) -> None:
+    shop.drop("2026-01-12")
+    shop.does("ingestkit extract shop --run-id nightly-2026-01-12")
+    typed = lines("Somebody else is working on it")
+    watch = subprocess.Popen([BIN / "ingestkit", *typed[3].split()[1:]], stdout=subprocess.PIPE)
+    assert watch.stdout is not None
+    watch.stdout.readline()
+    shop.does(typed[chosen])
+    watch.communicate()
+    assert watch.returncode == (0 if chosen == 4 else 8)
+    assert shop.customers() == [1, 3]
 
 
 def test_what_is_pending_is_shown_and_written(shop: Project) -> None:
