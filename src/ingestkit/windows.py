@@ -149,15 +149,13 @@ class Cut:
         return timedelta(days=self.length.every * (7 if self.length.unit == "week" else 1))
 
 
-def tiled(
-    cut: Cut, since: datetime, until: datetime, known: Iterable[Window] = (), stops: Iterable[datetime] = ()
-) -> Iterator[Window]:
+def tiled(cut: Cut, since: datetime, until: datetime, known: Iterable[Window] = ()) -> Iterator[Window]:
     """The windows from an instant on that have ended by another, each beginning where the one before it ended.
 
-    Those that are `known` stay as they were, ended or not; none that is cut now reaches into one, or over a stop.
+    Those that are `known` stay as they were, ended or not; none that is cut now reaches into one.
     """
     fixed = {one.start: one for one in known}
-    bounds = sorted({*fixed, *stops})
+    bounds = sorted(fixed)
     at = since
     while True:
         behind = bisect_right(bounds, at)

@@ -1,5 +1,6 @@
 """Windows tile time: none missing, none twice, each as long as the calendar of its zone says."""
 
+import itertools
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
@@ -47,15 +48,17 @@ def shown_first(day: date, zone: ZoneInfo) -> datetime:
     return at
 
 
-@given(cuts, st.lists(instants, max_size=3))
-def test_windows_tile_time_whatever_the_cut(cut: Cut, stops: list[datetime]) -> None:
-    until = cut.start + timedelta(days=500)
-    found = list(islice(tiled(cut, cut.start, until, stops=stops), 200))
+@given(cuts, st.lists(st.integers(1, 100 * 24 * 60), max_size=6))
+def test_windows_tile_time_whatever_the_cut_and_whatever_is_known(cut: Cut, minutes: list[int]) -> None:
+    ends = list(itertools.accumulate(minutes, lambda at, more: at + more * MINUTE, initial=cut.start))
+    known = [Window(one, other) for one, other in pairwise(ends)][1::2]
+    until = cut.start + timedelta(days=700)
+    found = list(islice(tiled(cut, cut.start, until, known), 3000))
     assert all(one.end == other.start for one, other in pairwise(found))
     assert all(one.start < one.end <= until for one in found)
     assert not found or found[0].start == cut.start
-    for stop in stops:
-        assert not any(one.start < stop < one.end for one in found)
+    reached = found[-1].end if found else cut.start
+    assert [one for one in known if one.end <= reached] == [one for one in found if one in known]
 
 
 @given(zones, st.dates(date(1990, 1, 2), date(2037, 12, 30)))
