@@ -22,7 +22,7 @@ install: .venv/installed ## make .venv with ingestkit in it
 develop: .venv/developed ## add the tools of development to it
 
 test: .venv/developed ## the quick tests, under a minute
-	$(PYTEST) -q -n 2 $(wildcard tests/unit tests/contracts tests/cli)
+	$(PYTEST) -q -n 2 -m "not slow" $(wildcard tests/unit tests/contracts tests/cli)
 
 lint: .venv/developed ## style, types, import layers
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ def test_a_new_project_runs_at_once(tmp_path: Path) -> None:
     assert "merged_into_somebody" in typed(tmp_path / "shop", "runs", "show", "opendata.20260118_180000.1").stdout
 
 
+@pytest.mark.slow
 def test_what_a_wheel_carries_is_the_sample_project_of_this_repository(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "dist")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)

@@ -188,6 +188,7 @@ def test_a_file_made_meanwhile_is_kept(warehouse: DuckdbWarehouse, monkeypatch: 
     assert names_in(warehouse.path.parent) == ["warehouse.duckdb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["load.fenced", "load.rows_written", "load.before_commit", "load.committed"])
 @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
 def test_a_kill_leaves_all_of_a_publication_or_nothing(
@@ -255,6 +256,7 @@ def test_views_indexes_comments_and_constraints_outlive_a_replace(warehouse: Duc
     assert warehouse.query("SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE '%new'") == [(0,)]
 
 
+@pytest.mark.slow
 def test_replacing_again_and_again_does_not_let_the_file_grow(warehouse: DuckdbWarehouse, tmp_path: Path) -> None:
     ready(warehouse, "hcp")
     rows = [(str(number), f"{number * 7919 % 1_000_003}") for number in range(300_000)]

@@ -72,6 +72,7 @@ def lines(draw: st.DrawFn) -> str:
     return f"{draw(SPACES)}{{{','.join(parts)}}}{draw(SPACES)}"
 
 
+@pytest.mark.slow
 @given(st.lists(lines(), max_size=6))
 def test_every_value_is_what_another_reader_finds(written: list[str]) -> None:
     with duckdb.connect(":memory:") as conn:
