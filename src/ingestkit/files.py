@@ -34,7 +34,11 @@ def make_folder(folder: Path) -> None:
 
 
 def replace_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, so that a reader sees the old bytes or the new ones."""
+    """Put `content` at `path`, so that a reader sees the old bytes or the new ones; a device or a pipe takes it in."""
+    if _is_stream(path):
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     with _written_beside(path, content) as beside:
         steps.reached("files.written")
         beside.replace(path)
@@ -44,6 +48,15 @@ def create_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path`, whole; FileExistsError where something is there."""
     with _written_beside(path, content) as beside:
         os.link(beside, path)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is there, and is what no file may be put in the place of."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 @contextmanager
