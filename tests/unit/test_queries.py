@@ -317,12 +317,73 @@ def test_what_is_no_query_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["DELETE FROM lease", "DROP TABLE lease", "INSERT INTO lease (pipeline) VALUES ('p') RETURNING token"]
+    "statement",
+    [
+        "DELETE FROM decision",
+        "DROP TABLE decision",
+        "DELETE FROM decision RETURNING number",
+        "WITH gone AS (DELETE FROM decision RETURNING number) SELECT * FROM gone",
+        "COMMIT; DROP TABLE decision; SELECT 1",
+        "COMMIT; DELETE FROM decision RETURNING number",
+        "COMMIT; BEGIN READ WRITE; DELETE FROM decision; COMMIT; SELECT :now AS now",
+        "SELECT 1; COMMIT; DROP TABLE decision",
+        "ROLLBACK; SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; DROP TABLE decision",
+        "SELECT set_config('transaction_read_only', 'off', false); DROP TABLE decision",
+        "PRAGMA query_only = OFF; DELETE FROM decision",
+    ],
 )
 def test_a_query_cannot_write(state: StateDatabase, own: Path, tmp_path: Path, statement: str) -> None:
+    decided = {"kind": "pause", "subject": {}, "reason": "r", "by": "b", "os_user": "o", "previous": FIRST, "hash": "h"}
+    with state.write() as conn:
+        conn.execute(sql.insert(tables.decision).values({"pipeline": "shop", "number": 1, "at": NOW, **decided}))
     (own / "mine.sql").write_text(statement)
-    with pytest.raises(ConfigError, match=r"mine.sql cannot be asked: .*read-?only"):
-        queries.asked(state, queries.find(tmp_path, "mine", state.dialect), {}, NOW)
+    found = queries.find(tmp_path, "mine", state.dialect)
+    with pytest.raises(ConfigError, match=r"mine.sql cannot be asked: "):
+        queries.asked(state, found, {}, NOW)
+    with state.read() as conn:
+        assert conn.execute(sql.select(sql.func.count()).select_from(tables.decision)).scalar_one() == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ":x",
+        "'':x''",
+        r"\:x \\:x \\",
+        "a::b :now: 10:30",
+        "100% :s %s",
+        "-- :x",
+        "/* :x",
+    ],
+)
+def test_what_is_quoted_is_no_parameter_and_reaches_the_database_as_it_is(
+    state: StateDatabase, own: Path, tmp_path: Path, text: str
+) -> None:
+    (own / "mine.sql").write_text(
+        f"-- See :y.\nSELECT '{text}' AS word, :now AS \"at :z\" /* :u\n :v */ -- not :w\n;\n-- and :t"
+    )
+    found = queries.find(tmp_path, "mine", state.dialect)
+    read = text.replace("''", "'")
+    assert queries.asked(state, found, {}, NOW) == [{"word": read, "at :z": NOW}]
+    (own / "mine.sql").write_text(f"SELECT '{text}' AS word")
+    assert queries.asked(state, queries.find(tmp_path, "mine", state.dialect), {}, NOW) == [{"word": read}]
+
+
+@pytest.mark.services
+def test_what_only_postgresql_quotes_or_casts_is_no_parameter_either(
+    server: PostgresServer, own: Path, tmp_path: Path
+) -> None:
+    server.does("CREATE DATABASE quoting")
+    migrate.upgrade(server.url("quoting"))
+    (own / "mine.sql").write_text(
+        r"SELECT E'it\'s :x' AS a, $$:x$$ AS b, $t$ ':x $t$ AS c, '7'::int AS d, (ARRAY[1,2,3])[2:3] AS e"
+    )
+    opened = StateDatabase.open(server.url("quoting"), 5)
+    try:
+        found = queries.asked(opened, queries.find(tmp_path, "mine", "postgresql"), {}, NOW)
+    finally:
+        opened.close()
+    assert found == [{"a": "it's :x", "b": ":x", "c": " ':x ", "d": 7, "e": [2, 3]}]
 
 
 @pytest.mark.parametrize(

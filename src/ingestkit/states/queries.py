@@ -30,6 +30,10 @@ TYPES: Mapping[Kind, sql.types.TypeEngine[Any]] = {
     "instant": Instant(),
 }
 NAME = re.compile(r"[\w-]+")
+# Where a colon is no parameter's: in quoted text with or without escapes, quoted names, comments, and dollar quotes.
+OPAQUE = re.compile(
+    r"""\b[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""", re.DOTALL
+)
 COMMENT = re.compile(r"\s*--\s?(.*)")
 DECLARED = re.compile(r":(\w+)\s+(\w+)(?:\s+(\S.*))?")
 # As `Instant` writes them where the database has no such type.
@@ -88,18 +92,16 @@ def find(root: Path, name: str, dialect: str) -> Query:
 
 
 def read(path: Path) -> Query:
-    """A file of one statement. Comments that fill a line are not sent; those above the statement declare."""
+    """A file of one statement, which is sent as it is; comments that fill a line may declare."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        statement = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    comments = [(number, match[1].strip()) for number, line in enumerate(lines) if (match := COMMENT.fullmatch(line))]
-    declared = [text for _, text in comments if text.startswith(":")]
-    shows = next((text for _, text in comments if text and not text.startswith(":")), "")
-    silent = {number for number, _ in comments}
-    statement = "\n".join(line for number, line in enumerate(lines) if number not in silent)
+    comments = [match[1].strip() for line in statement.splitlines() if (match := COMMENT.fullmatch(line))]
+    declared = [text for text in comments if text.startswith(":")]
+    shows = next((text for text in comments if text and not text.startswith(":")), "")
     parameters = tuple(_parameter(path, text) for text in declared)
-    return Query(path.name.split(".")[0], path, shows, parameters, statement.strip().removesuffix(";"))
+    return Query(path.name.split(".")[0], path, shows, parameters, statement)
 
 
 def _parameter(path: Path, text: str) -> Parameter:
@@ -122,7 +124,7 @@ def _parameter(path: Path, text: str) -> Parameter:
 def asked(state: StateDatabase, query: Query, said: Mapping[str, str], now: datetime) -> list[dict[str, Any]]:
     """The rows a query returns. Instants are instants and figures numbers, whatever the database keeps them as."""
     values = _values(query, said, now)
-    statement = sql.text(query.statement)
+    statement = sql.text(OPAQUE.sub(lambda found: found[0].replace(":", r"\:"), query.statement))
     used = set(statement.compile().params)
     if strange := sorted(used - set(values)):
         raise ConfigError(
@@ -132,7 +134,9 @@ def asked(state: StateDatabase, query: Query, said: Mapping[str, str], now: date
     bound = statement.bindparams(*(sql.bindparam(name, values[name], kinds[name]) for name in sorted(used)))
     with state.read() as conn:
         try:
-            result = conn.execute(bound)
+            # PostgreSQL declares a cursor for it, which takes one SELECT and nothing else: of several statements the
+            # first could end the transaction that forbids to write. SQLite's driver never takes but one.
+            result = conn.execute(bound, execution_options={"stream_results": True})
             rows = [dict(row) for row in result.mappings()] if result.returns_rows else None
         except DBAPIError as error:
             raise _refusal(state, query, error) from error
@@ -148,7 +152,8 @@ def _refusal(state: StateDatabase, query: Query, error: DBAPIError) -> ConfigErr
     if trouble is not None and not re.search(r"read-?only", original, re.IGNORECASE):
         return trouble
     return ConfigError(
-        f"{query.file} cannot be asked: {original}", hint=f"put it right, then: ingestkit query {query.name}"
+        f"{query.file} cannot be asked: {original}",
+        hint=f"a query is one SELECT; put it right, then: ingestkit query {query.name}",
     )
 
 
