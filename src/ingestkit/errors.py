@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class IngestkitError(Exception):
     """An expected failure: one line that names the thing, a hint that is the next command, an exit code.
 
-    `transient` says that the same call may succeed later; only the runner acts on it.
+    `transient` says that the same call may succeed later; only the runner, and who waits, act on it.
     """
 
     exit_code = 1

@@ -1,6 +1,7 @@
 """Pipeline and RunContext: what a stage is given. No stage knows more than this."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -138,7 +139,13 @@ class Pipeline:
 class Clock(Protocol):
     """Time, passed in."""
 
-    def now(self) -> datetime: ...
+    def now(self) -> datetime:
+        """The moment people mean. Somebody may set it forward or back, so that no wait is measured by it."""
+        ...
+
+    def elapsed(self) -> float:
+        """Seconds since a moment that never moves."""
+        ...
 
     def sleep(self, seconds: float) -> None: ...
 
@@ -185,6 +192,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def elapsed(self) -> float:
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         self.stop.wait(seconds)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from ingestkit.errors import LeaseHeld, UnknownBatch
+from ingestkit.errors import LeaseHeld, StateError, UnknownBatch
 from ingestkit.outcome import Outcome
 from ingestkit.pipeline import Progress
 from ingestkit.runner import run
@@ -22,8 +22,11 @@ class Once:
 
     told: Progress
     heard: set[str] = field(default_factory=set)
+    begun: list[str] = field(default_factory=list)
+    """The stages that began."""
 
     def began(self, stage: str, model: str, total: int | None) -> None:
+        self.begun.append(stage)
         self.told.began(stage, model, total)
 
     def moved(self, stage: str, model: str, by: int) -> None:
@@ -46,44 +49,44 @@ class Once:
 def run_waiting(session: Session, options: RunOptions, patience: timedelta, every: timedelta) -> Outcome:
     """Run as soon as there is something to run, or say that nothing came when patience ends."""
     name, clock = session.pipeline.name, session.clock
-    until = clock.now() + patience
-    once = replace(session, progress=Once(session.progress))
+    until = clock.elapsed() + patience.total_seconds()
+    once = Once(session.progress)
     asked = replace(options, waits_quiet=False)
-    outcome = _look(once, asked)
+    outcome = _look(session, once, asked, until)
     if outcome.status not in NOTHING:
         return outcome
     waited = duration_text(patience)
-    once.progress.said(f"waiting up to {waited} for something new, looking every {duration_text(every)}")
-    once.progress.began("wait", name, None)
+    once.said(f"waiting up to {waited} for something new, looking every {duration_text(every)}")
+    session.progress.began("wait", name, None)
     try:
-        while outcome.status in NOTHING and (left := until - clock.now()) > timedelta(0):
-            clock.sleep(min(left, _nap(session, outcome, every)).total_seconds())
+        while outcome.status in NOTHING and (left := until - clock.elapsed()) > 0:
+            clock.sleep(min(left, _nap(session, outcome, every).total_seconds()))
             session.stop.check()
-            outcome = _look_again(once, asked, outcome, last=clock.now() >= until)
+            outcome = _look(session, once, asked, until)
     finally:
-        once.progress.ended("wait", name, outcome.status)
+        session.progress.ended("wait", name, outcome.status)
     if outcome.status in NOTHING:
         return replace(outcome, message=f"{outcome.message} (waited {waited})")
     return outcome
 
 
-def _look(session: Session, options: RunOptions) -> Outcome:
-    """One look. A batch that is named may still have to come."""
+def _look(session: Session, once: Once, options: RunOptions, until: float) -> Outcome:
+    """One look. A batch that is named may still have to come; what passes by itself ends only the last look."""
+    is_last = session.clock.elapsed() >= until
     try:
-        return run(session, options)
+        return run(replace(session, progress=once), options)
     except UnknownBatch:
-        return Outcome("run", session.pipeline.name, "nothing new", f"batch {options.batch} has not come")
-
-
-def _look_again(session: Session, options: RunOptions, before: Outcome, *, last: bool) -> Outcome:
-    """A later look. Somebody else at work is no reason to give up, but for the last one."""
-    try:
-        return _look(session, options)
-    except LeaseHeld as held:
-        if last:
+        return _nothing(session, f"batch {options.batch} has not come")
+    except (LeaseHeld, StateError) as error:
+        # Once a stage has begun, who asked is told how it ended.
+        if is_last or once.begun or not (error.transient or isinstance(error, LeaseHeld)):
             raise
-        session.progress.said(f"waiting: {held.message}")
-        return before
+        once.said(f"waiting: {error.message}")
+        return _nothing(session, error.message)
+
+
+def _nothing(session: Session, message: str) -> Outcome:
+    return Outcome("run", session.pipeline.name, "nothing new", message)
 
 
 def _nap(session: Session, outcome: Outcome, every: timedelta) -> timedelta:

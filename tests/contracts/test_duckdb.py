@@ -1,6 +1,7 @@
 """The DuckDB warehouse keeps the contract: two of its sessions in one process conflict, and the later begins again."""
 
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,9 @@ class TellingClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def elapsed(self) -> float:
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         self.waiting.set()

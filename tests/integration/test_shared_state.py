@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from ingestkit.states import transfer
-from tests.integration.world import FIRST, SECOND, World, batches_of
+from tests.integration.world import FIRST, SECOND, World, batches_of, read_until
 from tests.services import PostgresServer, postgres
 
 pytestmark = pytest.mark.services
@@ -163,6 +163,21 @@ def test_no_more_rights_than_the_grants_say_are_needed(
     viewer.drop({"20260129/a.csv": "id,n\n9,90\n"})
     assert "permission denied" in viewer.refused(7, "run")
     assert "sql/grants/state_postgresql.sql" in viewer.refused(7, "run")
+
+
+def test_a_run_that_waits_outlives_a_restart_of_the_server(server: PostgresServer, filled: World, url: str) -> None:
+    there = moved(filled, url)
+    process = there.start("run", "--wait", "1m", "--every", "100ms")
+    read_until(process, "waiting up to 1m")
+    server.control("-m", "fast", "stop")
+    try:
+        read_until(process, "waiting: state database")
+    finally:
+        server.start()
+    there.drop({"20260122/a.csv": "id,n\n1,13\n"})
+    ended = there.ended(process)
+    assert ended.code == 0, ended
+    assert "1 batch done: 20260122" in ended.out
 
 
 def test_a_server_without_tables_is_not_given_any_by_a_run(

@@ -1,8 +1,9 @@
 """A run that waits for something to arrive."""
 
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,7 @@ import pytest
 
 from ingestkit import project
 from ingestkit.cli.progress import NoProgress
-from ingestkit.errors import LeaseHeld
+from ingestkit.errors import LeaseHeld, StateError
 from ingestkit.outcome import Outcome
 from ingestkit.pipeline import Stop
 from ingestkit.runner import holding
@@ -33,6 +34,9 @@ class Clock:
 
     def now(self) -> datetime:
         return self.time
+
+    def elapsed(self) -> float:
+        return sum(self.naps)
 
     def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
@@ -154,6 +158,53 @@ def test_somebody_else_at_work_meanwhile_is_waited_for(world: World) -> None:
         clock = Clock(then={1: lambda: theirs.enter_context(holding(other, ("a", "b"), "backfill", "fail")), 2: ends})
         assert waited(world, clock).status == "done"
         assert len(clock.naps) == 2
+
+
+def test_somebody_else_at_work_at_the_first_look_is_waited_for_too(world: World) -> None:
+    world.drop(FIRST)
+    with opened(world, Clock()) as other, ExitStack() as theirs:
+        theirs.enter_context(holding(other, ("a",), "backfill", "fail"))
+        clock, heard = Clock(then={2: theirs.close}), Heard()
+        assert waited(world, clock, heard=heard).status == "done"
+    assert clock.naps == [30, 30]
+    assert len([line for line in heard.lines if "p (a) is being worked on by" in line]) == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_makes_nobody_wait_longer_or_shorter(world: World, hours: int) -> None:
+    clock = Clock()
+    clock.then[1] = lambda: setattr(clock, "time", clock.time + timedelta(hours=hours))
+    assert waited(world, clock).message == "nothing new for p (waited 30m)"
+    assert sum(clock.naps) == MINUTES.total_seconds()
+
+
+def test_a_state_that_does_not_answer_is_asked_again_while_there_is_time(world: World) -> None:
+    world.settle({"state.busy_timeout": "10ms"})
+    world.drop(FIRST)
+    world.does("run")
+    with closing(sqlite3.connect(world.database, isolation_level=None)) as theirs:
+
+        def let_go() -> None:
+            theirs.execute("COMMIT")
+            world.drop(SECOND)
+
+        clock = Clock(then={1: lambda: theirs.execute("BEGIN IMMEDIATE"), 3: let_go})
+        heard = Heard()
+        assert waited(world, clock, heard=heard).status == "done"
+        assert (clock.naps, len([line for line in heard.lines if "is locked by" in line])) == ([30, 30, 30], 1)
+        theirs.execute("BEGIN IMMEDIATE")
+        clock = Clock()
+        with opened(world, clock) as session, pytest.raises(StateError, match="is locked by another process"):
+            run_waiting(session, RunOptions(), timedelta(seconds=45), EVERY)
+        assert clock.naps == [30, 15]
+
+
+def test_a_state_that_fails_for_good_is_asked_once(world: World) -> None:
+    world.does("run")
+    clock = Clock(then={1: lambda: world.state("UPDATE pipeline SET token_counter = 0")})
+    with opened(world, clock) as session, pytest.raises(StateError, match="the state went back"):
+        run_waiting(session, RunOptions(), MINUTES, EVERY)
+    assert clock.naps == [30]
 
 
 def test_somebody_else_at_work_when_the_time_is_over_is_told(world: World) -> None:

@@ -43,6 +43,9 @@ class Clock:
     def now(self) -> datetime:
         return self.time
 
+    def elapsed(self) -> float:
+        return self.time.timestamp()
+
     def sleep(self, seconds: float) -> None:
         self.naps += 1
         self.time += timedelta(seconds=seconds)

@@ -37,6 +37,9 @@ class HandClock:
     def now(self) -> datetime:
         return self.time
 
+    def elapsed(self) -> float:
+        return sum(self.slept)
+
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += timedelta(seconds=seconds)
@@ -505,6 +508,14 @@ def test_waiting_ends_when_patience_does(db: StateDatabase, clock: HandClock) ->
     with pytest.raises(LeaseHeld):
         wait(db, clock, "wait:60s", [])
     assert clock.now() - START == timedelta(seconds=60)
+
+
+def test_a_clock_that_is_set_back_makes_no_wait_longer(db: StateDatabase, clock: HandClock) -> None:
+    take(db, clock, "a")
+    clock.while_asleep = lambda: clock.pass_by(-3600)
+    with pytest.raises(LeaseHeld):
+        wait(db, clock, "wait:60s", [])
+    assert sum(clock.slept) == 60
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip"])

@@ -77,19 +77,19 @@ def _looks(state: "StateDatabase", run_id: str, clock: "Clock", stop: "Stop") ->
     from ingestkit.observe import logging
     from ingestkit.states import views
 
-    answered, warned = clock.now(), False
+    answered, warned = clock.elapsed(), False
     while True:
         try:
             with state.read() as conn:
                 found, now = views.going_on(conn, run_id), state.now(conn, clock)
         except StateError as error:
-            if not error.transient or (clock.now() - answered).total_seconds() > PATIENCE:
+            if not error.transient or clock.elapsed() - answered > PATIENCE:
                 raise
             if not warned:
                 logging.logger().warning(error.message)
             warned = True
         else:
-            answered, warned = clock.now(), False
+            answered, warned = clock.elapsed(), False
             if found is None:
                 raise StateError(f"run {run_id} is not in the state any more", hint="ingestkit runs list")
             view = {**found, "now": now}

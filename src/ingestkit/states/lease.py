@@ -204,13 +204,13 @@ def acquire_waiting(
     waiting: Callable[[LeaseHeld], None],
 ) -> Lease:
     """Try until the leases are free or the patience of `if_locked` ends; `waiting` hears the first refusal, once."""
-    until = clock.now() + if_locked.wait
+    until = clock.elapsed() + if_locked.wait.total_seconds()
     told = False
     while True:
         try:
             return acquire(db, pipeline, models, command=command, owner=owner, ttl=ttl, clock=clock)
         except LeaseHeld as held:
-            left = (until - clock.now()).total_seconds()
+            left = until - clock.elapsed()
             if left <= 0:
                 raise
             if not told:
@@ -222,11 +222,11 @@ def acquire_waiting(
 
 def give_way(lease: Lease, stop: Stop) -> None:
     """Once the lease is let go: wait until whoever was turned away has it, or does not seem to come any more."""
-    until = lease.clock.now() + GRACE
+    until = lease.clock.elapsed() + GRACE.total_seconds()
     later = sql.select(sql.func.count()).where(
         table.c.pipeline == lease.pipeline, table.c.model.in_((*lease.models, ALL)), table.c.token > lease.token
     )
-    while lease.clock.now() < until:
+    while lease.clock.elapsed() < until:
         with lease.db.read() as conn:
             if conn.execute(later).scalar_one():
                 return

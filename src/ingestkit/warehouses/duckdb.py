@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -181,7 +180,7 @@ class DuckdbWarehouse:
 
     def _open(self, path: Path) -> Connection:
         """Open the file, waiting for whoever has it open until the lock time-out."""
-        until = self.clock.now() + timedelta(seconds=self.lock_timeout)
+        until = self.clock.elapsed() + self.lock_timeout
         for attempt in count():
             try:
                 return self._connect(path)
@@ -189,7 +188,7 @@ class DuckdbWarehouse:
                 if "Could not set lock" not in str(error):
                     raise
                 holder = holder_of(error)
-            if self.clock.now() >= until:
+            if self.clock.elapsed() >= until:
                 raise Busy(
                     f"{path} is open in {holder}, still after {self.lock_timeout:g} s", hint="wait until it ends"
                 )
@@ -246,7 +245,7 @@ class DuckdbWarehouse:
 
     def _transacted(self, connection: Connection, work: Callable[[], Result]) -> Result:
         """Do `work` in one transaction; one in conflict with another of this process begins again."""
-        until: datetime = self.clock.now() + timedelta(seconds=self.lock_timeout)
+        until = self.clock.elapsed() + self.lock_timeout
         for attempt in count(1):
             try:
                 connection.begin()
@@ -259,7 +258,7 @@ class DuckdbWarehouse:
                 # A disk that is full at COMMIT is told as a TransactionException too.
                 if "conflict" not in str(error).lower():
                     raise
-                if attempt >= CONFLICTS and self.clock.now() >= until:
+                if attempt >= CONFLICTS and self.clock.elapsed() >= until:
                     raise WarehouseError(
                         f"{self.path}: still in conflict with another transaction after {attempt} tries", transient=True
                     ) from error
