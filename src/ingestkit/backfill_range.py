@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ingestkit.backfilling import asks_no_source, known_then, redone, superseded
 from ingestkit.check import check
-from ingestkit.discover import batch_key
+from ingestkit.discover import batch_key, is_below
 from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
 from ingestkit.mirroring import show
 from ingestkit.model import CompletionStatus, RunStatus
@@ -153,10 +153,13 @@ def choose(session: Session, lease: Lease, options: RunOptions, progress: Progre
     order = session.pipeline.order
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
+        row = runs.pipeline_row(conn, session.pipeline.name)
     inside = {batch for batch, _ in done if _is_inside(session, batch, start, end)}
     if not asks_no_source(options):
         there = [one for one in batches(session) if _is_inside(session, one, start, end)]
-        progress.undone = tuple(one for one in there if one not in inside)
+        floors = [row["floors"].get(model) if row else None for model in session.pipeline.models]
+        undone = (one for one in there if one not in inside)
+        progress.undone = tuple(one for one in undone if not all(is_below(session, one, floor) for floor in floors))
     if not inside:
         raise UsageError(
             f"no batch of {session.pipeline.name} {_shown(start, end)} is done: there is nothing to do again",

@@ -1,12 +1,12 @@
 """Done batches done again: by the rule of old work after new, or from the lake where the target lacks them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ingestkit import attempts
 from ingestkit.check import check
 from ingestkit.decide import pinned
-from ingestkit.discover import Found, batch_key
+from ingestkit.discover import Found, batch_key, is_below
 from ingestkit.errors import LakeError, SourceError, UsageError
 from ingestkit.model import CompletionStatus, LoadMode
 from ingestkit.outcome import ModelResult, Outcome
@@ -17,10 +17,10 @@ from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.load import newer_content
-from ingestkit.states import completions, ledger
+from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
-from ingestkit.windowing import window_of
+from ingestkit.windowing import batches, ended, window_of
 from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, work
 
 
@@ -104,12 +104,21 @@ def done_models(session: Session, lease: Lease, batch: str, options: RunOptions)
     if options.run_id is not None:
         wanted = tuple(model for model in attempts.find(session, options.run_id).models if model in lease.models)
     undone = [model for model in wanted if (batch, model) not in done]
-    if undone:
+    if undone and not _stepped_over(session, batch, undone):
         raise UsageError(
             f"batch {batch} is not done for {', '.join(undone)}: there is nothing to do again",
             hint=f"ingestkit run {session.pipeline.name}",
         )
     return tuple(wanted)
+
+
+def _stepped_over(session: Session, batch: str, models: Sequence[str]) -> bool:
+    """Whether these models begin after a batch that there is: it may be wanted after all."""
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, session.pipeline.name)
+    floors: Mapping[str, str | None] = row["floors"] if row else {}
+    below = all(is_below(session, batch, floors.get(model)) for model in models)
+    return below and batch in batches(session)
 
 
 def known_then(session: Session, batch: str, models: Sequence[str], options: RunOptions) -> tuple[str, ...]:
@@ -173,8 +182,10 @@ def redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...
     if kind in FROM_LAKE:
         return Unit(batch, models, kind, window=window)
     with session.state.read() as conn:
-        done = completions.whole(conn, session.pipeline.name, batch)
-    skipped = [model for model in models if done[batch, model][0].status is CompletionStatus.SKIPPED]
+        done = {key: one for key, (one, _) in completions.whole(conn, session.pipeline.name, batch).items()}
+    if not done:
+        window = ended(session, batch)
+    skipped = [one for one in models if (batch, one) not in done or done[batch, one].status is CompletionStatus.SKIPPED]
     if skipped and (window is not None or batch in session.source.batches(None)):
         # What was stepped over is wanted after all.
         sight_anew(session, lease, batch, skipped, window)

@@ -25,7 +25,6 @@ from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, recover
 from ingestkit.runner import holding
 from ingestkit.session import Session
-from ingestkit.sighting import is_unpublished
 from ingestkit.stages import gate
 from ingestkit.states import completions, decisions, ledger, quarantine, runs, stage_rows
 from ingestkit.states.decisions import Decision
@@ -46,7 +45,7 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
         if not known and not done and batch not in windowing.batches(session):
             raise UsageError(f"neither the source nor the ledger of {session.pipeline.name} knows a batch {batch!r}")
         models = [model for model in session.pipeline.models if (batch, model) not in done]
-        files = [file.path for file in ledger.latest(known).values() if file.model and is_unpublished(file)]
+        files = [file.path for file in ledger.latest(known).values() if file.model and ledger.is_unpublished(file)]
         if not models and not files:
             raise UsageError(f"batch {batch} of {session.pipeline.name} is done already: there is nothing to step over")
         _refuse_published(session, batch, models)
@@ -187,7 +186,7 @@ def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
         case "pause" | "resume":
             _pause(conn, pipeline, made)
         case "set":
-            _set(conn, pipeline, made)
+            stepping.put_floor(conn, pipeline, made)
         case "forget":
             _forget(conn, pipeline, made, token)
         case "discard":
@@ -232,16 +231,6 @@ def _pause(conn: sql.Connection, pipeline: str, made: Decision) -> None:
     runs.update_pipeline(
         conn, pipeline, paused_at=None, paused_by=None, paused_reason=None, held_at=None, held_reason=None
     )
-
-
-def _set(conn: sql.Connection, pipeline: str, made: Decision) -> None:
-    row = runs.pipeline_row(conn, pipeline)
-    floors = dict(row["floors"]) if row else {}
-    changed = dict.fromkeys(made.subject["models"], made.subject["batch"])
-    runs.update_pipeline(conn, pipeline, floors=floors | changed)
-    if "until" in made.subject:
-        ends = (row["floor_ends"] if row else None) or {}
-        runs.update_pipeline(conn, pipeline, floor_ends={**ends, made.subject["batch"]: made.subject["until"]})
 
 
 def _forget(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:

@@ -12,17 +12,17 @@ from ingestkit.sighting import Look, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
 from ingestkit.states.lease import Lease
-from ingestkit.windowing import Batches, batches, no_window
+from ingestkit.windowing import Batches, Missed, batches, ended_by, no_window
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     units: tuple[Unit, ...] = ()
     late: tuple[str, ...] = ()
-    missed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Windows that are stepped over, with the models they are not done for (`catchup: false`)."""
-    there: Batches = field(default_factory=dict)
-    """The batches there are, with their windows."""
+    missed: Missed | None = None
+    """Windows that are stepped over (`catchup: false`)."""
+    ahead: tuple[str, ...] = ()
+    """Windows that are done and have not ended: a clock was ahead."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Batches that cannot be taken yet, and why; nothing behind the first of them is looked at."""
     unmapped: tuple[str, ...] = ()
@@ -71,9 +71,11 @@ def discover(
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     position = checkpoint(session, done, floors)
     only = None if only is None else batch_key(session, only)
-    there = batches(session)
+    there = batches(session, whole=only is not None)
     published = _published(session, lease, unjudged, floors)
-    plan = _without_missed(session, _sort_out(session, lease, there, done, floors), there, {*published, only})
+    by = ended_by(session)
+    plan = _sort_out(session, lease, there, done, floors, by)
+    plan = _without_missed(session, plan, there, {*published, only})
     if only is not None:
         _refuse_untaken(session, only, {*there, *published}, plan.late)
     known = known_files(session, [*plan.open, *plan.scan, *published])
@@ -106,7 +108,7 @@ def discover(
         units=caught_up,
         late=plan.late,
         missed=plan.missed,
-        there=there,
+        ahead=_ahead(there, done, by),
         waiting=found.waiting,
         unmapped=tuple(found.unmapped),
         checkpoint=position,
@@ -160,7 +162,7 @@ def _published(
 ) -> dict[str, tuple[str, ...]]:
     """Batches whose content is in the target without a gate having let it pass, whether the source still has them."""
     found = {
-        batch: tuple(one for one in lease.models if one in models and not _below(session, batch, floors.get(one)))
+        batch: tuple(one for one in lease.models if one in models and not is_below(session, batch, floors.get(one)))
         for batch, models in unjudged.items()
     }
     return {batch: models for batch, models in found.items() if models}
@@ -185,24 +187,38 @@ class _Plan:
     scan: dict[str, tuple[str, ...]]
     """Done batches recent enough that a changed file in them is still looked for, and for which models."""
     late: tuple[str, ...]
-    missed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Windows not done that are passed over for the newest."""
+    missed: Missed | None = None
 
 
 def _without_missed(session: Session, plan: _Plan, there: Batches, kept: Collection[str | None]) -> _Plan:
-    """With `catchup: false` only the newest window is taken, but for those that are at work, published or named."""
+    """With `catchup: false` only the newest window is taken, but for those that are at work, published or named.
+
+    What lies behind one of these is stepped over when it is done: all before the last one missed counts as done.
+    """
     settings = session.pipeline.settings.source.batches
     if settings.window is None or settings.catchup:
         return plan
     with session.state.read() as conn:
         at_work = {run.batch for run, _ in runs.open_runs(conn, session.pipeline.name)}
-    newest = max(there, default=None)
-    missed = {batch: models for batch, models in plan.open.items() if batch not in {newest, *kept, *at_work}}
-    left = {batch: models for batch, models in plan.open.items() if batch not in missed}
-    return replace(plan, open=left, missed=missed)
+    stays = {*kept, *at_work, max(there, default=None)} - {None}
+    left = {batch: models for batch, models in plan.open.items() if batch in stays}
+    first = min((one for one in stays if one is not None), default="")
+    passed = sorted(batch for batch in plan.open if batch < first)
+    if not passed:
+        return replace(plan, open=left)
+    last = there[passed[-1]]
+    assert last is not None
+    return replace(plan, open=left, missed=Missed(len(passed), passed[0], passed[-1], last.end))
 
 
-def _sort_out(session: Session, lease: Lease, there: Batches, done: Done, floors: Mapping[str, str | None]) -> _Plan:
+def _ahead(there: Batches, done: Done, by: datetime) -> tuple[str, ...]:
+    early = {batch for batch, window in there.items() if window is not None and window.end > by}
+    return tuple(sorted(early & {batch for batch, _ in done}))
+
+
+def _sort_out(
+    session: Session, lease: Lease, there: Batches, done: Done, floors: Mapping[str, str | None], by: datetime
+) -> _Plan:
     order = session.pipeline.order
     settings = session.pipeline.settings.source
     since = session.clock.now() - settings.late_scan
@@ -214,8 +230,11 @@ def _sort_out(session: Session, lease: Lease, there: Batches, done: Done, floors
         undone = tuple(
             model
             for model in lease.models
-            if (batch, model) not in done and not _below(session, batch, floors.get(model))
+            if (batch, model) not in done and not is_below(session, batch, floors.get(model))
         )
+        if not undone and window is not None and window.end > by:
+            # It was done by a clock that was ahead: what comes into it is looked for when it has ended.
+            continue
         if not undone:
             recent = tuple(model for model in lease.models if _watched(done.get((batch, model)), since))
             if recent:
@@ -237,10 +256,11 @@ def _watched(entry: tuple[CompletionStatus, datetime] | None, since: datetime) -
 
 
 def _all_done(session: Session, batch: str, models: set[str], floors: Mapping[str, str | None]) -> bool:
-    return all(model in models or _below(session, batch, floors.get(model)) for model in session.pipeline.models)
+    return all(model in models or is_below(session, batch, floors.get(model)) for model in session.pipeline.models)
 
 
-def _below(session: Session, batch: str, floor: str | None) -> bool:
+def is_below(session: Session, batch: str, floor: str | None) -> bool:
+    """Whether a batch counts as done for a model that begins after that floor."""
     return floor is not None and session.pipeline.order(batch) <= session.pipeline.order(floor)
 
 

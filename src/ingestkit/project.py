@@ -201,7 +201,7 @@ class Project:
         make_folder(folder)
         state = self.settings.state
         url = below_root(self.secrets.resolve(state.url, "state.url"), self.root)
-        kept = registered(STATES, "sql").copied(url, folder / "state.db", state.busy_timeout.total_seconds())
+        kept = registered(STATES, "sql").copied(url, folder / "state.db", state.busy_timeout.total_seconds(), clock)
         shared = {
             "settings": self.settings,
             "state": kept,

@@ -148,10 +148,16 @@ def finish_cleaning(session: Session, lease: Lease) -> None:
 
 def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
     found = discover(session, lease, only=options.batch, limit=options.limit, waits_quiet=options.waits_quiet)
-    if found.units or found.missed:
+    if found.units or found.missed is not None:
         begin(session, lease)
-    if found.missed:
-        pass_missed(session, lease, found.missed, found.there)
+    if found.missed is not None:
+        pass_missed(session, lease, found.missed)
+    if found.ahead:
+        session.progress.warned(
+            f"{many(len(found.ahead), 'window', 'windows')} up to {found.ahead[-1]} are done and have not ended: a "
+            "clock was ahead, and what comes into them now may come too late to be looked for",
+            hint=f"when they have ended: ingestkit backfill {session.pipeline.name} --from {found.ahead[0]}",
+        )
     for late in found.late:
         session.progress.warned(
             f"batch {late} came after newer ones were done and is not loaded (source.late: report)",

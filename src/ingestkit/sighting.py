@@ -167,21 +167,14 @@ def _of_other_windows(session: Session, paths: Collection[str]) -> tuple[dict[st
 
 
 def _note_moved(lease: Lease, batch: str, moved: Iterable[FileVersion], now: datetime) -> None:
-    left = [file for file in moved if is_unpublished(file) and (file.model is None or file.model in lease.models)]
+    left = [
+        file for file in moved if ledger.is_unpublished(file) and (file.model is None or file.model in lease.models)
+    ]
     if left:
         with lease.transaction() as conn:
             for file in left:
                 told = f"belongs to window {batch} since time is cut otherwise"
                 rows.put_file(conn, replace(file, status=FileStatus.SKIPPED, reason=told, token=lease.token), now)
-
-
-UNPUBLISHED = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED)
-"""What a version that landed may be before its first publish."""
-
-
-def is_unpublished(file: FileVersion) -> bool:
-    """A version that no publish has taken yet, whether it landed or not."""
-    return file.loaded is None and (file.status is FileStatus.SEEN or file.status in UNPUBLISHED)
 
 
 def _is_unloaded(file: FileVersion) -> bool:
@@ -220,7 +213,7 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
         return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)
     if before.model is None:
         return before
-    if before.loaded is None and before.status in UNPUBLISHED:
+    if ledger.is_unpublished(before):
         # Nothing of it was published: this is a correction, which no policy for restated files is about.
         return _new_version(session, item, before.version + 1, now)
     return _restated(session, item, before, now)
@@ -317,7 +310,7 @@ def _note_gone(
             continue
         if file.status is FileStatus.SEEN:
             gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched"))
-        elif file.status in UNPUBLISHED and file.loaded is None and not landed_stays:
+        elif ledger.is_unpublished(file) and not landed_stays:
             session.progress.warned(f"{path} is gone from the source before it was published, and is left out")
             gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was published"))
     if not gone:

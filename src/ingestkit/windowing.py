@@ -1,6 +1,7 @@
 """Which batches there are: those the source shows, or of a pipeline of windows the pieces of time that have ended."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
@@ -14,18 +15,39 @@ from ingestkit.windows import Cut, tiled
 Batches: TypeAlias = Mapping[str, Window | None]
 
 
-def batches(session: Session) -> Batches:
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Windows not done that are passed over for the newest, and where the last of them ends."""
+
+    windows: int
+    first: str
+    last: str
+    until: datetime
+
+
+def batches(session: Session, *, whole: bool = True) -> Batches:
     """The batches there are, oldest first, each with its window where it is one.
 
-    A window that is done, published or being worked on stays as it was cut; behind them today's settings cut.
+    A window that is done, published or being worked on stays as it was cut; behind them today's settings cut. Windows
+    that all models begin after, and that need not stay, are named only where the `whole` is asked for.
     """
     settings = session.pipeline.settings.source.batches
     if settings.window is None:
         return dict.fromkeys(session.source.batches(None))
     cut = settings.cut()
-    known, begun = _known(session)
-    until = session.clock.now() - settings.lag
-    return {one.key: one for one in tiled(cut, _since(cut, known, begun), until, known)}
+    known, begun, floor = _known(session)
+    since = _since(cut, known, begun)
+    before: list[Window] = []
+    if not whole and floor is not None:
+        since = max(since, floor.end)
+        before = sorted((one for one in known if one.start < since), key=lambda one: one.start)
+    return {one.key: one for one in [*before, *tiled(cut, since, ended_by(session), known)]}
+
+
+def ended_by(session: Session) -> datetime:
+    """The instant by which a window has ended that may be taken now, by the clock of all who use the state."""
+    with session.state.read() as conn:
+        return session.state.now(conn, session.clock) - session.pipeline.settings.source.batches.lag
 
 
 def begin(session: Session, lease: Lease) -> None:
@@ -37,7 +59,7 @@ def begin(session: Session, lease: Lease) -> None:
         row = runs.pipeline_row(conn, session.pipeline.name)
         if row is not None and row["windows_from"] is not None and completions.is_any(conn, session.pipeline.name):
             return
-    known, begun = _known(session)
+    known, begun, _ = _known(session)
     if begun is None or not known:
         with lease.transaction() as conn:
             runs.update_pipeline(conn, session.pipeline.name, windows_from=_since(settings.cut(), known, None))
@@ -47,8 +69,8 @@ def _since(cut: Cut, known: Sequence[Window], begun: datetime | None) -> datetim
     return begun if begun is not None and known else min([cut.start, *(one.start for one in known)])
 
 
-def _known(session: Session) -> tuple[list[Window], datetime | None]:
-    """The windows that stay as they are, and where the first of all began."""
+def _known(session: Session) -> tuple[list[Window], datetime | None, Window | None]:
+    """The windows that stay as they are, where the first of all began, and the last that no model is to be done for."""
     name = session.pipeline.name
     with session.state.read() as conn:
         ends = completions.windows(conn, name)
@@ -56,9 +78,13 @@ def _known(session: Session) -> tuple[list[Window], datetime | None]:
         loose = sorted({*at_work, *completions.unjudged(conn, name)} - set(ends))
         ends |= runs.windows(conn, name, loose)
         row = runs.pipeline_row(conn, name)
-    floors = (row["floor_ends"] if row else None) or {}
-    ends |= {key: instant(end) for key, end in floors.items() if key not in ends}
-    return [Window.of_key(key, end) for key, end in ends.items()], row["windows_from"] if row else None
+    floors: Mapping[str, str | None] = (row["floors"] if row else None) or {}
+    floor_ends = (row["floor_ends"] if row else None) or {}
+    ends |= {key: instant(end) for key, end in floor_ends.items() if key not in ends}
+    common = [floors.get(model) for model in session.pipeline.models]
+    lowest = None if None in common else min(one for one in common if one is not None)
+    floor = Window.of_key(lowest, ends[lowest]) if lowest in ends else None
+    return [Window.of_key(key, end) for key, end in ends.items()], row["windows_from"] if row else None, floor
 
 
 def window_of(session: Session, batch: str) -> Window | None:

@@ -24,6 +24,7 @@ SHAPE = {
     "files",
     "not_yet",
     "late",
+    "ahead",
     "missed",
     "unmapped",
     "ddl",

@@ -32,13 +32,14 @@ def events(day: str, *hours: int, name: str = "a") -> dict[str, str]:
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sets the clock that commands are given."""
+def at(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the clock that commands are given, and that of a shared state."""
     began = datetime.now(UTC)
 
     def set_to(text: str) -> None:
         ahead = datetime.fromisoformat(text).replace(tzinfo=UTC) - began
         monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + ahead)
+        world.set_clock(ahead)
 
     return set_to
 
@@ -218,14 +219,93 @@ def test_without_catching_up_only_the_newest_window_is_taken(windowed: World, at
     ended = windowed.call("run", "--output", "json")
     assert ended.code == 0, ended.err
     assert batches_of(ended.answer) == [THIRD]
-    assert "stepped over 2 window(s)" in ended.err
-    assert [status.split()[0] for status in windows_of(windowed).values()] == ["skipped", "skipped", "done"]
+    assert f"stepped over 2 windows, {FIRST} to {SHORT}" in ended.err
+    assert list(windows_of(windowed)) == [THIRD]
     [decision] = windowed.does("state", "show", "p")["decisions"]
     assert (decision["kind"], decision["by"]) == ("skip", "ingestkit")
-    assert [one["batch"] for one in decision["subject"]["windows"]] == [FIRST, SHORT]
+    assert {name: decision["subject"][name] for name in ("from", "batch", "windows", "models")} == {
+        "from": FIRST,
+        "batch": SHORT,
+        "windows": 2,
+        "models": ["a"],
+    }
     assert windowed.does("run")["status"] == "nothing new"
-    windowed.does("backfill", "--batch", SHORT)
-    assert windowed.table("a", "id", "_batch") == [("2026-03-29-1", SHORT), ("2026-03-30-1", THIRD)]
+    for batch in (SHORT, FIRST):
+        windowed.does("backfill", "--batch", batch)
+    assert list(windows_of(windowed)) == [FIRST, SHORT, THIRD]
+    assert [batch for _, batch in windowed.table("a", "id", "_batch")] == [FIRST, SHORT, THIRD]
+    assert windowed.does("run")["status"] == "nothing new"
+
+
+def test_files_known_of_windows_that_are_stepped_over_are_skipped_and_no_others(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    both = {"models": {"a": EVENTS, "b": EVENTS}, "source.expect": ["a", "b"]}
+    windowed.set_up({"source.batches": WINDOWS, **both})
+    windowed.drop(events("2026-03-28", 1), events("2026-03-28", 1, name="b"), events("2026-03-29", 1))
+    at("2026-03-30T00:00:00")
+    assert windowed.does("run")["status"] == "done"
+    assert windowed.statuses()["2026-03-29/a.csv"] == "seen"
+    windowed.drop(events("2026-03-28", 2, name="a_2"), events("2026-03-30", 1), events("2026-03-30", 1, name="b"))
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, **both})
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    waiting = {path for path, status in windowed.statuses().items() if status != "loaded"}
+    assert (waiting, windowed.statuses()["2026-03-29/a.csv"]) == ({"2026-03-29/a.csv"}, "skipped")
+
+
+def test_a_year_of_minutes_is_stepped_over_at_once(windowed: World, at: Callable[[str], None]) -> None:
+    minutes = WINDOWS | {"window": "1 minute", "start": "2025-03-31", "catchup": False}
+    windowed.set_up({"source.batches": minutes, "models": {"a": EVENTS}})
+    at("2026-03-31T00:00:00")
+    first = windowed.call("run", "--output", "json")
+    assert batches_of(first.answer) == ["20260330T235900Z"]
+    assert "stepped over 525719 windows" in first.err
+    assert windowed.state("SELECT count(*) FROM completion") == [(1,)]
+    assert windowed.does("run")["status"] == "nothing new"
+    at("2026-03-31T00:03:00")
+    assert windowed.does("plan", "p")["missed"] == [
+        {"windows": 2, "first": "20260331T000000Z", "last": "20260331T000100Z", "until": "2026-03-31T00:02:00Z"}
+    ]
+    windowed.does("backfill", "--batch", "2025-06-01T12:00")
+    assert windowed.state("SELECT count(*) FROM completion") == [(2,)]
+
+
+def test_windows_behind_one_that_a_gate_stopped_are_stepped_over_when_it_is_done(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1), events("2026-03-30", 1))
+    check = windowed.root / "sql/gate/p/none.sql"
+    check.parent.mkdir(parents=True)
+    check.write_text("-- models: a\nSELECT * FROM a\n")
+    at("2026-03-29T00:00:00")
+    windowed.refused(6, "run")
+    at("2026-03-31T00:00:00")
+    windowed.refused(6, "run")
+    check.unlink()
+    assert batches_of(windowed.does("run")) == [FIRST, THIRD]
+    assert windowed.does("run")["status"] == "nothing new"
+    assert windowed.table("a", "_batch") == [(FIRST,), (THIRD,)]
+    [decision] = windowed.does("state", "show", "p")["decisions"]
+    assert decision["subject"]["batch"] == SHORT
+
+
+def test_windows_that_a_clock_ahead_has_done_are_told_and_wait_for_their_end(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    windowed.drop(events("2026-03-29", 1), events("2026-03-30", 1))
+    at("2026-03-30T00:00:00")
+    ended = windowed.call("run", "--output", "json")
+    assert (ended.code, batches_of(ended.answer)) == (0, [SHORT])
+    assert f"1 window up to {THIRD} are done and have not ended: a clock was ahead" in ended.err
+    assert windowed.does("plan", "p")["ahead"] == [THIRD]
+    at("2026-03-31T00:00:00")
+    assert batches_of(windowed.does("run")) == [THIRD]
+    assert windowed.does("plan", "p")["ahead"] == []
 
 
 def test_windows_before_a_floor_are_not_taken_and_the_next_begins_behind_it(
@@ -344,4 +424,5 @@ def test_the_plan_says_which_windows_wait(windowed: World, at: Callable[[str], N
     ]
     windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
     plan = windowed.does("plan", "p")
-    assert ([one["batch"] for one in plan["batches"]], plan["missed"]) == ([SHORT], [FIRST])
+    assert [one["batch"] for one in plan["batches"]] == [SHORT]
+    assert [(one["windows"], one["first"], one["last"]) for one in plan["missed"]] == [(1, FIRST, FIRST)]

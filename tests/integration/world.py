@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,17 @@ class World:
             found = db.execute(query, values).fetchall()
             db.commit()
             return found
+
+    def set_clock(self, ahead: timedelta) -> None:
+        """Put the clock of a shared state forward; that of a state in a file is its machine's."""
+        if self.state_url is None:
+            return
+        moved = f"SELECT pg_catalog.clock_timestamp() + interval '{ahead.total_seconds()} seconds'"
+        self.state(
+            f"CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ {moved} $$"
+        )
+        name = self.state_url.rpartition("/")[2]
+        self.state(f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
 
     def lose_state(self) -> None:
         """As if its disk had died, and an empty database stood in its place."""

@@ -4,8 +4,8 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +28,8 @@ class StateDatabase:
     place: str
     process: int
     trouble_of: Callable[[Exception, str], StateError | None]
+    ahead: timedelta = timedelta(0)
+    """Of a copy: how far the clock that users of the original share is ahead of this machine's."""
 
     @classmethod
     def connect(cls, url: str, busy_timeout: float) -> Self:
@@ -51,19 +53,20 @@ class StateDatabase:
         return db
 
     @classmethod
-    def copied(cls, url: str, into: Path, busy_timeout: float) -> Self:
+    def copied(cls, url: str, into: Path, busy_timeout: float, clock: Clock) -> Self:
         """A copy of the database as it is now, in another file; an empty one where there is none."""
         parsed = _parsed(url)
         copy = cls.open(f"sqlite:///{into}", busy_timeout)
         if parsed.get_backend_name() != "sqlite":
             found = cls.open(url, busy_timeout)
             with found.read() as theirs, copy.write() as mine:
+                ahead = found.now(theirs, clock) - clock.now()
                 for table in tables.metadata.sorted_tables:
                     mine.execute(sql.delete(table))
                     if rows := [dict(row) for row in theirs.execute(sql.select(table)).mappings()]:
                         mine.execute(sql.insert(table), rows)
             found.close()
-            return copy
+            return replace(copy, ahead=ahead)
         path = sqlite.path_of(parsed)
         if path.exists():
             copy.close()
@@ -84,7 +87,7 @@ class StateDatabase:
     def now(self, conn: sql.Connection, clock: Clock) -> datetime:
         """The moment by the clock that all who use the state share."""
         if not self.shared:
-            return clock.now()
+            return clock.now() + self.ahead
         found: datetime = conn.execute(sql.select(sql.func.clock_timestamp())).scalar_one()
         return found.astimezone(UTC)
 

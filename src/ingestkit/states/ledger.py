@@ -16,6 +16,9 @@ IN_SET = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.LOADED)
 STANDING = (*IN_SET, FileStatus.SUPERSEDED)
 """Superseded content is still what its path holds: of its own newer version, or beside a newer batch."""
 
+UNPUBLISHED = (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED)
+"""What a version may be before its first publish."""
+
 CHUNK = 500
 
 
@@ -69,6 +72,28 @@ def newest_of(conn: sql.Connection, pipeline: str, paths: Sequence[str]) -> list
         )
         found.extend(latest(_files(conn, query)).values())
     return found
+
+
+def is_unpublished(file: FileVersion) -> bool:
+    """A version that no publish has taken yet, whether it landed or not."""
+    return file.loaded is None and file.status in UNPUBLISHED
+
+
+def unpublished(conn: sql.Connection, pipeline: str, *, up_to: str) -> list[FileVersion]:
+    """The newest versions that no publish has taken yet, in batches up to one; keys sort as the batches do."""
+    columns = file_manifest.c
+    newer = file_manifest.alias()
+    superseded = sql.select(sql.literal(1)).where(
+        newer.c.pipeline == pipeline, newer.c.path == columns.path, newer.c.version > columns.version
+    )
+    query = sql.select(file_manifest).where(
+        columns.pipeline == pipeline,
+        columns.batch <= up_to,
+        columns.status.in_([one.value for one in UNPUBLISHED]),
+        columns.loaded.is_(None),
+        ~sql.exists(superseded),
+    )
+    return _files(conn, query.order_by(columns.path))
 
 
 def quarantined(conn: sql.Connection, pipeline: str) -> list[FileVersion]:
