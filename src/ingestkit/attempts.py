@@ -9,6 +9,7 @@ import sqlalchemy as sql
 from ingestkit import steps
 from ingestkit.errors import Busy, UsageError
 from ingestkit.model import Intent, RunStatus, Verdict, human_duration
+from ingestkit.reporting import many
 from ingestkit.session import Session
 from ingestkit.sighting import Unit
 from ingestkit.states import runs
@@ -216,7 +217,10 @@ def fail(
         hold_after = session.pipeline.settings.retry.hold_after
         if hold_after is not None and runs.failures_in_a_row(conn, run.pipeline, hold_after) >= hold_after:
             runs.update_pipeline(
-                conn, run.pipeline, held_at=now, held_reason=f"{hold_after} runs failed in a row, last {run.run_id}"
+                conn,
+                run.pipeline,
+                held_at=now,
+                held_reason=f"{many(hold_after, 'run', 'runs')} failed in a row, last {run.run_id}",
             )
 
 

@@ -10,7 +10,7 @@ from ingestkit.discover import batch_key, is_below
 from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
 from ingestkit.mirroring import show
 from ingestkit.model import CompletionStatus, RunStatus
-from ingestkit.outcome import ModelResult, Outcome
+from ingestkit.outcome import ModelResult, Outcome, run_ids_of
 from ingestkit.recover import recover
 from ingestkit.reporting import many
 from ingestkit.runner import finish_cleaning, holding, paused
@@ -287,8 +287,8 @@ def _ended(session: Session, options: RunOptions, progress: Progress) -> Outcome
     if progress.undone:
         left = f"{many(len(progress.undone), 'batch', 'batches')} of the range never done: {_named(progress.undone)}"
         warnings = (f"{left}; that is for: ingestkit run {name}",)
-    ids = tuple(dict.fromkeys(one.run_id for one in progress.results if one.run_id))
-    return Outcome("backfill", name, "done", told, tuple(progress.results), warnings, run_ids=ids)
+    results = tuple(progress.results)
+    return Outcome("backfill", name, "done", told, results, warnings, run_ids=run_ids_of(results))
 
 
 def _failure(session: Session, options: RunOptions, progress: Progress) -> PartlyDone:

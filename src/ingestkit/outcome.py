@@ -1,6 +1,6 @@
 """What a command reports: one result per model and a summary; how it is drawn is the command line's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ class Outcome:
     """How a command ended. `status` is done, nothing new, paused, held, waiting, skipped, locked or failed."""
 
     command: str
-    pipeline: str
+    pipeline: str | None
+    """None where it failed before it was known which is meant."""
     status: str
     message: str
     results: tuple[ModelResult, ...] = ()
@@ -45,3 +46,8 @@ class Outcome:
     """Batches that failed, where the command went on with those behind them."""
     rules: tuple[Mapping[str, Any], ...] = ()
     """How a rehearsal was judged; a run's rules are in the state."""
+
+
+def run_ids_of(results: Iterable[ModelResult]) -> tuple[str, ...]:
+    """The runs these speak of, each once."""
+    return tuple(dict.fromkeys(one.run_id for one in results if one.run_id))

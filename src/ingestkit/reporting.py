@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ingestkit.discover import Found
 from ingestkit.model import Stage
-from ingestkit.outcome import ModelResult, Outcome
+from ingestkit.outcome import ModelResult, Outcome, run_ids_of
 from ingestkit.session import Session
 from ingestkit.states import completions, stage_rows
 from ingestkit.states.runs import Run
@@ -62,7 +62,6 @@ def _seconds(rows: Mapping[tuple[Stage, str], StageRow], model: str) -> float | 
 
 def outcome_of(session: Session, command: str, found: Found, results: list[ModelResult]) -> Outcome:
     batches = list(dict.fromkeys(one.batch for one in results if one.batch))
-    ids = tuple(dict.fromkeys(one.run_id for one in results if one.run_id))
     warnings = tuple(f"batch {late} came late and is not loaded" for late in found.late)
     told = (
         f"{many(len(batches), 'batch', 'batches')} done: {', '.join(batches)}" if batches else "nothing had to be done"
@@ -70,7 +69,7 @@ def outcome_of(session: Session, command: str, found: Found, results: list[Model
     if found.waiting:
         batch, why = next(iter(found.waiting.items()))
         told += f"; batch {batch} waits: {why}"
-    return Outcome(command, session.pipeline.name, "done", told, tuple(results), warnings, run_ids=ids)
+    return Outcome(command, session.pipeline.name, "done", told, tuple(results), warnings, run_ids=run_ids_of(results))
 
 
 def many(number: int, one: str, several: str) -> str:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import typer
 
 from ingestkit.cli.handler import handle
 from ingestkit.cli.main import call
-from ingestkit.cli.options import Globals
+from ingestkit.cli.options import Globals, Output
 from ingestkit.errors import (
     ConfigError,
     ContractError,
@@ -23,6 +24,7 @@ from ingestkit.errors import (
     StateError,
     UsageError,
 )
+from ingestkit.outcome import ModelResult
 
 
 def failing(error: BaseException) -> Callable[[], object]:
@@ -57,6 +59,72 @@ def test_an_expected_error_is_one_line_and_its_exit_code(
 def test_a_hint_is_the_second_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert handle(failing(ConfigError("no such key", hint="ingestkit config validate")), Globals()) == 3
     assert capsys.readouterr().err == "error: no such key\nhint: ingestkit config validate\n"
+
+
+@pytest.mark.parametrize("output", [Output.JSON, Output.NDJSON])
+def test_where_output_is_for_programs_an_error_is_told_there_too(
+    output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = PartlyDone("one failed", hint="again")
+    done = ModelResult("p", "a", "b1", "p.b1.1", "run", "done")
+    error.results = (done, replace(done, model="b"), replace(done, batch="b2", run_id=None))
+    said = Globals(command="run", pipeline="p", output=output)
+    assert handle(failing(error), said) == 9
+    out, err = capsys.readouterr()
+    assert err == "error: one failed\nhint: again\n"
+    *_, answer = [json.loads(line) for line in out.splitlines()]
+    assert (answer["status"], answer["message"], answer["exit_code"]) == ("failed", "one failed", 9)
+    assert (answer["command"], answer["pipeline"], answer["run_ids"]) == ("run", "p", ["p.b1.1"])
+
+
+@pytest.mark.parametrize(("error", "code"), [(ZeroDivisionError("no"), 1), (KeyboardInterrupt(), 130)])
+def test_so_is_a_bug_and_an_interruption(
+    error: BaseException, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert handle(failing(error), Globals(folder=tmp_path, output=Output.JSON)) == code
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["status"], answer["exit_code"], answer["pipeline"]) == ("failed", code, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "pipeline"),
+    [
+        (["run", "nowhere"], 3, "nowhere"),
+        (["run"], 3, None),
+        (["run", "--if-locked", "maybe"], 2, None),
+        (["backfill", "p"], 2, "p"),
+        (["plan", "p", "--skip-exit-code", "999"], 2, None),
+        (["state", "reset", "p"], 2, "p"),
+        (["query", "latest-runs"], 3, None),
+        (["quarantine", "replay", "p", "--batch", "b"], 3, "p"),
+    ],
+)
+def test_an_error_before_anything_is_open_is_an_answer_too(
+    arguments: list[str],
+    code: int,
+    pipeline: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call([*arguments, "--output", "json"]) == code
+    answer = json.loads(capsys.readouterr().out)
+    words = " ".join(one for one in arguments[:2] if one not in ("nowhere", "p", "latest-runs", "--if-locked"))
+    assert (answer["command"], answer["status"], answer["exit_code"]) == (words, "failed", code)
+    assert (answer["pipeline"], answer["results"]) == (pipeline, [])
+    assert call(arguments) == code
+    assert capsys.readouterr().out == ""
+
+
+def test_a_program_is_given_one_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "settings.yaml").write_text("nothing: known")
+    monkeypatch.chdir(tmp_path)
+    assert call(["config", "validate", "--output", "json"]) == 3
+    assert json.loads(capsys.readouterr().out)["rows"][0]["status"] == "failed"
 
 
 def test_an_error_is_json_where_logs_are(capsys: pytest.CaptureFixture[str]) -> None:

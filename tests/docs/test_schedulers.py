@@ -161,6 +161,6 @@ def test_an_asset_of_dagster_fails_as_the_run_did(shop: Project, asset: Callable
         asset()
     assert failed.value.metadata == {"exit_code": 6}
     (shop.root / "config/pipelines/shop.yaml").unlink()
-    with pytest.raises(Failed, match="see standard error") as failed:
+    with pytest.raises(Failed, match="there is no pipeline 'shop'") as failed:
         asset()
     assert failed.value.metadata == {"exit_code": 3}

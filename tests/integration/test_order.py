@@ -254,6 +254,7 @@ def test_a_failure_tells_programs_what_was_done_before_it(world: World) -> None:
     assert ended.code == 5
     said = ended.answer
     assert (said["status"], said["exit_code"]) == ("failed", 5)
+    assert said["run_ids"] == ["p.20260101.1", "p.20260108.1"]
     assert "3 of 3 records (100.0 %) break the contract" in said["message"]
     assert [(one["batch"], one["model"], one["stage"], one["status"]) for one in said["results"]] == [
         ("20260101", "a", "run", "done"),

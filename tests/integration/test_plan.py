@@ -132,7 +132,7 @@ def test_pauses_holds_pins_and_open_runs_are_told(world: World) -> None:
     world.does("resume", "p", "--reason", "noon")
     world.drop({"20260108/a.csv": BREAKS})
     world.refused(5, "run")
-    assert "1 runs failed in a row" in unchanged(world, "plan", "p")["held"]["reason"]
+    assert "1 run failed in a row" in unchanged(world, "plan", "p")["held"]["reason"]
     world.does("resume", "p", "--reason", "again")
     world.drop({"20260108/a.csv": SECOND["20260108/a.csv"]})
     world.does("extract", "p", "--run-id", "nightly")

@@ -88,7 +88,7 @@ def backfill(
         return _planned(ctx, pipeline, wanted, output)
     doing = backfill_range.backfill_range if ranged else backfilling.backfill
     with opening.working(ctx, pipeline, run_id=None if ranged else run_id, jobs=jobs) as session:
-        outcome = opening.told(session, output, "backfill", lambda opened: doing(opened, wanted))
+        outcome = doing(session, wanted)
     return opening.ended(ctx, outcome, output)
 
 
@@ -97,7 +97,7 @@ def _planned(ctx: typer.Context, pipeline: str | None, wanted: "RunOptions", out
 
     with opening.rehearsing(ctx, pipeline) as session:
         found = backfill_plan.plan_backfill(session, wanted)
-    return plan.ended(found, output, None)
+    return plan.ended(ctx, found, output, None)
 
 
 def _refuse_unclear(*, run_id: str | None, batch: str | None, ranged: bool, from_lake: bool, resume: bool) -> None:

@@ -57,6 +57,7 @@ def validate(ctx: typer.Context, output: options.OutputFormat = Output.TEXT) -> 
     render.emit(rows, output, columns=("file", "status"))
     problems = dict.fromkeys(problem for one in found for problem in one.problems)
     if problems:
+        opening.answered(ctx)
         raise ConfigError("\n".join(problems), hint="put it right, then again: ingestkit config validate")
 
 

@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ingestkit.cli.options import Globals
+from ingestkit.cli.options import Globals, Output
 from ingestkit.errors import IngestkitError, Interrupted, TargetError
 from ingestkit.observe.text import printable
 
@@ -29,15 +30,15 @@ def handle(call: Callable[[], object], said: Globals) -> int:
     try:
         code = _ended(call())
     except IngestkitError as error:
-        report(error.message, said, hint=error.hint, exit_code=error.exit_code)
-        code = error.exit_code
+        code = _told(error.message, said, error.exit_code, error)
+        report(error.message, said, hint=error.hint, exit_code=code)
     except typer.TyperException as error:
         code = _usage(error, said)
     except typer.Exit as error:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        report("stopped", said, exit_code=130)
-        code = 130
+        code = _told("stopped", said, 130)
+        report("stopped", said, exit_code=code)
     except SystemExit as error:
         code = _left(error)
     except Exception as error:  # noqa: BLE001 - the one place: what nobody expected is a bug, and must end in one line
@@ -136,8 +137,27 @@ def end_with(said: Globals, error: IngestkitError) -> None:
     """Tell an error and end the process, for work that did not stop when it was asked to."""
     if sys.stderr.isatty():
         os.write(2, SHOW_CURSOR)
+    _told(error.message, said, error.exit_code, error)
     report(error.message, said, hint=error.hint, exit_code=error.exit_code)
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(error.exit_code)
+
+
+def _told(message: str, said: Globals, exit_code: int, error: IngestkitError | None = None) -> int:
+    """Where output is for programs, a failure is told there too, with what was done before it; its exit code."""
+    if said.output is not Output.TEXT:
+        from ingestkit.cli import render
+        from ingestkit.outcome import Outcome, run_ids_of
+
+        failed = Outcome(said.command, said.pipeline, "failed", message, exit_code=exit_code)
+        if error is not None:
+            ids = run_ids_of(error.results)
+            failed = replace(failed, results=error.results, run_ids=ids, failed=error.failed)
+        # Where nothing can be written, standard error and the exit code still speak.
+        with suppress(TargetError):
+            render.outcome(failed, said.output)
+    return exit_code
 
 
 def _ended(result: object) -> int:
@@ -160,8 +180,10 @@ def _flushed(code: int, said: Globals) -> int:
 def _usage(error: typer.TyperException, said: Globals) -> int:
     message = " ".join((error.format_message() or "missing command").split()).rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command_path", "ingestkit")
-    report(message[:1].lower() + message[1:], said, hint=f"{command} --help", exit_code=error.exit_code)
-    return error.exit_code
+    message = message[:1].lower() + message[1:]
+    code = _told(message, said, error.exit_code)
+    report(message, said, hint=f"{command} --help", exit_code=code)
+    return code
 
 
 def _left(error: SystemExit) -> int:
@@ -175,8 +197,9 @@ def _bug(error: Exception, said: Globals) -> int:
     summary = " ".join(str(error).split())
     where = _keep_traceback(error, said.folder)
     hint = f"the traceback is in {where}" if where else "the traceback could not be written anywhere"
-    report(f"{type(error).__name__}: {summary}", said, hint=hint, exit_code=1, kind="bug")
-    return 1
+    code = _told(f"{type(error).__name__}: {summary}", said, 1)
+    report(f"{type(error).__name__}: {summary}", said, hint=hint, exit_code=code, kind="bug")
+    return code
 
 
 def _keep_traceback(error: Exception, folder: Path | None) -> Path | None:

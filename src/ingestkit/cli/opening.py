@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -14,7 +14,7 @@ import typer
 
 from ingestkit.cli import handler, render
 from ingestkit.cli.options import Globals, Output
-from ingestkit.errors import IngestkitError, TargetError, UsageError
+from ingestkit.errors import TargetError, UsageError
 from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def working(
 
     loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
-        yield from _opened(loaded, pipeline_name(loaded, name, run_id), stop, told, jobs)
+        yield from _opened(loaded, _meant(ctx, loaded, name, run_id), stop, told, jobs)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def deciding(ctx: typer.Context, name: str | None) -> "Iterator[Session]":
     from ingestkit.pipeline import Stop
 
     loaded = project_of(ctx)
-    yield from _opened(loaded, pipeline_name(loaded, name), Stop(), progress.LogProgress(), None)
+    yield from _opened(loaded, _meant(ctx, loaded, name), Stop(), progress.LogProgress(), None)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def rehearsing(ctx: typer.Context, name: str | None, jobs: int | None = None) ->
 
     loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
-        named = pipeline_name(loaded, name)
+        named = _meant(ctx, loaded, name)
         session = loaded.rehearse(named, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
         try:
             yield session
@@ -164,17 +164,9 @@ def who(by: str | None) -> str:
         return f"uid {os.getuid()}"
 
 
-def told(session: "Session", output: Output, command: str, work: "Callable[[Session], Outcome]") -> "Outcome":
-    """How a command's work ended. Where output is for programs, a failure is told there too, with what was done."""
-    from ingestkit.outcome import Outcome
-
-    try:
-        return work(session)
-    except IngestkitError as error:
-        if output is not Output.TEXT:
-            failed = Outcome(command, session.pipeline.name, "failed", error.message, error.results)
-            render.outcome(replace(failed, exit_code=error.exit_code, failed=error.failed), output)
-        raise
+def answered(ctx: typer.Context) -> None:
+    """A program has its answer; an error behind it is told on standard error alone."""
+    globals_of(ctx).output = Output.TEXT
 
 
 def ended(ctx: typer.Context, outcome: "Outcome", output: Output, skip_exit_code: int | None = None) -> int:
@@ -244,6 +236,13 @@ def lines_of(path: Path) -> Iterator[Iterable[bytes]]:
             yield lines
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _meant(ctx: typer.Context, loaded: "Project", name: str | None, run_id: str | None = None) -> str:
+    """The pipeline meant, which an error tells too."""
+    said = globals_of(ctx)
+    said.pipeline = pipeline_name(loaded, name, run_id)
+    return said.pipeline
 
 
 def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None) -> "Iterator[Session]":

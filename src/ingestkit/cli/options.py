@@ -32,6 +32,10 @@ class Globals:
     quiet: bool = False
     folder: Path | None = None
     """Where state lives, and where the traceback of a bug is put."""
+    command: str = ""
+    pipeline: str | None = None
+    output: Output = Output.TEXT
+    """How standard output is to be told of an error: not at all where it is text, or has its answer already."""
 
 
 def _lock_policy(value: str) -> str:
@@ -56,19 +60,46 @@ def _run_name(value: str | None) -> str | None:
     return value
 
 
+def _output_noted(ctx: typer.Context, value: Output) -> Output:
+    if (said := ctx.find_object(Globals)) is not None:
+        said.output, said.command = value, ctx.command_path.partition(" ")[2]
+    return value
+
+
+def _pipeline_noted(ctx: typer.Context, value: str | None) -> str | None:
+    if (said := ctx.find_object(Globals)) is not None:
+        said.pipeline = value
+    return value
+
+
 PipelineName: TypeAlias = Annotated[
     str | None,
     typer.Argument(
         metavar="PIPELINE",
         help="May be left out when the project has exactly one.",
+        callback=_pipeline_noted,
         autocompletion=completing.pipelines,
     ),
 ]
 NamedPipeline: TypeAlias = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.", autocompletion=completing.pipelines)
+    str,
+    typer.Argument(
+        metavar="PIPELINE",
+        help="The pipeline's name.",
+        callback=_pipeline_noted,
+        autocompletion=completing.pipelines,
+    ),
 ]
 OutputFormat: TypeAlias = Annotated[
-    Output, typer.Option("--output", help="How the result is written to standard output.", show_envvar=False)
+    Output,
+    typer.Option(
+        "--output",
+        help="How the result is written to standard output.",
+        # Before the others, so that what is wrong with them is told as it wants.
+        is_eager=True,
+        callback=_output_noted,
+        show_envvar=False,
+    ),
 ]
 RunId: TypeAlias = Annotated[
     str | None,

@@ -27,13 +27,14 @@ def plan(
 
     with opening.rehearsing(ctx, pipeline) as session:
         found = planning.plan(session, RunOptions(models=tuple(model or ()), batch=batch))
-    return ended(found, output, skip_exit_code)
+    return ended(ctx, found, output, skip_exit_code)
 
 
-def ended(found: dict[str, Any], output: Output, skip_exit_code: int | None) -> int:
+def ended(ctx: typer.Context, found: dict[str, Any], output: Output, skip_exit_code: int | None) -> int:
     """Draw a plan, and give its exit code: that of a batch that cannot be looked at goes before all."""
     draw(found, output)
     if found.get("failure"):
+        opening.answered(ctx)
         raise SourceError(found["failure"]["message"], hint=found["failure"]["hint"])
     return skip_exit_code if skip_exit_code is not None and not found["waiting"] else 0
 

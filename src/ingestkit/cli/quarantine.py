@@ -122,7 +122,7 @@ def replay(
 
     wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, if_locked=if_locked)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = opening.told(session, output, "quarantine replay", lambda opened: quarantining.replay(opened, wanted))
+        outcome = quarantining.replay(session, wanted)
     return opening.ended(ctx, outcome, output)
 
 

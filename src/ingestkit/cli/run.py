@@ -100,16 +100,10 @@ def run(
     if dry_run is not None:
         return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, skip_exit_code, output)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = opening.told(
-            session,
-            output,
-            "run",
-            lambda opened: (
-                runner.run(opened, wanted)
-                if wait is None
-                else waiting.run_waiting(opened, wanted, duration(wait), duration(every or "30s"))
-            ),
-        )
+        if wait is None:
+            outcome = runner.run(session, wanted)
+        else:
+            outcome = waiting.run_waiting(session, wanted, duration(wait), duration(every or "30s"))
     return opening.ended(ctx, outcome, output, skip_exit_code)
 
 
@@ -127,6 +121,6 @@ def _tried(
 
     with opening.rehearsing(ctx, pipeline, jobs) as session:
         if kind == "plan":
-            return plan.ended(planning.plan(session, wanted), output, skip_exit_code)
+            return plan.ended(ctx, planning.plan(session, wanted), output, skip_exit_code)
         outcome = rehearsing.rehearse(session, wanted, rows)
     return opening.ended(ctx, outcome, output)

@@ -174,5 +174,5 @@ def _stage(
     from ingestkit.model import Stage
 
     with opening.working(ctx, pipeline, run_id=wanted.run_id, jobs=jobs) as session:
-        outcome = opening.told(session, output, stage, lambda opened: stagewise.stage(opened, Stage(stage), wanted))
+        outcome = stagewise.stage(session, Stage(stage), wanted)
     return opening.ended(ctx, outcome, output, skip_exit_code)
