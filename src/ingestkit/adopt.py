@@ -16,6 +16,7 @@ from ingestkit.mirroring import show
 from ingestkit.model import Completion, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, Window, instant
 from ingestkit.outcome import Outcome
 from ingestkit.recover import copy_decisions, replay
+from ingestkit.reporting import many
 from ingestkit.runner import holding
 from ingestkit.session import Session
 from ingestkit.states import completions, decisions, ledger, runs
@@ -45,10 +46,11 @@ def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]
         with owned.transaction() as conn:
             subject = {"from": others, "state_id": owned.state_id, "token": owned.token}
             decisions.record(conn, name, "adopt", subject, reason=reason, by=by, at=session.clock.now())
-        missing = (*_note_gone(session, lease), *_compared(session))
+        missing = (*_note_gone(session, lease), *_compared(session, owned))
         copy_decisions(session, owned)
         show(session)
-    told = f"{name} is adopted: {rebuilt} sidecar(s) read back from the lake"
+    read = many(rebuilt, "sidecar", "sidecars")
+    told = f"{name} is adopted: " + (f"{read} read back from the lake" if rebuilt else "it knew all that the lake says")
     if missing:
         told += f"; {len(missing)} thing(s) do not fit, see the warnings"
     return Outcome("state adopt", name, "done", told, warnings=missing)
@@ -66,7 +68,7 @@ def _own(session: Session, lease: Lease) -> Lease:
     """Give the state a new id and write it, with our token, into the fence: from now on nobody else can publish."""
     state_id = uuid4().hex
     with lease.transaction() as conn:
-        # What the target lacks is known only when the state is rebuilt; until the next run has looked, all may.
+        # What the target lacks is known only when the state is rebuilt; until that is done, all may.
         runs.update_pipeline(conn, session.pipeline.name, state_id=state_id, rebuild=list(session.pipeline.models))
     steps.reached("adopt.owned")
     session.warehouse.check()
@@ -167,8 +169,8 @@ def _decisions(session: Session) -> Iterator[Decision]:
             yield Decision.from_json(json.loads(file.read()))
 
 
-def _compared(session: Session) -> tuple[str, ...]:
-    """What the target holds that the state does not know, and the reverse."""
+def _compared(session: Session, lease: Lease) -> tuple[str, ...]:
+    """What the target holds that the state does not know, and the reverse, of which its models stay marked."""
     name = session.pipeline.name
     receipts = {(one.batch, one.model): one for one in session.warehouse.receipts(name)}
     with session.state.read() as conn:
@@ -181,7 +183,12 @@ def _compared(session: Session) -> tuple[str, ...]:
                 f"{receipt.model}: batch {receipt.batch} was published by {receipt.run_id} and never came to its gate; "
                 "the next run finishes it"
             )
-    lacks = lacking(session, session.pipeline.models, receipts.values(), tables_gone(session, session.pipeline.models))
+    gone = tables_gone(session, session.pipeline.models)
+    lacks = lacking(session, session.pipeline.models, receipts.values(), gone)
+    # Receipts of a table that is gone are still to be voided, whatever the state knows of them.
+    left = sorted({*lacks, *(one.model for one in receipts.values() if one.model in gone)})
+    with lease.transaction() as conn:
+        runs.update_pipeline(conn, name, rebuild=left or None)
     for model, batches in sorted(lacks.items()):
         told.append(
             f"{model}: {', '.join(batches)} was done, but the target does not hold it so: the next run builds it again"

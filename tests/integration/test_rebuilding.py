@@ -120,6 +120,26 @@ def test_a_state_and_a_target_lost_together_come_back_from_the_lake(filled: Worl
     assert filled.does("run")["status"] == "nothing new"
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_after_a_whole_target_is_adopted_nothing_is_left_to_the_next_run(filled: World, *, lost: bool) -> None:
+    if lost:
+        filled.lose_state()
+    told = filled.does("state", "adopt", "p", "--reason", "ours again", "--yes")["message"]
+    assert ("sidecars read back from the lake" if lost else "it knew all that the lake says") in told
+    assert filled.state("SELECT rebuild FROM pipeline") == [(None,)]
+    filled.does("clean")
+
+
+def test_after_a_target_that_lacks_something_is_adopted_only_the_next_run_makes_it_whole(filled: World) -> None:
+    whole = tables(filled)
+    filled.target_does("DROP TABLE b")
+    filled.does("state", "adopt", "p", "--reason", "b is gone", "--yes")
+    assert "the target of p (b) is being built again" in filled.refused(7, "clean")
+    filled.does("run")
+    assert tables(filled) == whole
+    filled.does("clean")
+
+
 def test_lost_valid_rows_do_not_stop_a_merge_from_being_restated(world: World) -> None:
     world.drop(FIRST, SECOND, THIRD)
     world.does("run")
