@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from ingestkit.backfilling import asks_no_source, known_then, redone, superseded
 from ingestkit.check import check
 from ingestkit.discover import batch_key, is_below
 from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
 from ingestkit.mirroring import show
-from ingestkit.model import CompletionStatus, RunStatus
+from ingestkit.model import CompletionStatus, RunStatus, instant
 from ingestkit.outcome import ModelResult, Outcome, run_ids_of
 from ingestkit.recover import recover
 from ingestkit.reporting import many
@@ -154,6 +155,8 @@ def choose(session: Session, lease: Lease, options: RunOptions, progress: Progre
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
+        windows = completions.windows(conn, session.pipeline.name)
+    _tell_of_windows_cut(session, windows, start, end)
     inside = {batch for batch, _ in done if _is_inside(session, batch, start, end)}
     if not asks_no_source(options):
         there = [one for one in batches(session) if _is_inside(session, one, start, end)]
@@ -174,6 +177,17 @@ def choose(session: Session, lease: Lease, options: RunOptions, progress: Progre
     left = sorted((one for one in wanted if models_left(session, lease, progress.invocation, one)), key=order)
     progress.before = len(wanted) - len(left)
     progress.left = [batch for batch in left if batch not in progress.failures]
+
+
+def _tell_of_windows_cut(session: Session, windows: Mapping[str, datetime], start: str | None, end: str | None) -> None:
+    """Windows belong to a range by where they begin; who names a moment within one may have meant it otherwise."""
+    order = session.pipeline.order
+    for flag, at, what in (("--from", start, "is not done again"), ("--to", end, "is done again whole")):
+        if at is None or not windows:
+            continue
+        moment = instant(at)
+        for key in (one for one, until in windows.items() if order(one) < order(at) and moment < until):
+            session.progress.warned(f"{flag} {at} lies within window {key}, which begins before it and {what}")
 
 
 def models_left(session: Session, lease: Lease, invocation: str, batch: str) -> tuple[str, ...]:

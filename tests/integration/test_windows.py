@@ -357,6 +357,24 @@ def test_an_older_window_done_again_replaces_its_own_rows_and_no_others(
     assert receipts == [(FIRST, 2, "window"), (SHORT, 2, "window"), (THIRD, 1, "window")]
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_range_holds_the_windows_that_begin_in_it_and_tells_of_those_it_cuts(
+    windowed: World, at: Callable[[str], None], dry: tuple[str, ...]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1), events("2026-03-30", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    named = ("--from", "2026-03-28T12:00Z", "--to", "2026-03-29T12:00Z")
+    ended = windowed.call("backfill", "p", *named, *dry, "--output", "json")
+    assert {one["batch"] for one in ended.answer["batches" if dry else "results"]} == {SHORT}
+    assert [one["event"] for one in ended.log if one["level"] == "warning"] == [
+        f"--from 20260328T120000Z lies within window {FIRST}, which begins before it and is not done again",
+        f"--to 20260329T120000Z lies within window {SHORT}, which begins before it and is done again whole",
+    ]
+    whole = windowed.call("backfill", "p", "--from", "2026-03-28", "--to", "2026-03-30", *dry)
+    assert [one for one in whole.log if one["level"] == "warning"] == []
+
+
 def test_windows_are_built_again_from_the_lake_and_known_again_by_a_lost_state(
     windowed: World, at: Callable[[str], None]
 ) -> None:

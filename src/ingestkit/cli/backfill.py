@@ -16,10 +16,21 @@ FromLake = Annotated[
 ]
 From = Annotated[
     str | None,
-    typer.Option("--from", metavar="BATCH", help="Every done batch from this one on, oldest first.", show_envvar=False),
+    typer.Option(
+        "--from",
+        metavar="BATCH",
+        help="Every done batch from this one on, oldest first; windows by where they begin.",
+        show_envvar=False,
+    ),
 ]
 To = Annotated[
-    str | None, typer.Option("--to", metavar="BATCH", help="Up to, and without, this one.", show_envvar=False)
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="BATCH",
+        help="Up to, and without, this one; a window that begins before it is done whole.",
+        show_envvar=False,
+    ),
 ]
 AsOf = Annotated[
     str | None,
