@@ -3,7 +3,7 @@
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,18 +35,24 @@ def make_folder(folder: Path) -> None:
 
 def replace_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path`, so that a reader sees the old bytes or the new ones; a device or a pipe takes it in."""
+    replace_in_blocks(path, (content,))
+
+
+def replace_in_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+    """The same for what is made while it is written; where making it fails, the old bytes stay."""
     if _is_stream(path):
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            file.writelines(blocks)
         return
     path = path.resolve()
-    with _written_beside(path, content) as beside:
+    with _written_beside(path, blocks) as beside:
         steps.reached("files.written")
         beside.replace(path)
 
 
 def create_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path`, whole; FileExistsError where something is there."""
-    with _written_beside(path, content) as beside:
+    with _written_beside(path, (content,)) as beside:
         os.link(beside, path)
 
 
@@ -60,12 +66,12 @@ def _is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+def _written_beside(path: Path, blocks: Iterable[bytes]) -> Iterator[Path]:
     make_folder(path.parent)
     beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         with beside.open("xb") as file:
-            file.write(content)
+            file.writelines(blocks)
             file.flush()
             os.fsync(file.fileno())
         yield beside

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,26 @@ def test_a_termination_while_a_run_waits_ends_it_at_a_safe_point(project: Path) 
     assert out == ""
     assert "stopping at the next safe point" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+def test_a_state_is_exported_without_being_held_in_memory(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "run", "staff")
+    whole = answer(capsys, "state", "export", "--to", "state.ndjson")
+    with sqlite3.connect(project / "state" / "ingestkit.db") as db:
+        columns = ", ".join(row[1] for row in db.execute("PRAGMA table_info(pipeline_run)"))
+        copied = columns.replace("run_id", "run_id || value").replace("attempt", "attempt + value")
+        copied = copied.replace("error", "hex(randomblob(4000))")
+        numbers = "WITH RECURSIVE n (value) AS (VALUES (1) UNION ALL SELECT value + 1 FROM n WHERE value < 2500)"
+        db.execute(f"{numbers} INSERT INTO pipeline_run ({columns}) SELECT {copied} FROM pipeline_run, n")
+    db.close()
+    tracemalloc.start()
+    try:
+        rows = answer(capsys, "state", "export", "--to", "state.ndjson")["rows"]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = (project / "state.ndjson").stat().st_size
+    assert (rows, size > 20e6) == (whole["rows"] + 2500, True)
+    assert most < size / 2
+    assert (project / "state.ndjson").read_bytes().count(b"\n") == rows + 2

@@ -1,6 +1,7 @@
 """`state`: what a pipeline's state says, and the verbs that correct it."""
 
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -118,10 +119,11 @@ def export(
             for line in lines:
                 render.write(line)
             return
+        written = count()
         with opening.writing(to):
-            content = "".join(lines).encode()
-            files.replace_whole(to.absolute(), content)
-    render.emit({"rows": content.count(b"\n") - 2, "file": to}, output)
+            files.replace_in_blocks(to.absolute(), (line.encode() for line, _ in zip(lines, written, strict=False)))
+    # Its first line and its last are no rows.
+    render.emit({"rows": next(written) - 2, "file": to}, output)
 
 
 def import_(
