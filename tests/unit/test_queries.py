@@ -279,6 +279,12 @@ def test_every_query_that_comes_with_the_program_says_what_it_shows_and_finds_no
         assert "pipeline" in {parameter.name for parameter in one.parameters}, one.name
 
 
+def test_what_is_asked_of_sqlite_needs_no_newer_one_than_that_of_debian_11() -> None:
+    # The operators -> and ->> came with SQLite 3.38.
+    asked = [queries.find(Path("nowhere"), name, "sqlite") for name in ON_THEIR_OWN]
+    assert [one.file.name for one in asked if "->" in one.statement] == []
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """The folder of a project's own queries."""
