@@ -336,6 +336,9 @@ def test_what_is_no_query_is_refused(name: str) -> None:
         "ROLLBACK; SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; DROP TABLE decision",
         "SELECT set_config('transaction_read_only', 'off', false); DROP TABLE decision",
         "PRAGMA query_only = OFF; DELETE FROM decision",
+        "PRAGMA query_only = OFF",
+        "ATTACH 'another.db' AS another",
+        "COMMIT",
     ],
 )
 def test_a_query_cannot_write(state: StateDatabase, own: Path, tmp_path: Path, statement: str) -> None:
@@ -373,6 +376,15 @@ def test_what_is_quoted_is_no_parameter_and_reaches_the_database_as_it_is(
     assert queries.asked(state, found, {}, NOW) == [{"word": read, "at :z": NOW}]
     (own / "mine.sql").write_text(f"SELECT '{text}' AS word")
     assert queries.asked(state, queries.find(tmp_path, "mine", state.dialect), {}, NOW) == [{"word": read}]
+
+
+def test_a_query_may_take_json_apart(state: StateDatabase, own: Path, tmp_path: Path) -> None:
+    (own / "mine.sqlite.sql").write_text("SELECT value AS n FROM json_each('[1,2]') ORDER BY 1")
+    (own / "mine.postgresql.sql").write_text("SELECT n FROM json_array_elements_text('[1,2]') AS n ORDER BY 1")
+    found = queries.asked(state, queries.find(tmp_path, "mine", state.dialect), {}, NOW)
+    assert [int(row["n"]) for row in found] == [1, 2]
+    with state.write() as conn:
+        conn.execute(sql.delete(tables.lease))
 
 
 @pytest.mark.services

@@ -98,6 +98,20 @@ class StateDatabase:
             yield conn
 
     @contextmanager
+    def read_by_select(self) -> Iterator[tuple[sql.Connection, dict[str, bool]]]:
+        """As `read`, for a statement of somebody else's, with the options it is executed with: one SELECT or an error.
+
+        Of several statements the first could end the transaction that forbids to write.
+        """
+        with self.read() as conn:
+            if self.shared:
+                # PostgreSQL declares a cursor for it, which takes nothing else.
+                yield conn, {"stream_results": True}
+                return
+            with sqlite.only_selects(conn):
+                yield conn, {}
+
+    @contextmanager
     def write(self) -> Iterator[sql.Connection]:
         """A transaction: committed on leaving, rolled back by any error; other writers wait from its start."""
         with self._connected(writes=True) as conn, conn.begin():

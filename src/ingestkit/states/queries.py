@@ -132,11 +132,9 @@ def asked(state: StateDatabase, query: Query, said: Mapping[str, str], now: date
         )
     kinds = {one.name: TYPES[one.kind] for one in query.parameters} | {NOW: Instant()}
     bound = statement.bindparams(*(sql.bindparam(name, values[name], kinds[name]) for name in sorted(used)))
-    with state.read() as conn:
+    with state.read_by_select() as (conn, options):
         try:
-            # PostgreSQL declares a cursor for it, which takes one SELECT and nothing else: of several statements the
-            # first could end the transaction that forbids to write. SQLite's driver never takes but one.
-            result = conn.execute(bound, execution_options={"stream_results": True})
+            result = conn.execute(bound, execution_options=options)
             rows = [dict(row) for row in result.mappings()] if result.returns_rows else None
         except DBAPIError as error:
             raise _refusal(state, query, error) from error
@@ -149,7 +147,7 @@ def _refusal(state: StateDatabase, query: Query, error: DBAPIError) -> ConfigErr
     """A state in trouble is told as such; everything else is the statement's, an attempt to write among it."""
     trouble = state.trouble_of(error, state.place)
     original = str(error.orig).strip().partition("\n")[0]
-    if trouble is not None and not re.search(r"read-?only", original, re.IGNORECASE):
+    if trouble is not None and not re.search(r"read-?only|not authorized", original, re.IGNORECASE):
         return trouble
     return ConfigError(
         f"{query.file} cannot be asked: {original}",

@@ -2,6 +2,8 @@
 
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,16 @@ from ingestkit.files import make_folder
 from ingestkit.states.tables import WRITES
 
 SWITCHES = 20
+NO_SELECT = frozenset(
+    (
+        sqlite3.SQLITE_ATTACH,
+        sqlite3.SQLITE_DETACH,
+        sqlite3.SQLITE_PRAGMA,
+        sqlite3.SQLITE_SAVEPOINT,
+        sqlite3.SQLITE_TRANSACTION,
+    )
+)
+"""What is let pass where nothing may be written, and is no question either."""
 
 # SQLite's WAL lives in memory that processes share; over a network it corrupts the file without an error.
 NETWORK_FILE_SYSTEMS = re.compile(
@@ -109,6 +121,20 @@ def _begin(conn: sql.Connection) -> None:
     else:
         conn.exec_driver_sql("PRAGMA query_only=ON")
         conn.exec_driver_sql("BEGIN")
+
+
+@contextmanager
+def only_selects(conn: sql.Connection) -> Iterator[None]:
+    """Within it the database refuses what is no SELECT; its driver takes but one statement anyway."""
+    # The transaction, which is one of reading, must have begun before.
+    conn.exec_driver_sql("SELECT 1").close()
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in NO_SELECT else sqlite3.SQLITE_OK)
+    try:
+        yield
+    finally:
+        driver.set_authorizer(None)
 
 
 def trouble_of(error: Exception, place: str) -> StateError | None:
