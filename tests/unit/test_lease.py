@@ -31,6 +31,7 @@ class HandClock:
     """Time that passes only when somebody says so."""
 
     time: datetime = START
+    passed: float = 0
     slept: list[float] = field(default_factory=list)
     while_asleep: Callable[[], None] = lambda: None
 
@@ -38,15 +39,20 @@ class HandClock:
         return self.time
 
     def elapsed(self) -> float:
-        return sum(self.slept)
+        return self.passed
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.time += timedelta(seconds=seconds)
+        self.pass_by(seconds)
         self.while_asleep()
 
     def pass_by(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
+        self.passed += seconds
+
+    def put(self, by: timedelta) -> None:
+        """Set the clock forward or back; no time passes."""
+        self.time += by
 
 
 @pytest.fixture
@@ -463,7 +469,20 @@ def test_a_state_that_does_not_answer_stops_the_work_before_the_lease_expires(ur
         clock.pass_by(89)
         stop.check()
         clock.pass_by(1)
-        with pytest.raises(LeaseLost, match=r"has not answered for .* is locked"):
+        with pytest.raises(LeaseLost, match=r"has not answered for 90 s.* is locked"):
+            stop.wait(30)
+    db.close()
+
+
+def test_how_long_a_state_is_silent_is_not_told_by_a_clock_that_is_put(url: str, clock: HandClock) -> None:
+    db = StateDatabase.open(url, 0.01)
+    lease, stop = take(db, clock, "a"), Stop()
+    with db.write(), heartbeat(lease, timedelta(milliseconds=5), stop):
+        clock.put(timedelta(days=1))
+        stop.wait(0.2)
+        clock.put(timedelta(days=-2))
+        clock.pass_by(90)
+        with pytest.raises(LeaseLost, match="has not answered for 90 s"):
             stop.wait(30)
     db.close()
 
@@ -512,7 +531,7 @@ def test_waiting_ends_when_patience_does(db: StateDatabase, clock: HandClock) ->
 
 def test_a_clock_that_is_set_back_makes_no_wait_longer(db: StateDatabase, clock: HandClock) -> None:
     take(db, clock, "a")
-    clock.while_asleep = lambda: clock.pass_by(-3600)
+    clock.while_asleep = lambda: clock.put(timedelta(hours=-1))
     with pytest.raises(LeaseHeld):
         wait(db, clock, "wait:60s", [])
     assert sum(clock.slept) == 60

@@ -250,19 +250,20 @@ def heartbeat(lease: Lease, every: timedelta, stop: Stop) -> Iterator[None]:
 
 
 def _beat_until(lease: Lease, every: timedelta, stop: Stop, ended: threading.Event) -> None:
-    answered = lease.clock.now()
+    answered = lease.clock.elapsed()
     reason = LeaseLost(f"the heartbeat of {lease.pipeline} ended unexpectedly", hint="this is a bug; please report it")
     try:
         while not ended.wait(every.total_seconds()):
             try:
                 lease.beat()
-                answered = lease.clock.now()
+                answered = lease.clock.elapsed()
             except StateError as error:
-                if lease.clock.now() - answered <= lease.ttl - every:
+                silent = timedelta(seconds=lease.clock.elapsed() - answered)
+                if silent <= lease.ttl - every:
                     continue
                 reason = LeaseLost(
-                    f"the state has not answered for {lease.clock.now() - answered}, so the lease of {lease.pipeline} "
-                    f"may be another's by now: {error.message}",
+                    f"the state has not answered for {silent.seconds} s, so the lease of {lease.pipeline} may be "
+                    f"another's by now: {error.message}",
                     hint=error.hint,
                 )
                 return
