@@ -1,7 +1,7 @@
 """A range of done batches done again, oldest first: each in its own run, one that fails not stopping the others."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from ingestkit.mirroring import show
 from ingestkit.model import CompletionStatus, RunStatus, instant
 from ingestkit.outcome import ModelResult, Outcome, run_ids_of
 from ingestkit.recover import recover
-from ingestkit.reporting import many
+from ingestkit.reporting import many, named
 from ingestkit.runner import finish_cleaning, holding, paused
 from ingestkit.session import Session
 from ingestkit.states import completions, runs
@@ -27,8 +27,6 @@ STOPS = (Busy, Interrupted, StateError)
 AS_LONG_AS_IT_TAKES = "wait:52w"
 """How long the lease is waited for that was let go for somebody else."""
 KINDS = ("backfill", "from_lake", "as_of")
-NAMED = 10
-"""So many batches are named where there may be hundreds."""
 
 
 @dataclass(slots=True)
@@ -294,12 +292,12 @@ def _ended(session: Session, options: RunOptions, progress: Progress) -> Outcome
     if progress.before:
         told += f"; {many(progress.before, 'batch was', 'batches were')} done before by {progress.invocation}"
     if progress.superseded:
-        told += f"; superseded by newer ones: {_named(progress.superseded)}"
+        told += f"; superseded by newer ones: {named(list(progress.superseded))}"
     if progress.unknown:
-        told += f"; not known then: {_named(progress.unknown)}"
+        told += f"; not known then: {named(progress.unknown)}"
     warnings: tuple[str, ...] = ()
     if progress.undone:
-        left = f"{many(len(progress.undone), 'batch', 'batches')} of the range never done: {_named(progress.undone)}"
+        left = f"{many(len(progress.undone), 'batch', 'batches')} of the range never done: {named(progress.undone)}"
         warnings = (f"{left}; that is for: ingestkit run {name}",)
     results = tuple(progress.results)
     return Outcome("backfill", name, "done", told, results, warnings, run_ids=run_ids_of(results))
@@ -342,9 +340,3 @@ def _superseded_result(session: Session, batch: str, model: str, by: str) -> Mod
 
 def _shown(start: str | None, end: str | None) -> str:
     return " ".join([*([f"from {start}"] if start else []), *([f"before {end}"] if end else [])])
-
-
-def _named(batches: Iterable[str]) -> str:
-    several = list(batches)
-    more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
-    return ", ".join(several[:NAMED]) + more

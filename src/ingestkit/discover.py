@@ -8,10 +8,9 @@ from functools import partial
 from ingestkit.errors import SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
-from ingestkit.sighting import Look, Unit, known_files, look_at, wait_quiet
+from ingestkit.sighting import Look, Turn, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
-from ingestkit.states.lease import Lease
 from ingestkit.windowing import Batches, Missed, batches, ended_by, no_window
 
 
@@ -21,6 +20,8 @@ class Found:
     late: tuple[str, ...] = ()
     missed: Missed | None = None
     """Windows that are stepped over (`catchup: false`)."""
+    strays: tuple[str, ...] = ()
+    """What the source holds beside all batches."""
     ahead: tuple[str, ...] = ()
     """Windows that are done and have not ended: a clock was ahead."""
     waiting: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +59,7 @@ def checkpoint(session: Session, done: Done, floors: Mapping[str, str | None]) -
 
 
 def discover(
-    session: Session, lease: Lease, *, only: str | None = None, limit: int | None = None, waits_quiet: bool = True
+    session: Session, turn: Turn, *, only: str | None = None, limit: int | None = None, waits_quiet: bool = True
 ) -> Found:
     """All batches waiting for the models of the lease, oldest first, and done ones whose files have changed.
 
@@ -72,20 +73,20 @@ def discover(
     position = checkpoint(session, done, floors)
     only = None if only is None else batch_key(session, only)
     there = batches(session, whole=only is not None)
-    published = _published(session, lease, unjudged, floors)
+    published = _published(session, turn, unjudged, floors)
     by = ended_by(session)
-    plan = _sort_out(session, lease, there, done, floors, by)
+    plan = _sort_out(session, turn, there, done, floors, by)
     plan = _without_missed(session, plan, there, {*published, only})
     if only is not None:
         _refuse_untaken(session, only, {*there, *published}, plan.late)
-    known = known_files(session, [*plan.open, *plan.scan, *published])
+    known = known_files(session, [*plan.open, *plan.scan, *published], turn)
     found = _Found(waited=not waits_quiet)
     failure: SourceError | None = None
     for batch in sorted({*plan.open, *plan.scan, *published}, key=session.pipeline.order):
         gone = Look(Unit(batch, published.get(batch, ()), "not judged"))
-        looking = partial(_look, session, lease, batch, there.get(batch), plan, published.get(batch, ()))
+        looking = partial(_look, session, turn, batch, there.get(batch), plan, published.get(batch, ()))
         try:
-            look = _settled(session, batch, known[batch], found, looking) if batch in there else gone
+            look = _settled(session, turn, batch, known[batch], found, looking) if batch in there else gone
         except SourceError as error:
             if not found.units or only is not None:
                 raise
@@ -108,6 +109,7 @@ def discover(
         units=caught_up,
         late=plan.late,
         missed=plan.missed,
+        strays=tuple(session.source.strays()),
         ahead=_ahead(there, done, by),
         waiting=found.waiting,
         unmapped=tuple(found.unmapped),
@@ -128,6 +130,7 @@ class _Found:
 
 def _settled(
     session: Session,
+    turn: Turn,
     batch: str,
     known: Sequence[FileVersion],
     found: _Found,
@@ -139,12 +142,12 @@ def _settled(
         return look
     found.waited = True
     wait_quiet(session, look.unsettled)
-    return looking(known_files(session, [batch])[batch])
+    return looking(known_files(session, [batch], turn)[batch])
 
 
 def _look(
     session: Session,
-    lease: Lease,
+    turn: Turn,
     batch: str,
     window: Window | None,
     plan: "_Plan",
@@ -152,17 +155,17 @@ def _look(
     known: Sequence[FileVersion],
 ) -> Look:
     if batch in plan.open:
-        return look_at(session, lease, batch, known, plan.open[batch], window=window, redo=False)
+        return look_at(session, turn, batch, known, plan.open[batch], window=window, redo=False)
     models = tuple(sorted({*plan.scan.get(batch, ()), *judge}))
-    return look_at(session, lease, batch, known, models, window=window, redo=True, judge=judge)
+    return look_at(session, turn, batch, known, models, window=window, redo=True, judge=judge)
 
 
 def _published(
-    session: Session, lease: Lease, unjudged: Mapping[str, set[str]], floors: Mapping[str, str | None]
+    session: Session, turn: Turn, unjudged: Mapping[str, set[str]], floors: Mapping[str, str | None]
 ) -> dict[str, tuple[str, ...]]:
     """Batches whose content is in the target without a gate having let it pass, whether the source still has them."""
     found = {
-        batch: tuple(one for one in lease.models if one in models and not is_below(session, batch, floors.get(one)))
+        batch: tuple(one for one in turn.models if one in models and not is_below(session, batch, floors.get(one)))
         for batch, models in unjudged.items()
     }
     return {batch: models for batch, models in found.items() if models}
@@ -217,7 +220,7 @@ def _ahead(there: Batches, done: Done, by: datetime) -> tuple[str, ...]:
 
 
 def _sort_out(
-    session: Session, lease: Lease, there: Batches, done: Done, floors: Mapping[str, str | None], by: datetime
+    session: Session, turn: Turn, there: Batches, done: Done, floors: Mapping[str, str | None], by: datetime
 ) -> _Plan:
     order = session.pipeline.order
     settings = session.pipeline.settings.source
@@ -229,14 +232,14 @@ def _sort_out(
     for batch, window in there.items():
         undone = tuple(
             model
-            for model in lease.models
+            for model in turn.models
             if (batch, model) not in done and not is_below(session, batch, floors.get(model))
         )
         if not undone and window is not None and window.end > by:
             # It was done by a clock that was ahead: what comes into it is looked for when it has ended.
             continue
         if not undone:
-            recent = tuple(model for model in lease.models if _watched(done.get((batch, model)), since))
+            recent = tuple(model for model in turn.models if _watched(done.get((batch, model)), since))
             if recent:
                 scan[batch] = recent
             continue

@@ -12,9 +12,8 @@ from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
 from ingestkit.model import FileStatus, FileVersion, Item
 from ingestkit.ports import TargetColumn
-from ingestkit.rehearsing import rehearsal
 from ingestkit.session import Session
-from ingestkit.sighting import Unit
+from ingestkit.sighting import Sketch, Unit, known_files
 from ingestkit.states import completions, drifts, ledger, runs, stage_rows
 from ingestkit.states.lease import holders
 from ingestkit.working import RunOptions
@@ -28,14 +27,14 @@ HISTORY = 5
 def plan(session: Session, options: RunOptions) -> dict[str, Any]:
     """What `run` would take, by which limits it would be judged, and what stands in its way."""
     in_the_way = standing(session)
-    with rehearsal(session, options) as lease:
-        try:
-            found = discover(session, lease, only=options.batch, limit=options.limit)
-        except SourceError as error:
-            found = Found(failure=error)
-        batches = [_planned_batch(session, unit) for unit in found.units]
-        ddl = {model: _ddl(session, model, found) for model in lease.models}
-        gates = _gates(session, lease.models, found.units[0].batch if found.units else None)
+    sketch = Sketch(session.pipeline.check_models(options.models))
+    try:
+        found = discover(session, sketch, only=options.batch, limit=options.limit)
+    except SourceError as error:
+        found = Found(failure=error)
+    batches = [_planned_batch(session, unit, sketch) for unit in found.units]
+    ddl = {model: _ddl(session, model, found) for model in sketch.models}
+    gates = _gates(session, sketch.models, found.units[0].batch if found.units else None)
     failure = found.failure
     waits = {unit.batch for unit in found.units} | {one["batch"] for one in in_the_way["open"]}
     return {
@@ -50,6 +49,7 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         "ahead": list(found.ahead),
         "missed": [] if found.missed is None else [asdict(found.missed)],
         "unmapped": list(found.unmapped),
+        "strays": list(found.strays),
         "ddl": [{"model": model, **one} for model, some in ddl.items() for one in some],
         "gates": gates,
         "failure": None
@@ -87,10 +87,9 @@ def standing(session: Session) -> dict[str, Any]:
     }
 
 
-def _planned_batch(session: Session, unit: Unit) -> dict[str, Any]:
+def _planned_batch(session: Session, unit: Unit, sketch: Sketch) -> dict[str, Any]:
     """The files of a batch that would be taken, and those that would not."""
-    with session.state.read() as conn:
-        known = ledger.versions(conn, session.pipeline.name, [unit.batch])
+    known = known_files(session, [unit.batch], sketch)[unit.batch]
     wanted = {file.path for pairs in unit.wanted.values() for file, _ in pairs}
     in_lake = {file.id for model in unit.models for file in ledger.candidates(known, model) if file.raw}
     before = {(file.path, file.version + 1): file for file in known}

@@ -3,7 +3,7 @@
 Adapters translate their vendor's exceptions at once into `errors`; they do not retry, print, read settings or swallow.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -25,6 +25,10 @@ class Source(Protocol):
 
         Not asked of a pipeline of windows: there the calendar says which batches there are.
         """
+        ...
+
+    def strays(self) -> Sequence[str]:
+        """What the last listing saw that is in no batch, by its topmost folder; what is ignored is not told."""
         ...
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:

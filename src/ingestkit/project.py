@@ -194,14 +194,18 @@ class Project:
         }
         return _session(self.secrets, shared, config)
 
-    def rehearse(self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None) -> Session:
-        """A pipeline opened on a copy of the state, with a lake of its own over the real one, in scratch."""
+    def rehearse(
+        self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None, writes: bool
+    ) -> Session:
+        """A pipeline opened with a lake of its own over the real one; who `writes` has a copy of the state too."""
         config = self.config(self.pipeline(name).settings)
         folder = self.root / self.settings.scratch / Owner.here().tag() / "rehearsal"
         make_folder(folder)
         state = self.settings.state
         url = below_root(self.secrets.resolve(state.url, "state.url"), self.root)
-        kept = registered(STATES, "sql").copied(url, folder / "state.db", state.busy_timeout.total_seconds(), clock)
+        states, timeout = registered(STATES, "sql"), state.busy_timeout.total_seconds()
+        file = folder / "state.db"
+        kept = states.copied(url, file, timeout, clock) if writes else states.to_read(url, file, timeout)
         shared = {
             "settings": self.settings,
             "state": kept,

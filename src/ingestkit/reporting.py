@@ -10,6 +10,9 @@ from ingestkit.states import completions, stage_rows
 from ingestkit.states.runs import Run
 from ingestkit.states.stage_rows import StageRow
 
+NAMED = 10
+"""So many are named where there may be hundreds."""
+
 
 def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage) -> list[ModelResult]:
     """One object per model, read back from the state: the completion for a whole run, the sidecar for one stage."""
@@ -70,6 +73,12 @@ def outcome_of(session: Session, command: str, found: Found, results: list[Model
         batch, why = next(iter(found.waiting.items()))
         told += f"; batch {batch} waits: {why}"
     return Outcome(command, session.pipeline.name, "done", told, tuple(results), warnings, run_ids=run_ids_of(results))
+
+
+def named(several: Sequence[str]) -> str:
+    """Those of a list that are worth naming, and how many more there are."""
+    more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
+    return ", ".join(several[:NAMED]) + more
 
 
 def many(number: int, one: str, several: str) -> str:

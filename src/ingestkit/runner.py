@@ -18,7 +18,7 @@ from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.phases import do_stage
 from ingestkit.rebuilding import rebuild
 from ingestkit.recover import recover, replay
-from ingestkit.reporting import many, outcome_of
+from ingestkit.reporting import many, named, outcome_of
 from ingestkit.session import Session
 from ingestkit.sighting import Unit
 from ingestkit.states import runs
@@ -162,6 +162,11 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
         session.progress.warned(
             f"batch {late} came after newer ones were done and is not loaded (source.late: report)",
             hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'",
+        )
+    if found.strays:
+        session.progress.warned(
+            f"{named(found.strays)} in the source {'is' if len(found.strays) == 1 else 'are'} of no batch",
+            hint="let source.batches match what is one, and source.ignore what need not be looked at",
         )
     for path in found.unmapped:
         session.progress.warned(f"{path} belongs to no model and is kept in quarantine")

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeAlias
 
 from ingestkit import steps
 from ingestkit.errors import ContractError, NotArrived, SourceError
@@ -28,6 +29,26 @@ class Unit:
     newer: Mapping[str, str] = field(default_factory=dict)
     """Models whose files are only landed, by the waiting batch that takes their place (`catch_up: newest`)."""
     window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """Stands for the lease where nothing is written: what would have been noted in the ledger is kept here."""
+
+    models: tuple[str, ...]
+    noted: dict[tuple[str, int], FileVersion] = field(default_factory=dict)
+
+    def note(self, files: Iterable[FileVersion]) -> None:
+        self.noted.update({(file.path, file.version): file for file in files})
+
+    def over(self, known: Iterable[FileVersion], batch: str) -> list[FileVersion]:
+        """The files of a batch as the ledger would know them now."""
+        noted = {key: file for key, file in self.noted.items() if file.batch == batch}
+        return list(({(file.path, file.version): file for file in known} | noted).values())
+
+
+Turn: TypeAlias = Lease | Sketch
+"""By what right the ledger is looked at: with the lease of models it is written, with a sketch of them it is not."""
 
 
 def one_batch(
@@ -91,7 +112,7 @@ class Look:
 
 def look_at(
     session: Session,
-    lease: Lease,
+    turn: Turn,
     batch: str,
     known: Sequence[FileVersion],
     models: tuple[str, ...],
@@ -120,10 +141,10 @@ def look_at(
     now = session.clock.now()
     sighted = {item.path: _sight(session, item, latest.get(item.path), now, redo=redo) for item in items}
     before = latest
-    latest = _note(session, latest, sighted, now)
-    _note_moved(lease, batch, moved.values(), now)
+    latest = _note(session, turn, latest, sighted, now)
+    _note_moved(turn, batch, moved.values(), now)
     here = {item.path for item in items}
-    latest = _note_gone(session, lease, latest, here, now, landed_stays=landed_stays)
+    latest = _note_gone(session, turn, latest, here, now, landed_stays=landed_stays)
     everything = [*known, *latest.values()]
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
@@ -166,15 +187,22 @@ def _of_other_windows(session: Session, paths: Collection[str]) -> tuple[dict[st
     return {file.path: file for file in found if file.path not in staying}, staying
 
 
-def _note_moved(lease: Lease, batch: str, moved: Iterable[FileVersion], now: datetime) -> None:
-    left = [
-        file for file in moved if ledger.is_unpublished(file) and (file.model is None or file.model in lease.models)
-    ]
-    if left:
-        with lease.transaction() as conn:
-            for file in left:
-                told = f"belongs to window {batch} since time is cut otherwise"
-                rows.put_file(conn, replace(file, status=FileStatus.SKIPPED, reason=told, token=lease.token), now)
+def _note_moved(turn: Turn, batch: str, moved: Iterable[FileVersion], now: datetime) -> None:
+    told = f"belongs to window {batch} since time is cut otherwise"
+    mine = (None, *turn.models)
+    left = [file for file in moved if ledger.is_unpublished(file) and file.model in mine]
+    _put(turn, [replace(file, status=FileStatus.SKIPPED, reason=told) for file in left], now)
+
+
+def _put(turn: Turn, files: Sequence[FileVersion], now: datetime) -> None:
+    if not files:
+        return
+    if isinstance(turn, Sketch):
+        turn.note(files)
+        return
+    with turn.transaction() as conn:
+        for file in files:
+            rows.put_file(conn, replace(file, token=turn.token), now)
 
 
 def _is_unloaded(file: FileVersion) -> bool:
@@ -274,11 +302,17 @@ def _hash(source: Source, item: Item) -> str:
 
 
 def _note(
-    session: Session, latest: Mapping[str, FileVersion], sighted: Mapping[str, FileVersion], now: datetime
+    session: Session,
+    turn: Turn,
+    latest: Mapping[str, FileVersion],
+    sighted: Mapping[str, FileVersion],
+    now: datetime,
 ) -> dict[str, FileVersion]:
     """Write what is new: sightings belong to no model, so they are inserted where absent and changed only unmoved."""
     fresh = [file for path, file in sighted.items() if latest.get(path) != file]
-    if fresh:
+    if isinstance(turn, Sketch):
+        turn.note(fresh)
+    elif fresh:
         with session.state.write() as conn:
             for file in fresh:
                 before = latest.get(file.path)
@@ -296,7 +330,7 @@ def _note(
 
 def _note_gone(
     session: Session,
-    lease: Lease,
+    turn: Turn,
     latest: dict[str, FileVersion],
     here: set[str],
     now: datetime,
@@ -306,18 +340,14 @@ def _note_gone(
     """A file that went before it was fetched, or before a new attempt could publish it, is skipped with that reason."""
     gone = []
     for path, file in latest.items():
-        if path in here or file.model not in lease.models:
+        if path in here or file.model not in turn.models:
             continue
         if file.status is FileStatus.SEEN:
             gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched"))
         elif ledger.is_unpublished(file) and not landed_stays:
             session.progress.warned(f"{path} is gone from the source before it was published, and is left out")
             gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was published"))
-    if not gone:
-        return latest
-    with lease.transaction() as conn:
-        for file in gone:
-            rows.put_file(conn, replace(file, token=lease.token), now)
+    _put(turn, gone, now)
     return latest | {file.path: file for file in gone}
 
 
@@ -350,9 +380,12 @@ def wait_quiet(session: Session, unsettled: Sequence[FileVersion]) -> None:
     session.stop.wait(seconds)
 
 
-def known_files(session: Session, batches: Sequence[str]) -> dict[str, list[FileVersion]]:
+def known_files(session: Session, batches: Sequence[str], turn: Turn | None = None) -> dict[str, list[FileVersion]]:
+    """By batch: what the ledger knows, and what a sketch has noted."""
     found: dict[str, list[FileVersion]] = {batch: [] for batch in batches}
     with session.state.read() as conn:
         for file in ledger.versions(conn, session.pipeline.name, list(batches)):
             found[file.batch].append(file)
+    if isinstance(turn, Sketch):
+        return {batch: turn.over(files, batch) for batch, files in found.items()}
     return found

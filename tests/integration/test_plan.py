@@ -24,6 +24,7 @@ SHAPE = {
     "files",
     "not_yet",
     "late",
+    "strays",
     "ahead",
     "missed",
     "unmapped",
@@ -40,6 +41,34 @@ def why(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def rule(found: dict[str, Any], model: str, name: str) -> dict[str, Any]:
     [one] = [one for one in found["gates"] if (one["model"], one["rule"]) == (model, name)]
     return dict(one)
+
+
+def test_what_is_of_no_batch_is_named_by_plan_and_run(world: World) -> None:
+    batches = {"folders": r"(in/)?(?P<batch>\d{8})", "kind": "date"}
+    world.set_up({"source.batches": batches, "source.ignore": [r"tmp.*"]})
+    world.drop({"in/20260101/a.csv": "id,n\n1,1\n", "in/2026-01-02/a.csv": "id,n\n2,2\n", "in/notes.txt": "?"})
+    world.drop({"old/x/20260103/a.csv": "id,n\n3,3\n", "tmp.1/a.csv": "", "top.csv": ""})
+    strays = ["in/2026-01-02", "in/notes.txt", "old", "top.csv"]
+    assert world.does("plan", "p")["strays"] == strays
+    for expected in ("done", "nothing new"):
+        ended = world.call("run", "--output", "json")
+        assert (ended.code, ended.answer["status"]) == (0, expected)
+        assert f"{', '.join(strays)} in the source are of no batch" in ended.err
+
+
+def test_a_plan_reads_the_state_as_it_is_and_writes_nothing_to_it(world: World) -> None:
+    world.drop({"20260101/a.csv": "id,n\n1,1\n", "20260101/b.csv": "id,d\n1,2026-01-01\n", "20260101/x.txt": "?"})
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,1000\n", "20260102/a.csv": "id,n\n2,2\n"})
+    tables = ("file_manifest", "lease", "pipeline")
+    before = [world.state(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in tables]
+    found = world.does("plan", "p")
+    assert [(one["path"], one["action"], one["why"]) for one in found["files"] if one["action"] != "skip"] == [
+        ("20260101/a.csv", "take", "changed"),
+        ("20260101/x.txt", "quarantine", "no model claims it"),
+        ("20260102/a.csv", "take", "new"),
+    ]
+    assert [world.state(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in tables] == before
 
 
 def test_what_programs_are_told_has_one_shape_whether_or_not_something_waits(world: World) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -59,6 +59,9 @@ class Flaky:
 
     def batches(self, after: str | None) -> Iterator[str]:
         return self.real.batches(after)
+
+    def strays(self) -> Sequence[str]:
+        return ()
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         return self.real.items(batch, window)

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -71,6 +71,9 @@ class Opened:
 
     def batches(self, after: str | None) -> Iterator[str]:
         return self.source.batches(after)
+
+    def strays(self) -> Sequence[str]:
+        return ()
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         return self.source.items(batch, window)

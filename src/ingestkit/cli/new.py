@@ -141,15 +141,16 @@ def _tried(name: str, text: str, samples: Sequence[Path]) -> "Sequence[ModelResu
             shutil.copy(sample, root / "drop" / "sample" / sample.name)
         stop = Stop()
         loaded = project.load(root, environ={}, flags=flags)
-        session = loaded.rehearse(name, clock=SystemClock(stop), stop=stop, progress=progress.NoProgress(), jobs=None)
+        told = progress.NoProgress()
+        session = loaded.rehearse(name, clock=SystemClock(stop), stop=stop, progress=told, jobs=None, writes=True)
         try:
             outcome = rehearsing.rehearse(session, RunOptions(), None)
         finally:
             session.state.close()
     refused = [one for one in outcome.results if one.rejected]
     if outcome.exit_code or refused:
-        told = (
+        why = (
             outcome.message if outcome.exit_code else f"{refused[0].rejected:,} records of {refused[0].model} break it"
         )
-        raise UsageError(f"no contract that was found accepts the sample: {told}", hint="write the file by hand")
+        raise UsageError(f"no contract that was found accepts the sample: {why}", hint="write the file by hand")
     return outcome.results

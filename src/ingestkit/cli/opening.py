@@ -77,8 +77,10 @@ def deciding(ctx: typer.Context, name: str | None) -> "Iterator[Session]":
 
 
 @contextmanager
-def rehearsing(ctx: typer.Context, name: str | None, jobs: int | None = None) -> "Iterator[Session]":
-    """A session on copies, which are gone when it ends."""
+def rehearsing(
+    ctx: typer.Context, name: str | None, jobs: int | None = None, *, writes: bool = True
+) -> "Iterator[Session]":
+    """A session on copies, which are gone when it ends; who writes nothing to the state reads the real one."""
     import shutil
 
     from ingestkit.cli import progress
@@ -87,7 +89,8 @@ def rehearsing(ctx: typer.Context, name: str | None, jobs: int | None = None) ->
     loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
         named = _meant(ctx, loaded, name)
-        session = loaded.rehearse(named, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
+        clock = SystemClock(stop)
+        session = loaded.rehearse(named, clock=clock, stop=stop, progress=told, jobs=jobs, writes=writes)
         try:
             yield session
         finally:

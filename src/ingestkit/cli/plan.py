@@ -25,7 +25,7 @@ def plan(
     from ingestkit import planning
     from ingestkit.working import RunOptions
 
-    with opening.rehearsing(ctx, pipeline) as session:
+    with opening.rehearsing(ctx, pipeline, writes=False) as session:
         found = planning.plan(session, RunOptions(models=tuple(model or ()), batch=batch))
     return ended(ctx, found, output, skip_exit_code)
 

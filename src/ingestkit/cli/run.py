@@ -119,7 +119,7 @@ def _tried(
 ) -> int:
     from ingestkit import planning, rehearsing
 
-    with opening.rehearsing(ctx, pipeline, jobs) as session:
+    with opening.rehearsing(ctx, pipeline, jobs, writes=kind != "plan") as session:
         if kind == "plan":
             return plan.ended(ctx, planning.plan(session, wanted), output, skip_exit_code)
         outcome = rehearsing.rehearse(session, wanted, rows)

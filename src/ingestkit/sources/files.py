@@ -8,12 +8,12 @@ import stat
 import time
 import zipfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ingestkit.errors import NotArrived, SourceError
@@ -39,6 +39,7 @@ class Walk:
     """By key: the folders, or with `batches.files` the files, of each batch."""
     times: tuple[tuple[datetime, str], ...]
     """Of a pipeline of windows instead: folders or files in the order of their times."""
+    strays: tuple[str, ...]
     stamps: Mapping[str, int]
     began: float
 
@@ -67,6 +68,9 @@ class FilesSource:
         self._walk = self._walked()
         ordered = sorted((batches.order(key), key) for key in self._walk.batches)
         return (key for order, key in ordered if floor is None or order > floor)
+
+    def strays(self) -> Sequence[str]:
+        return self._walk.strays if self._walk is not None else ()
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         if self._walk is None or not self._is_fresh(self._walk):
@@ -122,17 +126,22 @@ class FilesSource:
         stamps: dict[str, int] = {}
         batches: dict[str, list[str]] = {}
         times: list[tuple[datetime, str]] = []
-        found = self._files("", stamps) if self.settings.batches.files else self._folders(stamps)
+        strays: list[str] = []
+        found = self._files("", stamps) if self.settings.batches.files else self._folders(stamps, strays)
         pattern = re.compile(self.settings.batches.files or self.settings.batches.folders or "")
         for path, _ in found:
             if self.settings.batches.window is not None:
                 at = time_of(self.settings.batches, pattern, path)
                 times += [] if at is None else [(at, path)]
+                strays += [path] if at is None else []
                 continue
             key = batch_of(self.settings.batches, pattern, path)
             if key is not None:
                 batches.setdefault(key, []).append(path)
-        return Walk({key: tuple(paths) for key, paths in batches.items()}, tuple(sorted(times)), stamps, began)
+            else:
+                strays.append(path)
+        keyed = {key: tuple(paths) for key, paths in batches.items()}
+        return Walk(keyed, tuple(sorted(times)), tuple(sorted(strays)), stamps, began)
 
     def _is_fresh(self, walk: Walk) -> bool:
         oldest = (walk.began - STAMP) * 1e9
@@ -144,19 +153,22 @@ class FilesSource:
         except OSError:
             return False
 
-    def _folders(self, stamps: dict[str, int]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Folders that may be batches; those that are one are not looked into."""
+    def _folders(self, stamps: dict[str, int], strays: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Folders that may be batches; those that are one are not looked into. What leads to none is a stray."""
         text = self.settings.batches.folders or ""
         pattern, may_nest = re.compile(text), MAY_NEST.search(text) is not None
-        waiting = [""]
+        waiting, leading, others = [""], {""}, []
         while waiting:
             folder = waiting.pop()
             for path, entry in self._entries(folder, stamps):
-                if pattern.fullmatch(path):
-                    if self._is_folder(path, entry):
-                        yield path, entry
-                elif may_nest and not entry.is_symlink() and self._is_folder(path, entry):
+                if pattern.fullmatch(path) and self._is_folder(path, entry):
+                    leading.update(_above(path))
+                    yield path, entry
+                    continue
+                others.append(path)
+                if may_nest and not entry.is_symlink() and self._is_folder(path, entry):
                     waiting.append(path)
+        strays += [path for path in others if path not in leading and _above(path)[0] in leading]
 
     def _files_of(self, places: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str] | Path]]:
         for place in places:
@@ -301,6 +313,11 @@ class FilesSource:
                 hint=f"mount it or make it ({make}), or change `path` of connection {self.settings.connection}",
             )
         return failed(error, self.root)
+
+
+def _above(path: str) -> list[str]:
+    """The folders that a path lies in, the nearest first."""
+    return [str(one) if one.name else "" for one in PurePosixPath(path).parents]
 
 
 def _checked_name(entry: os.DirEntry[str]) -> None:

@@ -53,6 +53,11 @@ class StateDatabase:
         return db
 
     @classmethod
+    def to_read(cls, url: str, instead: Path, busy_timeout: float) -> Self:
+        """The database as `open` gives it; where there is none, an empty one in a file instead."""
+        return cls.open(f"sqlite:///{instead}" if absent(url) else url, busy_timeout)
+
+    @classmethod
     def copied(cls, url: str, into: Path, busy_timeout: float, clock: Clock) -> Self:
         """A copy of the database as it is now, in another file; an empty one where there is none."""
         parsed = _parsed(url)
