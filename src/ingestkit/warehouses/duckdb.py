@@ -18,7 +18,8 @@ from ingestkit.files import make_folder, sync_folder
 from ingestkit.model import Fence, Receipt
 from ingestkit.pipeline import Clock, Progress
 from ingestkit.ports import Publication, TargetColumn
-from ingestkit.warehouses import duckdb_publish, duckdb_sql, duckdb_tables
+from ingestkit.warehouses import duckdb_sql, duckdb_tables, publishing
+from ingestkit.warehouses.duckdb_publish import DuckdbTransaction
 
 Connection = duckdb.DuckDBPyConnection
 Result = TypeVar("Result")
@@ -125,7 +126,8 @@ class DuckdbWarehouse:
         with self._session() as connection:
 
             def once() -> Mapping[str, Receipt]:
-                return duckdb_publish.publish(connection, self.schema, publication, self.clock.now())
+                transaction = DuckdbTransaction(connection, self.schema)
+                return publishing.publish(connection, transaction, publication, self.clock.now())
 
             stand = self._transacted(connection, once)
             steps.reached("load.committed")
@@ -139,7 +141,8 @@ class DuckdbWarehouse:
     def void(self, fence: Fence) -> None:
         """Remove a model's receipts, under its fence."""
         with self._session() as connection:
-            self._transacted(connection, lambda: duckdb_publish.void(connection, self.schema, fence))
+            transaction = DuckdbTransaction(connection, self.schema)
+            self._transacted(connection, lambda: publishing.void(transaction, fence))
 
     def newest(self, table: str, column: str) -> Any:
         """The greatest value of a column."""

@@ -1,0 +1,334 @@
+"""Publishing into any warehouse: what happens between BEGIN and COMMIT, in an order that neither loses nor doubles.
+
+What is to be written is told by DuckDB from valid Parquet; how it is written is each warehouse's own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import duckdb
+
+from ingestkit import steps
+from ingestkit.errors import Fenced, PlanAgain, WarehouseError
+from ingestkit.model import Counts, Fence, LoadMode, Receipt
+from ingestkit.ports import Bounds, Load, Publication
+from ingestkit.warehouses import duckdb_sql as sql
+
+Engine = duckdb.DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A query of DuckDB's for the rows to write, their columns, and the key that tells them apart."""
+
+    query: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """How many rows of a merge were written, how many of those were new keys, and how many were deleted."""
+
+    loaded: int
+    added: int
+    deleted: int
+
+
+class Transaction(Protocol):
+    """A transaction that a warehouse has begun and will commit, in the words of publishing.
+
+    Every figure is what the warehouse itself says that a statement did.
+    """
+
+    def raise_fence(self, mine: Fence) -> Sequence[str]:
+        """Write the token into the model's fence row, where state and token let it; the tables of rows that answered.
+
+        Whoever raises the same fence at the same time waits, or conflicts, until this transaction ends.
+        """
+        ...
+
+    def fences(self, pipeline: str) -> Mapping[str, Fence]:
+        """The pipeline's fence rows by model."""
+        ...
+
+    def receipt(self, pipeline: str, model: str, batch: str) -> Receipt | None:
+        """The receipt that stands."""
+        ...
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        """Put the receipt in place of the one its (pipeline, model, batch) has."""
+        ...
+
+    def forget_receipts(self, pipeline: str, model: str) -> None:
+        """Remove the receipts of a model."""
+        ...
+
+    def count(self, table: str) -> int:
+        """How many rows the table holds, as it will stand when this transaction is committed."""
+        ...
+
+    def same_table(self, one: str, other: str) -> bool:
+        """Whether two names mean one table."""
+        ...
+
+    def replace(self, table: str, rows: Rows) -> int:
+        """Put the rows in place of all there are; how many were written."""
+        ...
+
+    def insert(self, table: str, rows: Rows) -> int:
+        """Add the rows; how many were written."""
+        ...
+
+    def delete_batch(self, table: str, batch: str) -> int:
+        """Delete the rows of a batch; how many there were."""
+        ...
+
+    def delete_window(self, table: str, bounds: Bounds) -> int:
+        """Delete the rows that lie within the bounds; how many there were."""
+        ...
+
+    def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
+        """Delete the keys that the query `gone` names, then write the rows by key: over those there are, or as new."""
+        ...
+
+    def finish(self) -> None:
+        """Do what was put off so that readers wait as short as can be; nothing is counted behind it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be published into a table, and what was there before."""
+
+    engine: Engine
+    load: Load
+    rows: Rows
+    batch: str
+    staged: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a mode's statements did, and how many rows the target must hold now."""
+
+    expected: int
+    loaded: int
+    deleted: int = 0
+    superseded: int | None = None
+    left_behind: int | None = None
+    deletes: int | None = None
+
+
+def publish(engine: Engine, transaction: Transaction, publication: Publication, at: datetime) -> Mapping[str, Receipt]:
+    """The port's `publish`, inside a transaction that the caller has begun and will commit."""
+    loads = sorted(publication.loads, key=lambda load: load.intent.model)
+    for load in loads:
+        model, table = load.intent.model, load.table
+        raise_fence(transaction, Fence(publication.pipeline, model, publication.state_id, publication.token, table))
+    steps.reached("load.fenced")
+    standing = {load.intent.model: standing_receipt(transaction, publication, load) for load in loads}
+    stand: dict[str, Receipt] = {}
+    for load in loads:
+        model = load.intent.model
+        stand[model] = standing[model] or publish_load(engine, transaction, publication, load, at)
+    transaction.finish()
+    steps.reached("load.before_commit")
+    return stand
+
+
+def raise_fence(transaction: Transaction, mine: Fence) -> None:
+    """Take the model's fence row, so that an earlier owner updates none and a simultaneous one waits or conflicts."""
+    who = f"{mine.pipeline}.{mine.model}"
+    answered = transaction.raise_fence(mine)
+    if len(answered) != 1:
+        fence = transaction.fences(mine.pipeline).get(mine.model)
+        raise Fenced(f"{who} was not published: {_refusal(fence, mine)}")
+    if not transaction.same_table(answered[0], mine.table):
+        raise WarehouseError(
+            f"{who} is to be published into {mine.table}, but its fence row names {answered[0]}",
+            hint="set the model's `table:` back",
+        )
+
+
+def _refusal(fence: Fence | None, mine: Fence) -> str:
+    if fence is None:
+        return "the warehouse has no fence row for it"
+    if fence.state_id != mine.state_id:
+        return f"the warehouse belongs to another state ({fence.state_id})"
+    if fence.token > mine.token:
+        return f"a later owner (token {fence.token}) came before this one ({mine.token})"
+    return "the warehouse has more than one fence row for it"
+
+
+def void(transaction: Transaction, mine: Fence) -> None:
+    """The port's `void`, inside a transaction that the caller has begun and will commit."""
+    raise_fence(transaction, mine)
+    transaction.forget_receipts(mine.pipeline, mine.model)
+
+
+def standing_receipt(transaction: Transaction, publication: Publication, load: Load) -> Receipt | None:
+    """The receipt that says this work is done, or None when it has to be done."""
+    model = load.intent.model
+    receipt = transaction.receipt(publication.pipeline, model, publication.batch)
+    if receipt is None:
+        return None
+    if receipt.answers(load.intent):
+        return receipt
+    if receipt.generation >= load.intent.generation:
+        raise PlanAgain(
+            f"{publication.pipeline}.{model} {publication.batch}: generation {receipt.generation} is in the warehouse "
+            f"already, by run {receipt.run_id}; {load.intent.generation} was planned",
+            hint="run again; it plans anew",
+        )
+    return None
+
+
+def publish_load(
+    engine: Engine, transaction: Transaction, publication: Publication, load: Load, at: datetime
+) -> Receipt:
+    """Write one model's rows, have them judged, and write the receipt."""
+    absent = check_files(engine, load)
+    query = sql.stage(load, publication.batch, publication.run_id, absent)
+    staged, nulls, duplicates = figures(engine, sql.key_facts(query, load.key))
+    columns = (*(column.name for column in load.columns), *load.lineage)
+    before = transaction.count(load.table)
+    target = Target(engine, load, Rows(query, columns, load.key), publication.batch, staged, before)
+    if load.intent.mode is LoadMode.MERGE and duplicates:
+        # Warehouses refuse to merge them, in words that would hide the rule they break, or take any of them.
+        written = Written(expected=before, loaded=0)
+    else:
+        written = WRITERS[load.intent.mode](transaction, target)
+    steps.reached("load.rows_written")
+    after = transaction.count(load.table)
+    counts = Counts(
+        staged=staged,
+        loaded=written.loaded,
+        deleted=written.deleted,
+        superseded=written.superseded,
+        left_behind=written.left_behind,
+        deletes=written.deletes,
+        target=after,
+    )
+    facts = {"key_nulls": nulls, "key_duplicates": duplicates, "expected_target": written.expected}
+    publication.judge(load.intent.model, counts, facts)
+    if load.intent.mode is LoadMode.MERGE and duplicates:
+        raise WarehouseError(f"{load.table}: {duplicates} rows have a key that came before; they cannot be merged")
+    receipt = Receipt(
+        publication.pipeline,
+        load.intent.model,
+        publication.batch,
+        load.intent.generation,
+        load.intent.digest,
+        load.intent.settings,
+        load.intent.mode,
+        publication.run_id,
+        publication.token,
+        counts,
+        at,
+    )
+    transaction.write_receipt(receipt)
+    return receipt
+
+
+def check_files(engine: Engine, load: Load) -> frozenset[str]:
+    """Refuse files whose columns are not exactly the contract's: a conversion could round or cut.
+
+    Gives the evolved columns that none of the files has.
+    """
+    if not load.files:
+        return frozenset()
+    paths = [file.path for file in load.files]
+    found = engine.execute(
+        "SELECT name, list(DISTINCT duckdb_type), count(*) "
+        f"FROM parquet_schema({sql.file_list(paths)}) WHERE duckdb_type IS NOT NULL GROUP BY name"
+    ).fetchall()
+    # The engine takes names without regard to case, and files of one added column may differ in it.
+    kinds: dict[str, tuple[list[str], int]] = {}
+    for column, types, files in found:
+        others, count = kinds.get(column.casefold(), ([], 0))
+        kinds[column.casefold()] = (sorted({*others, *types}), count + files)
+    wanted = sql.column_types(load.columns, ()) | {"_record_no": "BIGINT"}
+    for column, target_kind in wanted.items():
+        kind = sql.IN_FILES.get(target_kind, target_kind)
+        types, files = kinds.get(column.casefold(), ([], 0))
+        if column in load.evolved and types in ([], [kind]):
+            continue
+        if types != [kind] or files != len(paths):
+            shown = ", ".join(sorted(types)) or "missing"
+            lacking = f" and missing in {len(paths) - files} of {len(paths)} files" if 0 < files < len(paths) else ""
+            raise WarehouseError(
+                f"{load.table}.{column} is {kind} by the contract, but {shown} in the valid files{lacking}",
+                hint="validate again: ingestkit validate --force",
+            )
+    return frozenset(name for name in load.evolved if name.casefold() not in kinds)
+
+
+def replace(transaction: Transaction, target: Target) -> Written:
+    """Put the rows in place of all that is there."""
+    loaded = transaction.replace(target.load.table, target.rows)
+    return Written(expected=target.staged, loaded=loaded, deleted=target.before)
+
+
+def append(transaction: Transaction, target: Target) -> Written:
+    """Write the batch's rows in place of those it wrote before."""
+    deleted = transaction.delete_batch(target.load.table, target.batch)
+    loaded = transaction.insert(target.load.table, target.rows)
+    return Written(expected=target.before - deleted + target.staged, loaded=loaded, deleted=deleted)
+
+
+def window(transaction: Transaction, target: Target) -> Written:
+    """Write the rows of a window in place of all that lie in it, whichever batch wrote them."""
+    table, bounds = target.load.table, target.load.bounds
+    if bounds is None:
+        raise WarehouseError(f"{table}: nothing says which window its rows are of")
+    outside = f"SELECT * FROM ({target.rows.query}) WHERE NOT {sql.within(bounds)}"
+    (strangers,) = figures(target.engine, sql.count(outside))
+    if strangers:
+        raise WarehouseError(
+            f"{table}: {strangers} rows lie outside of their window, and would stay when it is replaced",
+            hint="validate again: ingestkit validate --force",
+        )
+    deleted = transaction.delete_window(table, bounds)
+    loaded = transaction.insert(table, target.rows)
+    return Written(expected=target.before - deleted + target.staged, loaded=loaded, deleted=deleted)
+
+
+def merge(transaction: Transaction, target: Target) -> Written:
+    """Write the rows by key, but for keys of which a newer batch has spoken."""
+    load, key = target.load, target.load.key
+    newer = sql.keys_of(load.newer, key) if load.newer.files else None
+    rows = sql.without(target.rows.query, newer, key) if newer else target.rows.query
+    (published,) = figures(target.engine, sql.count(rows)) if newer else (target.staged,)
+    gone, deletes = None, None
+    if load.deletes:
+        gone = f"SELECT * FROM ({rows}) WHERE {sql.says_gone(load.deletes)}"
+        rows = f"SELECT * FROM ({rows}) WHERE NOT {sql.says_gone(load.deletes)}"
+        (deletes,) = figures(target.engine, sql.count(gone))
+    merged = transaction.merge(load.table, Rows(rows, target.rows.columns, key), gone)
+    left_behind = None if load.previous is None else 0
+    if load.previous is not None and load.previous.files:
+        left = sql.without(sql.keys_of(load.previous, key), target.rows.query, key)
+        (left_behind,) = figures(target.engine, sql.count(sql.without(left, newer, key) if newer else left))
+    return Written(
+        expected=target.before + merged.added - merged.deleted,
+        loaded=merged.loaded,
+        deleted=merged.deleted,
+        deletes=deletes,
+        superseded=target.staged - published,
+        left_behind=left_behind,
+    )
+
+
+WRITERS = {LoadMode.REPLACE: replace, LoadMode.APPEND: append, LoadMode.MERGE: merge, LoadMode.WINDOW: window}
+
+
+def figures(engine: Engine, statement: str) -> tuple[int, ...]:
+    """The figures a statement of DuckDB's answers with; those that write answer with how many rows they wrote."""
+    answer = engine.execute(statement).fetchone()
+    if answer is None:
+        raise WarehouseError(f"DuckDB gave no answer to {statement.split(maxsplit=1)[0]}")
+    return tuple(int(figure) for figure in answer)
