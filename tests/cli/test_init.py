@@ -25,6 +25,7 @@ def typed(folder: Path, *words: str, packages: Path | None = None) -> subprocess
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_new_project_runs_at_once(tmp_path: Path) -> None:
     made = typed(tmp_path, "init", "shop")
     assert made.returncode == 0, made.stderr

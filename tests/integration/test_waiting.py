@@ -179,7 +179,7 @@ def test_a_clock_that_is_set_makes_nobody_wait_longer_or_shorter(world: World, h
 
 
 def test_a_state_that_does_not_answer_is_asked_again_while_there_is_time(world: World) -> None:
-    world.settle({"state.busy_timeout": "10ms"})
+    world.settle({"state.busy_timeout": "500ms"})
     world.drop(FIRST)
     world.does("run")
     with closing(sqlite3.connect(world.database, isolation_level=None)) as theirs:
