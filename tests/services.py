@@ -1,13 +1,16 @@
 """Servers that tests speak to, each started once for a session on loopback, and ended with it."""
 
+import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,101 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@dataclass(frozen=True, slots=True)
+class SftpServer:
+    """An OpenSSH server of our own, which lets in whoever has the key `client`, and shows the host key `host`."""
+
+    folder: Path
+    port: int
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def user(self) -> str:
+        return getpass.getuser()
+
+    def key(self, name: str, *more: str) -> Path:
+        """A new private key, with its public half beside it; by `more` of another kind than usual."""
+        path = self.folder / name
+        command = ["ssh-keygen", "-q", *(more or ("-t", "ed25519")), "-C", name, "-f", str(path)]
+        subprocess.run(command if "-N" in more else [*command, "-N", ""], check=True)
+        return path
+
+    def lets_in(self, *names: str) -> None:
+        public = [(self.folder / f"{name}.pub").read_text() for name in names]
+        (self.folder / "authorized").write_text("".join(public))
+
+    def fingerprint(self, name: str = "host") -> str:
+        command = ["ssh-keygen", "-l", "-f", str(self.folder / f"{name}.pub")]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]
+
+    def known(self, *names: str) -> str:
+        """What a file of known hosts says of the server where these are its host keys."""
+        public = [(self.folder / f"{name}.pub").read_text().split()[:2] for name in names or ("host",)]
+        return "".join(f"[127.0.0.1]:{self.port} {kind} {key}\n" for kind, key in public)
+
+    def start(self, host_key: str = "host", *more: str) -> None:
+        config = {
+            "ListenAddress": f"127.0.0.1:{self.port}",
+            "HostKey": self.folder / host_key,
+            "AuthorizedKeysFile": self.folder / "authorized",
+            "PidFile": "none",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PermitRootLogin": "prohibit-password",
+            "PasswordAuthentication": "no",
+            "Subsystem": "sftp internal-sftp",
+        }
+        lines = [*(f"{name} {value}" for name, value in config.items()), *more]
+        (self.folder / "config").write_text("\n".join(lines) + "\n")
+        command = [_sshd(), "-D", "-f", str(self.folder / "config"), "-E", str(self.folder / "log")]
+        self.started.append(subprocess.Popen(command))
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        """End the server and the connections it has."""
+        while self.started:
+            program = self.started.pop()
+            for process in (program.pid, *_below(program.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            program.wait()
+
+
+def _below(process: int) -> list[int]:
+    """What a process has started, and what that has."""
+    try:
+        children = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return [*children, *(one for child in children for one in _below(child))]
+
+
+def _sshd() -> str:
+    return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+
+
+@contextmanager
+def sftp() -> Iterator[SftpServer]:
+    """A new server, which is gone afterwards."""
+    if not _sshd():
+        pytest.skip("OpenSSH's server is not installed")
+    if os.geteuid() == 0:
+        # Where it puts itself away before a login; elsewhere the system has made it.
+        Path("/run/sshd").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ingestkit-sshd-") as name:
+        server = SftpServer(Path(name), _free_port())
+        server.key("host")
+        server.key("client")
+        server.lets_in("client")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -12,12 +12,14 @@ from ingestkit import layers, references, variables
 from ingestkit.errors import ConfigError
 from ingestkit.layers import PUT_RIGHT, Keys, Node, Origin, dotted
 from ingestkit.model import SqlCheck
-from ingestkit.settings import DuckdbConnection, Everything, LocalConnection, PipelineSettings, Settings
+from ingestkit.settings import DuckdbConnection, Everything, LocalConnection, PipelineSettings, Settings, SftpConnection
 from ingestkit.shapes import checked, nearest
 from ingestkit.variables import Variable
 
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
+SECRETS = ("password", "passphrase")
+"""Settings of connections that are only said by reference."""
 MODELS_OF_CHECK = re.compile(r"\s*--\s*models:\s*(\S.*)")
 
 
@@ -270,8 +272,16 @@ def _references(tree: Node, at: Keys = ()) -> tuple[str, ...]:
         resolved = keys[:1] == ("source",) if at else keys[:1] == ("connections",) or keys == ("state", "url")
         if isinstance(leaf.value, str):
             wrong = references.problem(leaf.value, dotted(keys), resolved=resolved)
+            wrong = wrong or (_open_secret(keys, leaf.value) if not at else None)
             found.extend([f"{leaf.origin.place}: {wrong}"] if wrong else [])
     return tuple(found)
+
+
+def _open_secret(keys: Keys, value: str) -> str | None:
+    """A secret that stands in a file would be read by whoever reads that."""
+    if keys[:1] != ("connections",) or keys[-1] not in SECRETS or references.REFERENCE.search(value):
+        return None
+    return f"{dotted(keys)}: is a secret, and is only said where it is found, such as ${{env:{str(keys[-1]).upper()}}}"
 
 
 def _unfitting(configuration: Configuration, name: str, settings: PipelineSettings, tree: Node) -> list[str]:
@@ -280,8 +290,8 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
     if settings.pipeline != name:
         where = (layers.below(tree, "pipeline") or tree).origin.place
         found.append(f"{where}: pipeline: says {settings.pipeline!r}, but the file is named for {name!r}")
-    wanted: tuple[tuple[Keys, str, type[BaseModel]], ...] = (
-        (("source", "connection"), settings.source.connection, LocalConnection),
+    wanted: tuple[tuple[Keys, str, type[BaseModel] | tuple[type[BaseModel], ...]], ...] = (
+        (("source", "connection"), settings.source.connection, (LocalConnection, SftpConnection)),
         (("lake",), settings.lake, LocalConnection),
         (("warehouse",), settings.warehouse, DuckdbConnection),
     )

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
@@ -22,12 +23,13 @@ from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
 from ingestkit.ports import Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
-from ingestkit.settings import Connection, DuckdbConnection, LocalConnection, PipelineSettings, Settings
+from ingestkit.settings import Connection, DuckdbConnection, LocalConnection, PipelineSettings, Settings, SftpConnection
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.shapes import checked
 from ingestkit.states.owner import Owner
 
 if TYPE_CHECKING:
+    from ingestkit.sources.ssh import Server
     from ingestkit.states.engine import StateDatabase
 
 Part = TypeVar("Part", bound=BaseModel)
@@ -36,6 +38,8 @@ Found = TypeVar("Found")
 # What a `type` in the configuration stands for; imported when something of that type is opened. Those with an engine
 # of their own, and the stage that has one, are imported when they are first used.
 SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
+DROPS = {"local": "ingestkit.sources.local:LocalDrop", "sftp": "ingestkit.sources.sftp:open_drop"}
+SERVERS = {"sftp": "ingestkit.sources.ssh:Server"}
 STORES = {"local": "ingestkit.stores.local:LocalStore", "overlay": "ingestkit.stores.overlay:OverlayStore"}
 WAREHOUSES = {"duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
@@ -191,6 +195,7 @@ class Project:
             "stop": stop,
             "progress": progress,
             "jobs": jobs or self.settings.jobs,
+            "closing": ExitStack(),
         }
         return _session(self.secrets, shared, config)
 
@@ -218,10 +223,17 @@ class Project:
             "stop": stop,
             "progress": progress,
             "jobs": jobs or self.settings.jobs,
+            "closing": ExitStack(),
         }
         opened = _session(self.secrets, shared, config)
         over = registered(STORES, "overlay")(registered(STORES, "local")(folder / "lake"), opened.lake.store)
         return replace(opened, lake=replace(opened.lake, store=over))
+
+    def server(self, name: str) -> "Server | None":
+        """The server that a pipeline's source is on, not spoken to yet; None where it is on none."""
+        used = self.pipeline(name).settings.source.connection
+        connection = _resolved(self.secrets, self.settings.connections[used], f"connections.{used}")
+        return _server(self.root, connection, used, name) if isinstance(connection, SftpConnection) else None
 
     def config(self, settings: PipelineSettings) -> Json:
         """What a run row keeps: enough to open the same pipeline again, with references, never values."""
@@ -241,7 +253,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         pipeline=Pipeline(settings, configuration.gate_checks(root, settings)),
         config=config,
         config_hash=sha256_of(config),
-        source=_source(root, connections[asked.connection], asked, settings),
+        source=_source(root, connections[asked.connection], asked, settings, shared),
         lake=Lake(_store(root, connections[settings.lake]), settings.layout),
         **_warehouse(root, connections[settings.warehouse], shared),
         validate=partial(_called, STAGES, "validate"),
@@ -250,13 +262,32 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
     )
 
 
-def _source(root: Path, connection: Connection, asked: SourceSettings, settings: PipelineSettings) -> Source:
+def _source(
+    root: Path, connection: Connection, asked: SourceSettings, settings: PipelineSettings, shared: Mapping[str, Any]
+) -> Source:
     match connection:
         case LocalConnection():
-            made: Source = registered(SOURCES, asked.type)(root / connection.path, asked, settings.models)
-            return made
+            drop = _called(DROPS, connection.type, root / connection.path)
+        case SftpConnection():
+            if connection.password is not None:
+                shared["progress"].warned(f"connection {asked.connection} logs in by a password; a key is safer")
+            drop = _called(DROPS, connection.type, _server(root, connection, asked.connection, settings.pipeline))
+            shared["closing"].callback(drop.links.close)
         case _:
             raise _unfit(asked.connection, connection)
+    made: Source = registered(SOURCES, asked.type)(drop, asked, settings.models)
+    return made
+
+
+def _server(root: Path, connection: SftpConnection, name: str, pipeline: str) -> "Server":
+    try:
+        made: Server = _called(SERVERS, connection.type, connection, root, name, pipeline)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"connection {name} is of type {connection.type}, which needs the package {error.name}",
+            hint="pip install 'ingestkit[sftp]'",
+        ) from error
+    return made
 
 
 def _store(root: Path, connection: Connection) -> Store:

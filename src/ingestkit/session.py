@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,6 +58,8 @@ class Session:
     stop: Stop
     progress: Progress
     jobs: int
+    closing: ExitStack = field(repr=False)
+    """Ends what was opened for this session and those it reopened."""
     reopen: Callable[[Json], Session] = field(repr=False)
     """The same session for the configuration a run row kept: its own source, lake and warehouse, all else the same."""
 

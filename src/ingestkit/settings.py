@@ -668,6 +668,50 @@ class LocalConnection(Section):
     path: Path
 
 
+Named = Annotated[str, Field(pattern=r"^[^-\s]\S*$")]
+"""A name that no program takes for an option of its own."""
+FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
+
+
+class SftpConnection(Section):
+    """A folder of an SFTP server: a drop."""
+
+    type: Literal["sftp"] = "sftp"
+    host: Named
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 22
+    user: Named
+    path: Annotated[str, Field(min_length=1)] = "."
+    """The drop; relative to where the login leads."""
+    key: Texts = ()
+    """Files of private keys, tried in this order: while keys are changed, the new one and the old one."""
+    passphrase: Annotated[str | None, Field(repr=False)] = None
+    agent: bool = False
+    """Whether the keys of a running ssh-agent are tried too."""
+    password: Annotated[str | None, Field(repr=False)] = None
+    known_hosts: Path = Path("config/known_hosts")
+    """The file of host keys that are trusted; `check --pin` writes it."""
+    host_keys: Annotated[tuple[Annotated[str, Field(pattern=f"^{FINGERPRINT}=?$")], ...], BeforeValidator(several)] = ()
+    """Fingerprints of the host keys that are trusted; where some are said, `known_hosts` is not looked at."""
+    engine: Literal["paramiko", "openssh"] = "paramiko"
+    """`openssh`: the `ssh` program of this machine, for servers that speak only what is old."""
+    options: dict[Named, str] = Field(default_factory=dict)
+    """With `engine: openssh`: options as ssh_config knows them, such as HostKeyAlgorithms."""
+    connect_timeout: Duration = timedelta(seconds=15)
+    login_timeout: Duration = timedelta(seconds=30)
+    answer_timeout: Duration = timedelta(seconds=60)
+    keepalive: Duration = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def engines_are_said_what_they_take(self) -> "SftpConnection":
+        if self.options and self.engine != "openssh":
+            raise ValueError("options are of engine: openssh")
+        if self.engine == "openssh" and (self.password or self.passphrase):
+            raise ValueError("engine: openssh logs in by a key without passphrase, or by the agent's")
+        if not (self.key or self.agent or self.password):
+            raise ValueError("say how to log in: key, agent: true, or password")
+        return self
+
+
 class DuckdbConnection(Section):
     """A DuckDB file: the embedded warehouse."""
 
@@ -677,7 +721,7 @@ class DuckdbConnection(Section):
     schema_: str = Field(default="main", alias="schema")
 
 
-Connection = Annotated[LocalConnection | DuckdbConnection, Field(discriminator="type")]
+Connection = Annotated[LocalConnection | SftpConnection | DuckdbConnection, Field(discriminator="type")]
 
 
 class LeaseSettings(Section):

@@ -18,6 +18,7 @@ from ingestkit.errors import SourceError
 from ingestkit.settings import Batches, Model
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.sources.files import FilesSource
+from ingestkit.sources.local import LocalDrop
 from tests.contracts.source import FIRST, NOON, SECOND, WINDOWS, SourceContract, day, models, settings
 from tests.contracts.zipped import zipped
 
@@ -42,10 +43,10 @@ class FolderDrop:
         (self.root / path).unlink()
 
     def source(self, settings: SourceSettings, models: dict[str, Model]) -> FilesSource:
-        return FilesSource(self.root, settings, models)
+        return FilesSource(LocalDrop(self.root), settings, models)
 
     def missing(self, settings: SourceSettings, models: dict[str, Model]) -> FilesSource:
-        return FilesSource(self.root / "not-here", settings, models)
+        return FilesSource(LocalDrop(self.root / "not-here"), settings, models)
 
 
 def noted_listings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -142,7 +143,7 @@ class TestFilesSource(SourceContract):
     def test_a_root_that_is_a_file_is_an_error(self, drop: FolderDrop, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(SourceError, match="is not a folder"):
-            FilesSource(tmp_path / "file", settings(), models(hcp=None)).check()
+            FilesSource(LocalDrop(tmp_path / "file"), settings(), models(hcp=None)).check()
 
     def test_listing_batches_does_not_look_into_them(
         self, drop: FolderDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +171,7 @@ class TestFilesSource(SourceContract):
         drop.put("a/hcp_1.csv")
         drop.put("a/hcp_2.csv")
         batches = Batches(files=r"a/hcp_(?P<batch>\d)\.csv")
-        later = FilesSource(drop.root, settings(batches), models(hcp=None), now=lambda: time.time() + 60)
+        later = FilesSource(LocalDrop(drop.root), settings(batches), models(hcp=None), now=lambda: time.time() + 60)
         listed = noted_listings(monkeypatch)
         assert [len(list(later.items(key))) for key in later.batches(None)] == [1, 1]
         assert listed == [drop.root, drop.root / "a"]
@@ -181,7 +182,7 @@ class TestFilesSource(SourceContract):
         drop.put("hcp_1.csv")
         stamp = drop.root.stat()
         soon = FilesSource(
-            drop.root,
+            LocalDrop(drop.root),
             settings(Batches(files=r"\w+_(?P<batch>\d)\.csv")),
             models(hcp=None, hco=None),
             now=lambda: stamp.st_mtime + 1,
@@ -273,7 +274,7 @@ class TestFilesSource(SourceContract):
             for name in names:
                 (folder / name).touch()
         claiming = models(hcp=None, hco=None, address=None, license=None)
-        source = FilesSource(drop.root, settings(), claiming, now=lambda: time.time() + 60)
+        source = FilesSource(LocalDrop(drop.root), settings(), claiming, now=lambda: time.time() + 60)
         began = time.perf_counter()
         found = [item for batch in source.batches(None) for item in source.items(batch)]
         took = time.perf_counter() - began

@@ -21,6 +21,7 @@ from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
 from ingestkit.ports import Source, Warehouse
 from ingestkit.settings import PipelineSettings
 from ingestkit.sources.files import FilesSource
+from ingestkit.sources.local import LocalDrop
 from ingestkit.stages.extract import extract
 from ingestkit.stores.local import LocalStore
 
@@ -83,7 +84,7 @@ class Opened:
         self.opened.append(item.path)
         with self.source.open(item) as stream:
             if self.more:
-                with (self.source.root / item.path).open("ab") as file:
+                with Path(self.source.drop.real(item.path)).open("ab") as file:
                     file.write(self.more)
             yield stream
 
@@ -97,7 +98,7 @@ def drop(root: Path, **contents: bytes) -> None:
 
 def context(root: Path, trust: str = "stat", **more: Any) -> RunContext:
     settings = PipelineSettings.model_validate({**SETTINGS, "source": {**SETTINGS["source"], "trust": trust}})  # type: ignore[dict-item]
-    source = FilesSource(root / "drop", settings.source, settings.models)
+    source = FilesSource(LocalDrop(root / "drop"), settings.source, settings.models)
     ctx = RunContext(
         pipeline=Pipeline(settings),
         run_id=f"opendata.{BATCH}.1",

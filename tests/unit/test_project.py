@@ -305,7 +305,7 @@ def test_references_are_resolved_when_opened_and_shown_nowhere(tmp_path: Path) -
     (root / "config" / "lake-path").write_text("hidden/lake\n")
     loaded = load(root, {"DROP": "hidden/drop"}, profile="prod")
     session = opened(loaded)
-    assert session.source.root == root / "hidden" / "drop"  # type: ignore[attr-defined]
+    assert session.source.drop.root == root / "hidden" / "drop"  # type: ignore[attr-defined]
     assert session.lake.store.root == root / "hidden" / "lake"  # type: ignore[attr-defined]
     assert session.config["connections"]["drop"]["path"] == "${env:DROP}"
     assert "hidden" not in repr(session) + repr(loaded) + repr(session.config) + repr(loaded.explained())
@@ -314,9 +314,9 @@ def test_references_are_resolved_when_opened_and_shown_nowhere(tmp_path: Path) -
 def test_a_variable_of_the_env_file_serves_as_a_secret(tmp_path: Path) -> None:
     root = write(tmp_path, env="DROP=from-file\n")
     (root / "config" / "lake-path").write_text("lake")
-    assert opened(load(root, profile="prod")).source.root == root / "from-file"  # type: ignore[attr-defined]
+    assert opened(load(root, profile="prod")).source.drop.root == root / "from-file"  # type: ignore[attr-defined]
     session = opened(load(root, {"DROP": "from-process"}, profile="prod"))
-    assert session.source.root == root / "from-process"  # type: ignore[attr-defined]
+    assert session.source.drop.root == root / "from-process"  # type: ignore[attr-defined]
 
 
 def test_a_missing_secret_names_the_key_that_needs_it(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def rehearsing(
         try:
             yield session
         finally:
+            session.closing.close()
             session.state.close()
             shutil.rmtree(session.folder.parent, ignore_errors=True)
             for folder in (session.folder.parent.parent, loaded.folder):
@@ -258,6 +259,7 @@ def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: 
         # Results are drawn later, so this is not standard output's; Typer would end quietly over it.
         raise RuntimeError(f"a connection was lost and nobody said whose: {error}") from error
     finally:
+        session.closing.close()
         session.state.close()
 
 

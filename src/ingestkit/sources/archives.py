@@ -1,7 +1,6 @@
 """Zip archives of a source: what they list, and a member as a stream; nothing is unpacked beside them."""
 
 import io
-import os
 import stat
 import struct
 import zipfile
@@ -15,6 +14,7 @@ from typing import BinaryIO, Protocol, cast
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.settings import Archives
+from ingestkit.sources.drop import Status
 
 SUFFIX = ".zip"
 # Below this size nothing is a trap, and a short text of one repeated line may well be packed into almost nothing.
@@ -42,7 +42,7 @@ class Listing:
     members: Mapping[str, zipfile.ZipInfo]
 
 
-def stamp_of(status: os.stat_result) -> tuple[int, int, int]:
+def stamp_of(status: Status) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

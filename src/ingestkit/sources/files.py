@@ -1,7 +1,6 @@
-"""Batches of files in folders of this machine."""
+"""Batches of files in a drop: which there are, what they hold, and its bytes."""
 
 import errno
-import os
 import re
 import shlex
 import stat
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import BinaryIO
 
 from ingestkit.errors import NotArrived, SourceError
@@ -21,14 +20,12 @@ from ingestkit.files import shown
 from ingestkit.model import Item, Window
 from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
+from ingestkit.sources.drop import Drop, Entry, Opened, Status
 from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants, time_of
-from ingestkit.sources.reading import changed, failed, mtime_of, reading, refuse_changed
+from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
 
 # A pattern without any of these cannot match a slash, so only folders at the top can be batches.
 MAY_NEST = re.compile(r"[/.\[]|\\[^dws]")
-
-# File systems stamp folders in steps of up to two seconds; a younger stamp may hide a change within its step.
-STAMP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Walk:
 class FilesSource:
     """Not frozen: it keeps its last walk and what archives listed, so that asking again does not read them again."""
 
-    root: Path
+    drop: Drop
     settings: Source
     models: Mapping[str, Model]
     now: Callable[[], float] = time.time
@@ -79,7 +76,7 @@ class FilesSource:
         if places is None:
             again = f"ingestkit backfill --batch {shlex.quote(shown(batch))} --from-lake"
             raise SourceError(
-                f"{shown(self.root)} holds no batch {shown(batch)}",
+                f"{self.drop.named('')} holds no batch {shown(batch)}",
                 hint=f"what has landed of it can be loaded: {again}",
             )
         claims = claim_patterns(self.models)
@@ -95,31 +92,31 @@ class FilesSource:
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:
         path = item.archive or item.path
-        with reading(self._inside(path)) as file:
-            before = os.fstat(file.fileno())
+        with self.drop.reading(self._inside(path)) as opened:
+            before = opened.status()
             size = item.size if item.archive is None else before.st_size
             refuse_changed(item, before, size)
             try:
-                yield file if item.archive is None else self._member(item, item.archive, file, before)
+                yield opened.stream if item.archive is None else self._member(item, item.archive, opened, before)
             except SourceError:
                 # What was overwritten meanwhile only looks damaged.
-                self._refuse_changed(item, file, size)
+                self._refuse_changed(item, opened, size)
                 raise
-            self._refuse_changed(item, file, size)
+            self._refuse_changed(item, opened, size)
 
-    def _refuse_changed(self, item: Item, file: BinaryIO, size: int) -> None:
+    def _refuse_changed(self, item: Item, opened: Opened, size: int) -> None:
         try:
-            now = (self.root / (item.archive or item.path)).stat()
+            now = self.drop.stat(item.archive or item.path)
         except OSError as error:
-            raise changed(item) from error
-        refuse_changed(item, os.fstat(file.fileno()), size)
+            raise changed(item.path) from error
+        refuse_changed(item, opened.status(), size)
         refuse_changed(item, now, size)
 
-    def _member(self, item: Item, archive: str, file: BinaryIO, status: os.stat_result) -> BinaryIO:
-        info = self._members(archive, status, file).get(item.path.removeprefix(f"{archive}!"))
+    def _member(self, item: Item, archive: str, opened: Opened, status: Status) -> BinaryIO:
+        info = self._members(archive, status, opened.stream).get(item.path.removeprefix(f"{archive}!"))
         if info is None or info.file_size != item.size:
-            raise changed(item)
-        return member(item.path, file, info)
+            raise changed(item.path)
+        return member(item.path, opened.stream, info)
 
     def _walked(self) -> Walk:
         began = self.now()
@@ -144,16 +141,15 @@ class FilesSource:
         return Walk(keyed, tuple(sorted(times)), tuple(sorted(strays)), stamps, began)
 
     def _is_fresh(self, walk: Walk) -> bool:
-        oldest = (walk.began - STAMP) * 1e9
+        oldest = (walk.began - self.drop.step) * 1e9
         try:
             return all(
-                stamp < oldest and (self.root / folder).stat().st_mtime_ns == stamp
-                for folder, stamp in walk.stamps.items()
+                stamp < oldest and self.drop.stat(folder).st_mtime_ns == stamp for folder, stamp in walk.stamps.items()
             )
         except OSError:
             return False
 
-    def _folders(self, stamps: dict[str, int], strays: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def _folders(self, stamps: dict[str, int], strays: list[str]) -> Iterator[tuple[str, Entry]]:
         """Folders that may be batches; those that are one are not looked into. What leads to none is a stray."""
         text = self.settings.batches.folders or ""
         pattern, may_nest = re.compile(text), MAY_NEST.search(text) is not None
@@ -170,19 +166,19 @@ class FilesSource:
                     waiting.append(path)
         strays += [path for path in others if path not in leading and _above(path)[0] in leading]
 
-    def _files_of(self, places: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str] | Path]]:
+    def _files_of(self, places: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
         for place in places:
             if self.settings.batches.files:
-                yield place, self.root / place
+                yield place, self.drop.entry(place)
             else:
                 # The walk follows no link on its way to a batch, so only the folder itself can lead elsewhere.
-                if (self.root / place).is_symlink():
+                if self._is_link(place):
                     self._inside(place)
                 yield from self._files(place)
 
-    def _files(self, top: str, stamps: dict[str, int] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def _files(self, top: str, stamps: dict[str, int] | None = None) -> Iterator[tuple[str, Entry]]:
         """Everything below a folder that is no folder, in no order; links are followed within the drop."""
-        waiting: list[tuple[str, tuple[Path, ...]]] = [(top, ())]
+        waiting: list[tuple[str, tuple[PurePath, ...]]] = [(top, ())]
         while waiting:
             folder, followed = waiting.pop()
             for path, entry in self._entries(folder, stamps):
@@ -194,40 +190,37 @@ class FilesSource:
                     target = self._inside(path)
                     if target in followed:
                         raise SourceError(
-                            f"{shown(self.root / path)} is a link that leads back to itself",
+                            f"{self.drop.named(path)} is a link that leads back to itself",
                             hint="remove the link, or let source.ignore match its name",
                         )
                     waiting.append((path, (*followed, target)))
 
-    def _entries(self, folder: str, stamps: dict[str, int] | None = None) -> list[tuple[str, os.DirEntry[str]]]:
+    def _entries(self, folder: str, stamps: dict[str, int] | None = None) -> list[tuple[str, Entry]]:
         """What a folder holds, without what is ignored."""
-        where = self.root / folder
         ignored = [re.compile(one).fullmatch for one in self.settings.ignore]
         try:
             if stamps is not None:
-                stamps[folder] = where.stat().st_mtime_ns
-            with os.scandir(where) as scan:
-                entries = [entry for entry in scan if not any(matches(entry.name) for matches in ignored)]
+                stamps[folder] = self.drop.stat(folder).st_mtime_ns
+            there = self.drop.entries(folder)
         except OSError as error:
             if not folder:
                 raise self._unusable(error) from error
-            raise failed(error, where, gone="vanished while it was listed", transient=True) from error
+            raise self._failed(error, folder, gone="vanished while it was listed", transient=True) from error
         before = f"{folder}/" if folder else ""
+        entries = [entry for entry in there if not any(matches(entry.name) for matches in ignored)]
         for entry in entries:
-            _checked_name(entry)
+            self._check_name(before, entry.name)
         return [(before + entry.name, entry) for entry in entries]
 
-    def _is_folder(self, path: str, entry: os.DirEntry[str]) -> bool:
+    def _is_folder(self, path: str, entry: Entry) -> bool:
         try:
             return entry.is_dir()
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return False
-            raise failed(error, self.root / path) from error
+            raise self._failed(error, path) from error
 
-    def _items(
-        self, batch: str, path: str, entry: os.DirEntry[str] | Path, claims: Mapping[str, re.Pattern[str]]
-    ) -> Iterator[Item]:
+    def _items(self, batch: str, path: str, entry: Entry, claims: Mapping[str, re.Pattern[str]]) -> Iterator[Item]:
         """The item a file is, or those its members are; none when the file went away while it was listed."""
         waits_for = None
         try:
@@ -240,7 +233,7 @@ class FilesSource:
             if not entry.is_symlink():
                 if error.errno == errno.ENOENT:
                     return
-                raise failed(error, self.root / path) from error
+                raise self._failed(error, path) from error
             status = entry.stat(follow_symlinks=False)
             waits_for = "it is a link to nothing"
         if waits_for is None and is_archive(path):
@@ -257,16 +250,16 @@ class FilesSource:
         )
 
     def _items_within(
-        self, batch: str, archive: str, status: os.stat_result, claims: Mapping[str, re.Pattern[str]]
+        self, batch: str, archive: str, status: Status, claims: Mapping[str, re.Pattern[str]]
     ) -> Iterator[Item]:
         """The members of an archive, of its time, but those whose name, or that of a folder of theirs, is ignored."""
         kept = self._listings.get(archive)
         if kept is not None and kept.stamp == stamp_of(status):
             members = kept.members
         else:
-            with reading(self._inside(archive)) as file:
-                status = os.fstat(file.fileno())
-                members = self._members(archive, status, file)
+            with self.drop.reading(self._inside(archive)) as opened:
+                status = opened.status()
+                members = self._members(archive, status, opened.stream)
         ignored = [re.compile(one).fullmatch for one in self.settings.ignore]
         taken = [
             (name, info)
@@ -280,7 +273,7 @@ class FilesSource:
                 models = claimants(claims, archive, archive)
             yield Item(batch, path, info.file_size, mtime_of(status, archive), models, archive=archive)
 
-    def _members(self, archive: str, status: os.stat_result, file: BinaryIO) -> Mapping[str, zipfile.ZipInfo]:
+    def _members(self, archive: str, status: Status, file: BinaryIO) -> Mapping[str, zipfile.ZipInfo]:
         """What an opened archive lists; its list is read when the archive is not as it was read last."""
         kept = self._listings.get(archive)
         if kept is None or kept.stamp != stamp_of(status):
@@ -292,41 +285,45 @@ class FilesSource:
             self._listings[archive] = kept
         return kept.members
 
-    def _inside(self, path: str) -> Path:
+    def _inside(self, path: str) -> PurePath:
         """Where a path of the drop really is; a link must not lead out of the drop."""
         try:
-            root, real = self.root.resolve(), (self.root / path).resolve()
+            root, real = self.drop.real(""), self.drop.real(path)
         except (OSError, RuntimeError) as error:
-            raise SourceError(f"{shown(self.root / path)} is a link that leads back to itself") from error
+            if isinstance(error, OSError) and error.errno != errno.ELOOP:
+                raise self._failed(error, path) from error
+            raise SourceError(f"{self.drop.named(path)} is a link that leads back to itself") from error
         if not real.is_relative_to(root):
             raise SourceError(
-                f"{shown(self.root / path)} leads out of the drop, to {shown(real)}; nothing outside of it is read",
+                f"{self.drop.named(path)} leads out of the drop, to {shown(str(real))}; nothing outside of it is read",
                 hint="put a copy in its place, or let source.ignore match its name",
             )
         return real
 
+    def _is_link(self, path: str) -> bool:
+        try:
+            return self.drop.entry(path).is_symlink()
+        except OSError as error:
+            raise self._failed(error, path, gone="vanished while it was listed", transient=True) from error
+
+    def _failed(self, error: OSError, path: str, *, gone: str = GONE, transient: bool = False) -> SourceError:
+        return self.drop.failed(error, path, gone=gone, transient=transient)
+
     def _unusable(self, error: OSError) -> SourceError:
-        if error.errno == errno.ENOENT:
-            make = f"mkdir -p {shlex.quote(shown(self.root))}"
-            return SourceError(
-                f"the drop folder {shown(self.root)} does not exist",
-                hint=f"mount it or make it ({make}), or change `path` of connection {self.settings.connection}",
-            )
-        return failed(error, self.root)
+        return self.drop.absent(self.settings.connection) if error.errno == errno.ENOENT else self._failed(error, "")
+
+    def _check_name(self, before: str, name: str) -> None:
+        """The ledger keeps names as text, so a name that is none cannot be accounted for."""
+        try:
+            if not name.isascii():
+                name.encode()
+        except UnicodeEncodeError:
+            raise SourceError(
+                f"the name of {self.drop.named(before + name)} is not UTF-8",
+                hint="rename it at the source, or let source.ignore match it",
+            ) from None
 
 
 def _above(path: str) -> list[str]:
     """The folders that a path lies in, the nearest first."""
     return [str(one) if one.name else "" for one in PurePosixPath(path).parents]
-
-
-def _checked_name(entry: os.DirEntry[str]) -> None:
-    """The ledger keeps names as text, so a name that is none cannot be accounted for."""
-    try:
-        if not entry.name.isascii():
-            entry.name.encode()
-    except UnicodeEncodeError:
-        raise SourceError(
-            f"the name of {shown(entry.path)} is not UTF-8",
-            hint="rename it at the source, or let source.ignore match it",
-        ) from None

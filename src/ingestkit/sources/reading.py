@@ -14,8 +14,11 @@ from typing import Any, BinaryIO
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.model import Item
+from ingestkit.sources.drop import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+GONE = "is not at the source any more"
 
 # What may be over when the same call is made again.
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.EHOSTDOWN}
@@ -49,9 +52,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def failed(
-    error: OSError, path: Path, *, gone: str = "is not at the source any more", transient: bool = False
-) -> SourceError:
+def failed(error: OSError, path: Path, *, gone: str = GONE, transient: bool = False) -> SourceError:
     name = shown(path)
     match error.errno:
         case errno.EACCES | errno.EPERM:
@@ -66,21 +67,21 @@ def failed(
             return SourceError(f"{name} cannot be read: {error.strerror}", transient=error.errno in PASSING)
 
 
-def mtime_of(status: os.stat_result, path: str) -> datetime:
+def mtime_of(status: Status, path: str) -> datetime:
     try:
         return EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
     except OverflowError:
         raise SourceError(f"{shown(path)} has a modification time that is no date", hint="touch it") from None
 
 
-def refuse_changed(item: Item, status: os.stat_result, size: int) -> None:
+def refuse_changed(item: Item, status: Status, size: int) -> None:
     """The file that holds the item must be of this size, and of the item's time."""
     same_file = stat.S_ISREG(status.st_mode) and status.st_size == size
     if not same_file or mtime_of(status, item.path) != item.mtime:
-        raise changed(item)
+        raise changed(item.path)
 
 
-def changed(item: Item) -> SourceError:
+def changed(path: str) -> SourceError:
     return SourceError(
-        f"{shown(item.path)} changed while it was read", hint="it is taken when it has settled", transient=True
+        f"{shown(path)} changed while it was read", hint="it is taken when it has settled", transient=True
     )

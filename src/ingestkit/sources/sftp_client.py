@@ -1,0 +1,314 @@
+"""The SFTP protocol on top of what carries it: listing, asking, and a file read in many requests at once."""
+
+import errno
+import io
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import paramiko
+from paramiko.message import Message
+from paramiko.sftp import (
+    CMD_CLOSE,
+    CMD_DATA,
+    CMD_FSTAT,
+    CMD_HANDLE,
+    CMD_LSTAT,
+    CMD_NAME,
+    CMD_OPEN,
+    CMD_OPENDIR,
+    CMD_READ,
+    CMD_READDIR,
+    CMD_REALPATH,
+    CMD_STAT,
+    SFTP_CONNECTION_LOST,
+    SFTP_EOF,
+    SFTP_FLAG_READ,
+    SFTP_NO_CONNECTION,
+    SFTP_NO_SUCH_FILE,
+    SFTP_OK,
+    SFTP_PERMISSION_DENIED,
+    SFTPError,
+    int64,
+)
+
+from ingestkit.errors import SourceError
+
+# What every server gives in one answer; more of it is asked for at once instead.
+REQUEST = 32 * 1024
+# How many requests are under way: few at first, since who jumps in a file needs little of it; 32 MiB at most.
+FEW, MANY = 8, 1024
+
+LOST = (paramiko.SSHException, SFTPError, EOFError, TimeoutError, ConnectionError)
+"""That the server cannot be spoken to any more, as the library says it."""
+
+
+class Refused(OSError):
+    """The server's answer that something cannot be done. All its other errors are of the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    st_mode: int
+    st_size: int
+    st_mtime: float
+
+    @property
+    def st_mtime_ns(self) -> int:
+        return int(self.st_mtime) * 1_000_000_000
+
+    @property
+    def st_ctime_ns(self) -> int:
+        """No server tells it."""
+        return 0
+
+
+class Client(paramiko.SFTPClient):
+    """paramiko's client where it tells what is needed: names as bytes, refusals by number, handles by themselves."""
+
+    end: Callable[[], None]
+    """Ends what carries it, too."""
+
+    if TYPE_CHECKING:
+        # Its types leave out what is beneath files.
+        def _request(self, command: int, *arguments: Any) -> tuple[int, Message]: ...
+        def _async_request(self, taker: object, command: int, *arguments: Any) -> int: ...
+        def _read_response(self, waitfor: int | None = None) -> tuple[int | None, Message | None]: ...
+
+    def entries(self, folder: str) -> list[tuple[str, Attributes]]:
+        handle = self._handle(CMD_OPENDIR, folder.encode())
+        found: list[tuple[str, Attributes]] = []
+        while (answer := self._names(handle)) is not None:
+            for _ in range(answer.get_int()):
+                name = answer.get_string().decode("utf-8", "surrogateescape")
+                answer.get_string()
+                attributes = _attributes(answer, name)
+                if name not in {".", ".."}:
+                    found.append((_checked(name), attributes))
+        self.release(handle)
+        return found
+
+    def status(self, path: str, *, follow: bool = True) -> Attributes:
+        _, answer = self._request(CMD_STAT if follow else CMD_LSTAT, path.encode())
+        return _attributes(answer, path)
+
+    def status_of(self, handle: bytes, path: str) -> Attributes:
+        _, answer = self._request(CMD_FSTAT, handle)
+        return _attributes(answer, path)
+
+    def real(self, path: str) -> str:
+        _, answer = self._request(CMD_REALPATH, path.encode())
+        answer.get_int()
+        return bytes(answer.get_string()).decode("utf-8", "surrogateescape")
+
+    def opened(self, path: str) -> bytes:
+        return self._handle(CMD_OPEN, path.encode(), SFTP_FLAG_READ, paramiko.SFTPAttributes())
+
+    def release(self, handle: bytes) -> None:
+        """Close a handle without waiting for the answer."""
+        self._async_request(type(None), CMD_CLOSE, handle)
+
+    def ask(self, answers: "Answers", handle: bytes, offset: int, size: int) -> None:
+        answers.waiting[self._async_request(answers, CMD_READ, handle, int64(offset), size)] = offset, size
+
+    def receive(self) -> None:
+        """Take one answer in, whoever waits for it."""
+        self._read_response()
+
+    def _handle(self, command: int, *arguments: Any) -> bytes:
+        kind, answer = self._request(command, *arguments)
+        if kind != CMD_HANDLE:
+            raise SFTPError("the server answers without a handle")
+        return bytes(answer.get_string())
+
+    def _names(self, handle: bytes) -> Message | None:
+        try:
+            kind, answer = self._request(CMD_READDIR, handle)
+        except EOFError:
+            return None
+        if kind != CMD_NAME:
+            raise SFTPError("the server answers without names")
+        return answer
+
+    def _convert_status(self, msg: Message) -> None:
+        code = msg.get_int()
+        said = msg.get_string().decode("utf-8", "replace")
+        match code:
+            case _ if code == SFTP_OK:
+                return
+            case _ if code == SFTP_EOF:
+                raise EOFError(said)
+            case _ if code == SFTP_NO_SUCH_FILE:
+                raise Refused(errno.ENOENT, said)
+            case _ if code == SFTP_PERMISSION_DENIED:
+                raise Refused(errno.EACCES, said)
+            case _ if code in (SFTP_NO_CONNECTION, SFTP_CONNECTION_LOST):
+                raise ConnectionResetError(errno.ECONNRESET, said)
+            case _:
+                raise Refused(errno.EREMOTEIO, said)
+
+    def _log(self, level: Any, msg: Any, *args: Any) -> None:
+        """What it has to say is in the errors."""
+
+
+class Answers:
+    """The answers to what was asked since the last jump; those to what was asked before are looked at by nobody."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.waiting: dict[int, tuple[int, int]] = {}
+        self.data: dict[int, bytes] = {}
+        self.rest: list[tuple[int, int]] = []
+        """What was asked for and not given: a server may answer in smaller pieces."""
+        self.ends: set[int] = set()
+
+    def _async_response(self, kind: int, answer: Message, number: int) -> None:
+        offset, size = self.waiting.pop(number)
+        data = answer.get_string() if kind == CMD_DATA else b""
+        if kind != CMD_DATA:
+            try:
+                self.client._convert_status(answer)  # noqa: SLF001 - the client calls this one so
+            except EOFError:
+                self.ends.add(offset)
+                return
+        if not data:
+            self.ends.add(offset)
+            return
+        self.data[offset] = data
+        if len(data) < size:
+            self.rest.append((offset + len(data), size - len(data)))
+
+
+class Place(Protocol):
+    """Where a file is read from, whatever happens to the connection."""
+
+    def client(self) -> Client:
+        """The connection of this thread."""
+        ...
+
+    def lost(self, client: Client, error: Exception) -> SourceError:
+        """Give a connection up; the error that tells of it."""
+        ...
+
+    def failed(self, error: OSError, path: str) -> SourceError:
+        """What the server refuses, as the source's failure."""
+        ...
+
+
+class RemoteFile(io.RawIOBase):
+    """A file of a server, read ahead in many requests at once; after a cut it goes on, if it is still the same."""
+
+    def __init__(self, place: Place, path: str, status: Attributes, same: Callable[[Attributes], None]) -> None:
+        super().__init__()
+        self._place, self.path, self._size, self._same = place, path, status.st_size, same
+        self._client = place.client()
+        self._handle = self._client.opened(path)
+        self._resumed_at = -1
+        self._chunk = memoryview(b"")
+        self._jump(0)
+
+    def status(self) -> Attributes:
+        return self._client.status_of(self._handle, self.path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if start + offset != self._at:
+            self._chunk = memoryview(b"")
+            self._jump(start + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._chunk:
+            self._chunk = memoryview(self._next())
+        size = min(len(buffer), len(self._chunk))
+        buffer[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
+        self._at += size
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._client.release(self._handle)
+            except (*LOST, OSError):
+                # With the connection the server has closed it.
+                pass
+        super().close()
+
+    def _jump(self, offset: int) -> None:
+        self._at = self._asked = offset
+        self._ahead = FEW
+        self._answers = Answers(self._client)
+
+    def _next(self) -> bytes:
+        while self._at < self._size:
+            try:
+                return self._awaited()
+            except Refused as error:
+                raise self._place.failed(error, self.path) from error
+            except (*LOST, OSError) as error:
+                self._resume(error)
+        return b""
+
+    def _awaited(self) -> bytes:
+        answers = self._answers
+        while self._at not in answers.data:
+            if self._at in answers.ends:
+                return b""
+            while answers.rest:
+                self._client.ask(answers, self._handle, *answers.rest.pop())
+            if len(answers.waiting) <= self._ahead // 2:
+                self._ask_ahead()
+            self._client.receive()
+        return answers.data.pop(self._at)
+
+    def _ask_ahead(self) -> None:
+        """Asked in bursts: a request for each answer would cost a packet and a turn of its threads each."""
+        answers = self._answers
+        while self._asked < self._size and len(answers.waiting) + len(answers.data) < self._ahead:
+            size = min(REQUEST, self._size - self._asked)
+            self._client.ask(answers, self._handle, self._asked, size)
+            self._asked += size
+        self._ahead = min(MANY, 2 * self._ahead)
+
+    def _resume(self, error: Exception) -> None:
+        """Go on over a new connection; one that has brought nothing is the last."""
+        if self._at == self._resumed_at:
+            raise self._place.lost(self._client, error) from error
+        self._resumed_at = self._at
+        self._place.lost(self._client, error)
+        self._client = self._place.client()
+        self._same(self._client.status(self.path))
+        self._handle = self._client.opened(self.path)
+        self._jump(self._at)
+
+
+def _attributes(answer: Message, name: str) -> Attributes:
+    """What an answer tells of a file; each part of it may be left out."""
+    flags = answer.get_int()
+    size = answer.get_int64() if flags & paramiko.SFTPAttributes.FLAG_SIZE else None
+    if flags & paramiko.SFTPAttributes.FLAG_UIDGID:
+        answer.get_int(), answer.get_int()
+    mode = answer.get_int() if flags & paramiko.SFTPAttributes.FLAG_PERMISSIONS else None
+    at = (answer.get_int(), answer.get_int())[1] if flags & paramiko.SFTPAttributes.FLAG_AMTIME else None
+    for _ in range(2 * answer.get_int() if flags & paramiko.SFTPAttributes.FLAG_EXTENDED else 0):
+        answer.get_string()
+    if mode is None or at is None or (size is None and not stat.S_ISDIR(mode)):
+        raise Refused(errno.EREMOTEIO, f"no kind, size or time of {name!r}")
+    return Attributes(mode, size or 0, at)
+
+
+def _checked(name: str) -> str:
+    if not name or "/" in name or "\0" in name:
+        raise Refused(errno.EREMOTEIO, f"a name that is none: {name!r}")
+    return name
