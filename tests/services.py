@@ -40,6 +40,14 @@ class PostgresServer:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return "\n".join(line for line in said.splitlines() if not line.startswith(("\\", "--")))
 
+    def wait_for_a_lock(self, database: str) -> None:
+        """Come back once a session of that database waits for another one's lock."""
+        until = time.monotonic() + 60
+        asked = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+        while self.does(asked).strip() == "0":
+            assert time.monotonic() < until, "nobody waits for a lock"
+            time.sleep(0.02)
+
     def control(self, *arguments: str) -> None:
         command = [str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), "-w", "-s", *arguments]
         subprocess.run([*_as_postgres(), *command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -1,9 +1,10 @@
 """The configuration of a project: file, profile, environment and flags laid over each other, checked, and explained."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +13,15 @@ from ingestkit import layers, references, variables
 from ingestkit.errors import ConfigError
 from ingestkit.layers import PUT_RIGHT, Keys, Node, Origin, dotted
 from ingestkit.model import SqlCheck
-from ingestkit.settings import DuckdbConnection, Everything, LocalConnection, PipelineSettings, Settings, SftpConnection
+from ingestkit.settings import (
+    Everything,
+    LocalConnection,
+    PipelineSettings,
+    PostgresqlConnection,
+    Settings,
+    SftpConnection,
+    Warehouse,
+)
 from ingestkit.shapes import checked, nearest
 from ingestkit.variables import Variable
 
@@ -20,6 +29,8 @@ DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
 SECRETS = ("password", "passphrase")
 """Settings of connections that are only said by reference."""
+LONGEST_IDENTIFIER = 63
+SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 MODELS_OF_CHECK = re.compile(r"\s*--\s*models:\s*(\S.*)")
 
 
@@ -290,10 +301,10 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
     if settings.pipeline != name:
         where = (layers.below(tree, "pipeline") or tree).origin.place
         found.append(f"{where}: pipeline: says {settings.pipeline!r}, but the file is named for {name!r}")
-    wanted: tuple[tuple[Keys, str, type[BaseModel] | tuple[type[BaseModel], ...]], ...] = (
-        (("source", "connection"), settings.source.connection, (LocalConnection, SftpConnection)),
+    wanted: tuple[tuple[Keys, str, type[BaseModel] | UnionType], ...] = (
+        (("source", "connection"), settings.source.connection, LocalConnection | SftpConnection),
         (("lake",), settings.lake, LocalConnection),
-        (("warehouse",), settings.warehouse, DuckdbConnection),
+        (("warehouse",), settings.warehouse, Warehouse),
     )
     connections = configuration.settings.connections
     for keys, connection, kind in wanted:
@@ -304,4 +315,21 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
             found.append(f"{where}: {profile}{nearest(connection, connections)}")
         elif not isinstance(held, kind):
             found.append(f"{where}: connection {connection!r} is of type {held.type}, which does not serve here")
+        elif isinstance(held, PostgresqlConnection):
+            found.extend(_not_in_postgresql(settings, tree))
     return found
+
+
+def _not_in_postgresql(settings: PipelineSettings, tree: Node) -> Iterator[str]:
+    """Names that PostgreSQL would cut short or has taken itself, and keys it cannot compare."""
+    for name, model in settings.models.items():
+        places: dict[Keys, str] = {("models", name, "table"): model.table or name}
+        places |= {("models", name, "columns", column): column for column in model.columns}
+        for keys, said in places.items():
+            where = f"{(layers.find(tree, keys) or tree).origin.place}: {dotted(keys)}"
+            if len(said.encode()) > LONGEST_IDENTIFIER:
+                yield f"{where}: a name in PostgreSQL has at most {LONGEST_IDENTIFIER} bytes, and {said!r} more"
+            if keys[2] == "columns" and said in SYSTEM_COLUMNS:
+                yield f"{where}: every table in PostgreSQL has a column {said!r} of its own already"
+            if said in model.key and model.columns[said].type == "json":
+                yield f"{where}: PostgreSQL compares no values of type json, so {said!r} cannot be of the key"

@@ -23,7 +23,15 @@ from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
 from ingestkit.ports import Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
-from ingestkit.settings import Connection, DuckdbConnection, LocalConnection, PipelineSettings, Settings, SftpConnection
+from ingestkit.settings import (
+    Connection,
+    DuckdbConnection,
+    LocalConnection,
+    PipelineSettings,
+    PostgresqlConnection,
+    Settings,
+    SftpConnection,
+)
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.shapes import checked
 from ingestkit.states.owner import Owner
@@ -41,7 +49,10 @@ SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
 DROPS = {"local": "ingestkit.sources.local:LocalDrop", "sftp": "ingestkit.sources.sftp:open_drop"}
 SERVERS = {"sftp": "ingestkit.sources.ssh:Server"}
 STORES = {"local": "ingestkit.stores.local:LocalStore", "overlay": "ingestkit.stores.overlay:OverlayStore"}
-WAREHOUSES = {"duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse"}
+WAREHOUSES = {
+    "duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse",
+    "postgresql": "ingestkit.warehouses.postgresql:opened",
+}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
@@ -316,6 +327,19 @@ def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) ->
                 scratch=shared["scratch"],
             )
             return {"open_warehouse": cache(opened), "warehouse_file": root / connection.path}
+        case PostgresqlConnection():
+            opened = partial(
+                _driven,
+                WAREHOUSES,
+                connection.type,
+                connection=connection,
+                root=root,
+                memory_limit=shared["settings"].memory_limit,
+                threads=os.cpu_count() or 1,
+                clock=shared["clock"],
+                scratch=shared["scratch"],
+            )
+            return {"open_warehouse": cache(opened), "warehouse_file": None}
         case _:
             raise _unfit("warehouse", connection)
 
@@ -333,6 +357,17 @@ def registered(registry: Mapping[str, str], kind: str) -> Any:
 def _called(registry: Mapping[str, str], kind: str, *given: Any, **named: Any) -> Any:
     """What a registry names, called; imported now and not before."""
     return registered(registry, kind)(*given, **named)
+
+
+def _driven(registry: Mapping[str, str], kind: str, **named: Any) -> Any:
+    """As `_called`, of something that an extra brings the driver for."""
+    try:
+        return _called(registry, kind, **named)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a connection is of type {kind}, and its driver is not installed ({error.name})",
+            hint=f"pip install 'ingestkit[{kind}]'",
+        ) from error
 
 
 def below_root(url: str, root: Path) -> str:

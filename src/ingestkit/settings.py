@@ -721,7 +721,36 @@ class DuckdbConnection(Section):
     schema_: str = Field(default="main", alias="schema")
 
 
-Connection = Annotated[LocalConnection | SftpConnection | DuckdbConnection, Field(discriminator="type")]
+def identifier(value: str) -> str:
+    if len(value.encode()) > 63:
+        raise ValueError("is longer than the 63 bytes of a name in PostgreSQL")
+    return value
+
+
+class PostgresqlConnection(Section):
+    """A database of a PostgreSQL server: a warehouse that several machines share."""
+
+    type: Literal["postgresql"] = "postgresql"
+    host: str = "localhost"
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 5432
+    database: str
+    user: str
+    password: str | None = None
+    """A reference, such as ${env:WAREHOUSE_PASSWORD}; without one, what libpq finds by itself: ~/.pgpass."""
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslrootcert: Path | None = None
+    """Certificates of those who may vouch for the server, for verify-ca and verify-full."""
+    schema_: Annotated[str, Field(min_length=1), AfterValidator(identifier)] = Field(default="public", alias="schema")
+    lock_timeout: Duration = timedelta(minutes=1)
+    """How long to wait for a table that others read or write. Who comes later waits behind, so it is not long."""
+    connect_timeout: Duration = timedelta(seconds=10)
+
+
+Connection = Annotated[
+    LocalConnection | SftpConnection | DuckdbConnection | PostgresqlConnection, Field(discriminator="type")
+]
+Warehouse = DuckdbConnection | PostgresqlConnection
+"""Connections that models can be published into."""
 
 
 class LeaseSettings(Section):

@@ -34,6 +34,7 @@ ARROW: Mapping[str, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", tz="UTC"),
     "local_timestamp": pa.timestamp("us"),
+    "json": pa.string(),
     "decimal(10,2)": pa.decimal128(10, 2),
     "decimal(12,2)": pa.decimal128(12, 2),
     "decimal(21,2)": pa.decimal128(21, 2),
@@ -749,10 +750,11 @@ class WarehouseContract:
             TargetColumn("day", "date"),
             TargetColumn("instant", "timestamp"),
             TargetColumn("wall", "local_timestamp"),
+            TargetColumn("tree", "json"),
         )
         first = (
             "000123456789012345",
-            "é\n\"'\\ 表 %s",
+            "é\r\n\"'\\ 表 %s,\n\\.\n\\N",
             -9223372036854775808,
             0.1,
             Decimal("1234567890123456789012345678.0123456789"),
@@ -760,8 +762,9 @@ class WarehouseContract:
             date(1, 1, 1),
             datetime(2026, 11, 1, 5, 59, 59, 999999, tzinfo=UTC),
             datetime.fromisoformat("1969-12-31T23:59:59.000001"),
+            '{"b": [1.50, "\\u0000", null], "a": 1,\n "b": 1e400}',
         )
-        nothing = ("2", "", None, None, None, None, None, None, None)
+        nothing = ("2", "", None, None, None, None, None, None, None, None)
         warehouse.check()
         warehouse.fence((fence("hcp"),))
         warehouse.evolve("hcp", columns, LINEAGE)

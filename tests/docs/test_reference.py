@@ -10,8 +10,9 @@ import yaml
 
 from ingestkit.cli.main import call
 from ingestkit.csvvalues import MESSAGES
-from ingestkit.settings import Dialect, PipelineSettings
+from ingestkit.settings import Dialect, PipelineSettings, PostgresqlConnection
 from ingestkit.states import queries
+from ingestkit.warehouses.postgresql_sql import PLAIN_TYPES
 from tests.docs.pages import ROOT, Block, below, blocks, page, table, typed_below
 from tests.docs.shop import Project
 
@@ -75,6 +76,15 @@ def test_the_defaults_of_a_text_file_are_what_the_page_says() -> None:
     said = yaml.safe_load(text)
     assert set(said["csv"]) == set(Dialect.model_fields)
     assert Dialect.model_validate(said["csv"]) == Dialect()
+
+
+def test_the_defaults_of_a_warehouse_in_postgresql_are_what_the_page_says() -> None:
+    [text] = [block.text for block in below(REFERENCE, "The warehouse")]
+    said, bare = (yaml.safe_load(one)["connections"]["warehouse"] for one in (text, text.split("# defaults")[0]))
+    assert {*PostgresqlConnection.model_fields} - {"schema_", "sslrootcert"} == {*said} - {"schema"}
+    assert PostgresqlConnection.model_validate(said) == PostgresqlConnection.model_validate(bare)
+    [types] = re.findall(r"^\* \*\*Types\.\*\* (.*?)^\*", REFERENCE, re.MULTILINE | re.DOTALL)
+    assert set(PLAIN_TYPES) <= set(re.findall(r"\w+", types))
 
 
 def test_every_code_of_a_record_that_cannot_be_read_is_in_the_page() -> None:

@@ -1,11 +1,13 @@
 """A project's configuration in all its layers, and opening what a pipeline names."""
 
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ingestkit import project
 from ingestkit.errors import ConfigError
@@ -255,6 +257,54 @@ def test_a_pipelines_problems_are_told_in_its_file(tmp_path: Path) -> None:
         "config/pipelines/demo.yaml:3: source.connection: profile local has no connection 'drp'; did you mean 'drop'?",
         "config/pipelines/demo.yaml:11: lake: connection 'warehouse' is of type duckdb, which does not serve here",
     ]
+
+
+def test_secrets_are_not_written_into_the_settings(tmp_path: Path) -> None:
+    written = {"type": "postgresql", "database": "d", "user": "u", "password": "hunter2"}
+    root = write(tmp_path, yaml.safe_dump({"connections": {"warehouse": written}}))
+    [told] = problems(lambda: load(root))
+    assert told.startswith("config/settings.yaml:4: connections.warehouse.password: is a secret")
+    assert "hunter2" not in told
+    write(tmp_path, yaml.safe_dump({"connections": {"warehouse": written | {"password": "${env:WAREHOUSE_PASSWORD}"}}}))
+    load(root)
+
+
+def test_names_that_postgresql_would_cut_short_or_has_itself_are_told(tmp_path: Path) -> None:
+    long = "é" * 32
+    columns = {long: {}, "CTID": {}, "ctid_": {}, "xmin": {}, "doc": {"type": "json"}}
+    pipeline = yaml.safe_load(PIPELINE)
+    pipeline["models"]["hcp"] |= {"columns": columns, "key": ["doc"], "table": "t" * 64}
+    local = {"drop": {"type": "local", "path": "drop"}, "lake": {"type": "local", "path": "lake"}}
+    warehouse = {"type": "postgresql", "database": "d", "user": "u"}
+    root = write(
+        tmp_path,
+        yaml.safe_dump({"connections": local | {"warehouse": warehouse}}),
+        yaml.safe_dump(pipeline, allow_unicode=True),
+    )
+    found = [one.split(": ", 1)[1] for one in problems(lambda: load(root).pipeline("demo"))]
+    assert set(found) == {
+        f"models.hcp.table: a name in PostgreSQL has at most 63 bytes, and {'t' * 64!r} more",
+        f"models.hcp.columns.{long}: a name in PostgreSQL has at most 63 bytes, and {long!r} more",
+        "models.hcp.columns.xmin: every table in PostgreSQL has a column 'xmin' of its own already",
+        "models.hcp.columns.doc: PostgreSQL compares no values of type json, so 'doc' cannot be of the key",
+    }
+    write(tmp_path, yaml.safe_dump({"connections": local | {"warehouse": {"type": "duckdb", "path": "w.duckdb"}}}))
+    load(root).pipeline("demo")
+
+
+def test_a_warehouse_whose_driver_is_missing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = {"drop": {"type": "local", "path": "drop"}, "lake": {"type": "local", "path": "lake"}}
+    warehouse = {"type": "postgresql", "database": "d", "user": "u"}
+    write(tmp_path, yaml.safe_dump({"connections": local | {"warehouse": warehouse}}))
+    session = opened(load(tmp_path))
+    for name in [name for name in sys.modules if name.startswith("ingestkit.warehouses.postgresql")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match="its driver is not installed") as refused:
+        session.warehouse.check()
+    assert refused.value.hint == "pip install 'ingestkit[postgresql]'"
 
 
 def test_a_broken_pipeline_stops_no_other(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ class DuckdbTransaction:
             f"DELETE FROM {self._named(sql.RECEIPTS)} WHERE pipeline = ? AND model = ?", [pipeline, model]
         )
 
+    def hold(self, table: str) -> int:
+        """Who else changes it meanwhile conflicts with this transaction."""
+        return self.count(table)
+
     def count(self, table: str) -> int:
         return self._figure(f"SELECT count(*) FROM {self._named(table)}")
 

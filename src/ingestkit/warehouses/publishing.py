@@ -66,6 +66,10 @@ class Transaction(Protocol):
         """Remove the receipts of a model."""
         ...
 
+    def hold(self, table: str) -> int:
+        """Keep others from changing the table until this transaction ends, and tell how many rows it holds."""
+        ...
+
     def count(self, table: str) -> int:
         """How many rows the table holds, as it will stand when this transaction is committed."""
         ...
@@ -195,7 +199,7 @@ def publish_load(
     query = sql.stage(load, publication.batch, publication.run_id, absent)
     staged, nulls, duplicates = figures(engine, sql.key_facts(query, load.key))
     columns = (*(column.name for column in load.columns), *load.lineage)
-    before = transaction.count(load.table)
+    before = transaction.hold(load.table)
     target = Target(engine, load, Rows(query, columns, load.key), publication.batch, staged, before)
     if load.intent.mode is LoadMode.MERGE and duplicates:
         # Warehouses refuse to merge them, in words that would hide the rule they break, or take any of them.

@@ -1,0 +1,52 @@
+"""Rows from valid Parquet into PostgreSQL: DuckDB writes CSV into a pipe, and COPY takes it out in blocks.
+
+Neither side holds more than a few blocks, and no row is touched in Python.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import duckdb
+import psycopg
+
+from ingestkit.warehouses import duckdb_sql, postgresql_sql
+
+BLOCK = 1 << 20
+# Texts are quoted, so that an empty one is told from a missing one, which is nothing between commas.
+AS_WRITTEN = "FORMAT csv, HEADER false, NULLSTR '', USE_TMP_FILE false"
+
+
+def copy_rows(
+    engine: duckdb.DuckDBPyConnection, connection: psycopg.Connection[Any], table: str, query: str, *, freeze: bool
+) -> int:
+    """Copy the rows of a query of DuckDB's into a table of the same column names; how many the server took."""
+    described = engine.execute(f"DESCRIBE {query}").fetchall()
+    texts = [name for name, kind, *_ in described if kind in {"VARCHAR", "JSON"}]
+    columns = postgresql_sql.names(name for name, *_ in described)
+    statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT csv, ENCODING 'UTF8'{', FREEZE' if freeze else ''})"
+    out, into = os.pipe()
+    with os.fdopen(out, "rb", buffering=0) as stream, ThreadPoolExecutor(1, "copy") as pool:
+        writing = pool.submit(_write, engine, query, texts, into)
+        try:
+            with connection.cursor() as cursor:
+                with cursor.copy(statement) as copy:
+                    while block := stream.read(BLOCK):
+                        copy.write(block)
+                    # Within the block: rows that were not all written are taken back, and not counted.
+                    writing.result()
+                return cursor.rowcount
+        finally:
+            # Who writes into a pipe that nobody reads from is told so; who has not come to writing is stopped.
+            stream.close()
+            if not writing.done():
+                engine.interrupt()
+
+
+def _write(engine: duckdb.DuckDBPyConnection, query: str, texts: list[str], into: int) -> None:
+    """Write the rows into a pipe. It ends here whatever happens, so that nobody waits for what will not come."""
+    quoted = f", FORCE_QUOTE ({duckdb_sql.names(texts)})" if texts else ""
+    try:
+        engine.execute(f"COPY ({query}) TO '/dev/fd/{into}' ({AS_WRITTEN}{quoted})")
+    finally:
+        os.close(into)

@@ -1,0 +1,130 @@
+"""How PostgreSQL writes what is published: COPY in the transaction, a temporary stage only where rows have keys."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import duckdb
+import psycopg
+
+from ingestkit.errors import WarehouseError
+from ingestkit.model import Fence, Receipt
+from ingestkit.ports import Bounds
+from ingestkit.warehouses import duckdb_sql, postgresql_tables
+from ingestkit.warehouses import postgresql_sql as sql
+from ingestkit.warehouses.postgresql_copy import copy_rows
+from ingestkit.warehouses.publishing import Merged, Rows
+
+STAGE, GONE = (sql.name("pg_temp", one) for one in ("ingestkit_stage", "ingestkit_gone"))
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresqlTransaction:
+    engine: duckdb.DuckDBPyConnection
+    connection: psycopg.Connection[Any]
+    schema: str
+    beside: dict[str, str] = field(default_factory=dict)
+    """Tables that another one will take the place of, with its name."""
+
+    def raise_fence(self, mine: Fence) -> Sequence[str]:
+        """Who raises the same one waits for the row, and then looks at it as it was committed."""
+        answered = self.connection.execute(
+            f"UPDATE {self._named(sql.FENCES)} SET token = %(token)s WHERE pipeline = %(pipeline)s "
+            'AND model = %(model)s AND state_id = %(state_id)s AND token <= %(token)s RETURNING "table"',
+            {"token": mine.token, "pipeline": mine.pipeline, "model": mine.model, "state_id": mine.state_id},
+        ).fetchall()
+        return [table for (table,) in answered]
+
+    def fences(self, pipeline: str) -> Mapping[str, Fence]:
+        return postgresql_tables.fences(self.connection, self.schema, pipeline)
+
+    def receipt(self, pipeline: str, model: str, batch: str) -> Receipt | None:
+        return postgresql_tables.receipt(self.connection, self.schema, pipeline, model, batch)
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        postgresql_tables.write_receipt(self.connection, self.schema, receipt)
+
+    def forget_receipts(self, pipeline: str, model: str) -> None:
+        self.connection.execute(
+            f"DELETE FROM {self._named(sql.RECEIPTS)} WHERE pipeline = %s AND model = %s", [pipeline, model]
+        )
+
+    def hold(self, table: str) -> int:
+        """Others may read it, and neither write it nor change what it is."""
+        self.connection.execute(f"LOCK TABLE {self._named(table)} IN SHARE ROW EXCLUSIVE MODE")
+        return self.count(table)
+
+    def count(self, table: str) -> int:
+        found: int = postgresql_tables.one(
+            self.connection, f"SELECT count(*) FROM {self._named(self.beside.get(table, table))}"
+        )
+        return found
+
+    def same_table(self, one: str, other: str) -> bool:
+        return one == other
+
+    def replace(self, table: str, rows: Rows) -> int:
+        """Beside, where nothing would be lost by that. TRUNCATE would show an older reader an empty table."""
+        if not postgresql_tables.stands_alone(self.connection, self.schema, table):
+            self.connection.execute(f"DELETE FROM {self._named(table)}")
+            return self.insert(table, rows)
+        # A name of its own, since a longer one than the table's might be too long.
+        beside = f"ingestkit_new_{sha256(table.encode()).hexdigest()[:16]}"
+        self.connection.execute(
+            f"CREATE TABLE {self._named(beside)} (LIKE {self._named(table)} INCLUDING STORAGE INCLUDING COMPRESSION)"
+        )
+        self.beside[table] = beside
+        # Frozen rows are seen by readers whose moment is older too: they find the new table full, not empty.
+        return copy_rows(self.engine, self.connection, self._named(beside), _shown(rows), freeze=True)
+
+    def insert(self, table: str, rows: Rows) -> int:
+        return copy_rows(self.engine, self.connection, self._named(table), _shown(rows), freeze=False)
+
+    def delete_batch(self, table: str, batch: str) -> int:
+        return self.connection.execute(f'DELETE FROM {self._named(table)} WHERE "_batch" = %s', [batch]).rowcount
+
+    def delete_window(self, table: str, bounds: Bounds) -> int:
+        return self.connection.execute(f"DELETE FROM {self._named(table)} WHERE {sql.within(bounds)}").rowcount
+
+    def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
+        """By a stage that is gone with the transaction, and one statement each: no unique index is needed."""
+        target, deleted = self._named(table), 0
+        if gone is not None:
+            self._staged(GONE, table, rows.key, f"SELECT DISTINCT {duckdb_sql.names(rows.key)} FROM ({gone})")
+            deleted = self.connection.execute(sql.delete_keys(target, GONE, rows.key)).rowcount
+            self.connection.execute(f"DROP TABLE {GONE}")
+        self._staged(STAGE, table, rows.columns, _shown(rows))
+        known = self.connection.execute(sql.update_keys(target, STAGE, rows.columns, rows.key)).rowcount
+        added = self.connection.execute(sql.insert_keys(target, STAGE, rows.columns, rows.key)).rowcount
+        self.connection.execute(f"DROP TABLE {STAGE}")
+        return Merged(known + added, added, deleted)
+
+    def finish(self) -> None:
+        """Let new tables take the places of old ones: from here to the COMMIT, readers wait."""
+        for table, beside in self.beside.items():
+            self.connection.execute(f"LOCK TABLE {self._named(table)} IN ACCESS EXCLUSIVE MODE")
+            if not postgresql_tables.stands_alone(self.connection, self.schema, table):
+                raise WarehouseError(
+                    f"{table} was given an index, a view or the like while it was replaced", transient=True
+                )
+            for statement in postgresql_tables.carried_over(self.connection, self.schema, table, beside):
+                self.connection.execute(statement)
+            self.connection.execute(f"DROP TABLE {self._named(table)}")
+            self.connection.execute(f"ALTER TABLE {self._named(beside)} RENAME TO {sql.name(table)}")
+
+    def _staged(self, stage: str, table: str, columns: tuple[str, ...], query: str) -> None:
+        """Rows in a temporary table of the target's types: not logged, and gone when its session is."""
+        self.connection.execute(
+            f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS "
+            f"SELECT {sql.names(columns)} FROM {self._named(table)} WITH NO DATA"
+        )
+        copy_rows(self.engine, self.connection, stage, query, freeze=True)
+        self.connection.execute(f"ANALYZE {stage}")
+
+    def _named(self, table: str) -> str:
+        return sql.name(self.schema, table)
+
+
+def _shown(rows: Rows) -> str:
+    return f"SELECT {duckdb_sql.names(rows.columns)} FROM ({rows.query})"
