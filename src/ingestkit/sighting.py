@@ -180,6 +180,8 @@ def look_at(
 
 def _of_other_windows(session: Session, paths: Collection[str]) -> tuple[dict[str, FileVersion], frozenset[str]]:
     """Files that were in another window before time was cut anew: those that come here, and those that stay there."""
+    if not paths:
+        return {}, frozenset()
     with session.state.read() as conn:
         found = ledger.newest_of(conn, session.pipeline.name, sorted(paths))
         done = completions.among(conn, session.pipeline.name, sorted({file.batch for file in found}))
