@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import psycopg
@@ -81,6 +82,8 @@ class World:
     capsys: pytest.CaptureFixture[str] = field(repr=False)
     state_url: str | None = None
     """The state's database where it is a shared one."""
+    target_url: str | None = None
+    """The warehouse's database where it is a server's."""
 
     # --- making it ---------------------------------------------------------------------------------------------------
 
@@ -94,7 +97,9 @@ class World:
     def settle(self, changes: Mapping[str, Any] | None = None) -> None:
         """Write config/settings.yaml, likewise."""
         (self.root / "config").mkdir(exist_ok=True)
-        shared = {"state.url": self.state_url} if self.state_url is not None else {}
+        shared: dict[str, Any] = {"state.url": self.state_url} if self.state_url is not None else {}
+        if self.target_url is not None:
+            shared["connections.warehouse"] = connection(self.target_url)
         (self.root / "config/settings.yaml").write_text(yaml.safe_dump(changed(SETTINGS, shared | dict(changes or {}))))
 
     def drop(self, *several: Mapping[str, str | bytes]) -> None:
@@ -192,16 +197,25 @@ class World:
         self.state(f"UPDATE {table} SET {column} = {older}")
 
     def target(self, query: str) -> list[tuple[Any, ...]]:
+        if self.target_url is not None:
+            with psycopg.connect(self.target_url) as server:
+                return server.execute(query).fetchall()
         with duckdb.connect(str(self.root / "warehouse.duckdb"), read_only=True) as target:
             return target.execute(query).fetchall()
 
     def target_does(self, statement: str) -> None:
         """Somebody else's hand in the target."""
+        if self.target_url is not None:
+            with psycopg.connect(self.target_url) as server:
+                server.execute(statement)
+            return
         with duckdb.connect(str(self.root / "warehouse.duckdb")) as target:
             target.execute(statement)
 
     def table(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
-        return self.target(f"SELECT {', '.join(columns) or '*'} FROM {name} ORDER BY ALL")
+        # Servers sort as people do, and know no ORDER BY ALL.
+        found = self.target(f"SELECT {', '.join(columns) or '*'} FROM {name}")
+        return sorted(found, key=lambda row: [(one is None, one) for one in row])
 
     def run_row(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.does("runs", "show", run_id)["run"]
@@ -230,6 +244,13 @@ class World:
     def checkpoint(self) -> str | None:
         found: str | None = json.loads((self.root / "state/mirror/p.json").read_text())["checkpoint"]
         return found
+
+
+def connection(url: str) -> dict[str, Any]:
+    """The settings of a warehouse in a server's database."""
+    said = urlsplit(url)
+    place = {"host": said.hostname, "port": said.port, "database": said.path.strip("/"), "user": said.username}
+    return {"type": "postgresql", **place, "lock_timeout": "10s"}
 
 
 def changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
