@@ -129,10 +129,10 @@ class SftpServer:
         command = ["ssh-keygen", "-l", "-f", str(self.folder / f"{name}.pub")]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]
 
-    def known(self, *names: str) -> str:
+    def known(self, *names: str, port: int | None = None) -> str:
         """What a file of known hosts says of the server where these are its host keys."""
         public = [(self.folder / f"{name}.pub").read_text().split()[:2] for name in names or ("host",)]
-        return "".join(f"[127.0.0.1]:{self.port} {kind} {key}\n" for kind, key in public)
+        return "".join(f"[127.0.0.1]:{port or self.port} {kind} {key}\n" for kind, key in public)
 
     def start(self, host_key: str = "host", *more: str) -> None:
         config = {

@@ -1,19 +1,28 @@
 """The files source keeps its contract on a real SFTP server too, by either engine."""
 
+import errno
 import os
-from collections.abc import Iterator
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ingestkit.errors import SourceError
+from ingestkit.model import Item
 from ingestkit.settings import Model, SftpConnection
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.sources.files import FilesSource
 from ingestkit.sources.sftp import SftpDrop, open_drop
+from ingestkit.sources.sftp_client import Client, Refused
 from ingestkit.sources.ssh import Server
-from tests.contracts.source import NOON, SourceContract
+from tests.contracts.source import FIRST, NOON, SECOND, SourceContract, models, settings
+from tests.doubles.proxy import Proxy, proxy
 from tests.services import SftpServer, sftp
 
 pytestmark = pytest.mark.services
@@ -45,7 +54,7 @@ class RemoteDrop:
     def remove(self, path: str) -> None:
         (self.root / path).unlink()
 
-    def drop(self, root: Path | None = None, **more: object) -> SftpDrop:
+    def drop(self, root: Path | None = None, **more: Any) -> SftpDrop:
         said = connection(self.server, root or self.root, engine=self.engine, **more)
         drop = open_drop(Server(said, self.server.folder / "project", "drop", "shop"))
         self.opened.append(drop)
@@ -56,6 +65,12 @@ class RemoteDrop:
 
     def missing(self, settings: SourceSettings, models: dict[str, Model]) -> FilesSource:
         return FilesSource(self.drop(self.root / "not-here"), settings, models)
+
+
+@pytest.fixture
+def between(server: SftpServer) -> Iterator[Proxy]:
+    with proxy(server.port) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +94,241 @@ class TestSftpSource(SourceContract):
         yield made
         for one in made.opened:
             one.links.close()
+
+    def test_a_link_out_of_the_drop_is_refused(self, drop: RemoteDrop, source: FilesSource, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "secret.csv").write_bytes(b"secret")
+        drop.folder(FIRST)
+        (drop.root / FIRST / "hcp.csv").symlink_to(tmp_path / "secret.csv")
+        (drop.root / SECOND).symlink_to(tmp_path / "outside")
+        for batch in (FIRST, SECOND):
+            with pytest.raises(SourceError, match="leads out of the drop"):
+                list(source.items(batch))
+
+    def test_a_file_swapped_for_a_link_out_of_the_drop_is_not_read(
+        self, drop: RemoteDrop, source: FilesSource, tmp_path: Path
+    ) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        item = self.item(source)
+        drop.remove(f"{FIRST}/hcp.csv")
+        (tmp_path / "secret.csv").write_bytes(b"x")
+        (drop.root / FIRST / "hcp.csv").symlink_to(tmp_path / "secret.csv")
+        with pytest.raises(SourceError, match="leads out of the drop"), source.open(item):
+            pytest.fail("it was opened")
+
+    def test_links_within_the_drop_are_followed(self, drop: RemoteDrop, source: FilesSource) -> None:
+        drop.put("store/hcp.csv", b"1234")
+        drop.put("store/deep/hco.csv")
+        drop.folder(FIRST)
+        (drop.root / FIRST / "hcp.csv").symlink_to("../store/hcp.csv")
+        (drop.root / FIRST / "deep").symlink_to("../store/deep")
+        found = list(source.items(FIRST))
+        assert [item.path for item in found] == [f"{FIRST}/deep/hco.csv", f"{FIRST}/hcp.csv"]
+        with source.open(found[1]) as stream:
+            assert stream.read() == b"1234"
+
+    def test_a_link_that_leads_back_is_an_error(self, drop: RemoteDrop, source: FilesSource) -> None:
+        drop.put(f"{FIRST}/a/hcp.csv")
+        (drop.root / FIRST / "a" / "again").symlink_to("..")
+        with pytest.raises(SourceError, match="back to itself"):
+            list(source.items(FIRST))
+
+    def test_a_link_to_nothing_and_a_pipe_are_items_that_wait(self, drop: RemoteDrop, source: FilesSource) -> None:
+        drop.folder(FIRST)
+        (drop.root / FIRST / "hcp.csv").symlink_to("nothing")
+        os.mkfifo(drop.root / FIRST / "hco.csv")
+        assert [(item.models, item.ready, item.waits_for) for item in source.items(FIRST)] == [
+            (("hco",), False, "it is not a regular file"),
+            (("hcp",), False, "it is a link to nothing"),
+        ]
+
+    @pytest.mark.parametrize("other", ["pipe", "folder"])
+    def test_what_is_no_file_in_a_files_place_is_not_waited_for(
+        self, drop: RemoteDrop, source: FilesSource, other: str
+    ) -> None:
+        drop.put(f"{FIRST}/hcp.csv", b"")
+        item = self.item(source)
+        drop.remove(f"{FIRST}/hcp.csv")
+        (os.mkfifo if other == "pipe" else os.mkdir)(drop.root / FIRST / "hcp.csv")
+        with pytest.raises(SourceError, match="changed"), source.open(item):
+            pytest.fail("it was opened")
+
+    def test_a_name_that_is_not_utf8_is_an_error_that_shows_it(self, drop: RemoteDrop, source: FilesSource) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        (drop.root / FIRST / os.fsdecode(b"m\xe9decin.tmp")).write_bytes(b"x")
+        assert [item.path for item in source.items(FIRST)] == [f"{FIRST}/hcp.csv"]
+        (drop.root / FIRST / os.fsdecode(b"m\xe9decin.csv")).write_bytes(b"x")
+        with pytest.raises(SourceError, match=r"m\\xe9decin.csv is not UTF-8") as caught:
+            list(source.items(FIRST))
+        caught.value.message.encode()
+
+    def test_a_root_that_is_a_file_is_an_error(self, drop: RemoteDrop) -> None:
+        drop.put("file")
+        source = FilesSource(drop.drop(drop.root / "file"), settings(), models(hcp=None))
+        with pytest.raises(SourceError, match="is not a folder"):
+            source.check()
+
+    def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(
+        self, drop: RemoteDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+
+        def refusing(self: Client, folder: str) -> object:
+            raise Refused(errno.EACCES, "Permission denied")
+
+        # Who runs the tests may read everything where that is root.
+        monkeypatch.setattr(Client, "entries", refusing)
+        with pytest.raises(SourceError, match=r"no permission to read 127\.0\.0\.1:\d+:/.*drop"):
+            source.check()
+
+    def test_listing_batches_looks_into_none_and_listing_one_into_no_other(
+        self, drop: RemoteDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        drop.put(f"{SECOND}/deep/hcp.csv")
+        listed: list[str] = []
+        listing = SftpDrop.entries
+
+        def noting(self: SftpDrop, folder: str) -> object:
+            listed.append(folder)
+            return listing(self, folder)
+
+        monkeypatch.setattr(SftpDrop, "entries", noting)
+        assert list(source.batches(None)) == [FIRST, SECOND]
+        assert listed == [""]
+        assert len(list(source.items(SECOND))) == 1
+        assert FIRST not in listed
+
+    def test_thousands_of_files_of_a_folder_are_listed(self, drop: RemoteDrop, source: FilesSource) -> None:
+        drop.folder(FIRST)
+        for number in range(5000):
+            (drop.root / FIRST / f"hcp_{number:04}.csv").touch()
+        found = list(source.items(FIRST))
+        assert [item.path for item in found] == [f"{FIRST}/hcp_{number:04}.csv" for number in range(5000)]
+        with source.open(found[-1]) as stream:
+            assert stream.read() == b""
+
+    def content(self, drop: RemoteDrop, size: int = 6_000_000) -> bytes:
+        content = random.Random(7).randbytes(size)
+        drop.put(f"{FIRST}/hcp.csv", content)
+        return content
+
+    def behind(self, drop: RemoteDrop, between: Proxy, **more: Any) -> FilesSource:
+        known = drop.root.parent / "known_hosts"
+        known.write_text(drop.server.known(port=between.port))
+        more = {"port": between.port, "known_hosts": str(known), **more}
+        return FilesSource(drop.drop(**more), settings(), models(hcp=None))
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_cut_download_goes_on_where_it_was(self, drop: RemoteDrop, between: Proxy, seed: int) -> None:
+        content = self.content(drop)
+        lot = random.Random(seed)
+        source = self.behind(drop, between)
+        item = self.item(source)
+        before = between.connections
+        between.cuts = [lot.randrange(200_000, 2_500_000) for _ in range(3)]
+        between.cut()
+        with source.open(item) as stream:
+            assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == content
+        assert between.cuts == []
+        # Going on is not beginning again: so many bytes were not enough for a whole file.
+        assert between.connections > before
+
+    def read_on(self, source: FilesSource, item: Item, meanwhile: Callable[[], None]) -> None:
+        with source.open(item) as stream:
+            stream.read(1000)
+            meanwhile()
+            while stream.read(1 << 20):
+                pass
+
+    @pytest.mark.parametrize("change", ["longer", "shorter", "later", "gone"])
+    def test_a_file_that_is_another_one_after_a_cut_is_not_gone_on_with(
+        self, drop: RemoteDrop, between: Proxy, change: str
+    ) -> None:
+        content = self.content(drop)
+        source = self.behind(drop, between)
+        item = self.item(source)
+
+        def changing() -> None:
+            if change == "gone":
+                drop.remove(f"{FIRST}/hcp.csv")
+            else:
+                other = {"longer": content + b"x", "shorter": content[:-1], "later": content}[change]
+                drop.put(f"{FIRST}/hcp.csv", other, NOON + timedelta(seconds=change == "later"))
+            between.cut()
+
+        with pytest.raises(SourceError, match=r"changed while it was read|not at the source any more") as caught:
+            self.read_on(source, item, changing)
+        assert caught.value.transient
+
+    def test_a_file_truncated_while_it_is_read_is_not_taken(self, drop: RemoteDrop, source: FilesSource) -> None:
+        self.content(drop, 80_000_000)
+        item = self.item(source)
+        with pytest.raises(SourceError, match="changed while it was read") as caught:
+            self.read_on(source, item, lambda: os.truncate(drop.root / item.path, 500_000))
+        assert caught.value.transient
+
+    def test_a_connection_that_was_lost_while_nothing_was_asked_is_made_again(
+        self, drop: RemoteDrop, between: Proxy
+    ) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        source = self.behind(drop, between)
+        assert list(source.batches(None)) == [FIRST]
+        between.cut()
+        assert list(source.batches(None)) == [FIRST]
+
+    def test_a_link_that_is_cut_again_and_again_is_an_error_that_may_pass(
+        self, drop: RemoteDrop, between: Proxy
+    ) -> None:
+        between.cuts = [500] * 9
+        with pytest.raises(SourceError, match=r"127\.0\.0\.1") as caught:
+            self.behind(drop, between).check()
+        assert caught.value.transient
+
+    def test_a_server_that_falls_silent_is_not_waited_for_without_end(self, drop: RemoteDrop, between: Proxy) -> None:
+        self.content(drop, 40_000_000)
+        source = self.behind(drop, between, answer_timeout="1s", connect_timeout="1s", login_timeout="1s")
+        item = self.item(source)
+        with pytest.raises(SourceError) as caught:
+            self.read_on(source, item, between.open_.clear)
+        assert caught.value.transient
+
+    def test_a_slow_and_distant_server_is_read_as_well(self, drop: RemoteDrop, between: Proxy) -> None:
+        content = self.content(drop, 1_000_000)
+        source = self.behind(drop, between)
+        item = self.item(source)
+        between.delay, between.rate = 0.01, 4_000_000.0
+        with source.open(item) as stream:
+            assert stream.read() == content
+
+    def test_a_download_goes_on_over_a_restart_of_the_server(self, drop: RemoteDrop, source: FilesSource) -> None:
+        content = self.content(drop, 80_000_000)
+        with source.open(self.item(source)) as stream:
+            got = [stream.read(1000)]
+            drop.server.stop()
+            drop.server.start()
+            got += iter(lambda: stream.read(1 << 20), b"")
+        assert b"".join(got) == content
+
+    def test_each_thread_has_a_connection_and_those_of_ended_ones_are_used_again(
+        self, drop: RemoteDrop, between: Proxy
+    ) -> None:
+        for number in range(4):
+            drop.put(f"{FIRST}/hcp_{number}.csv", b"x" * number)
+        source = self.behind(drop, between)
+        items = list(source.items(FIRST))
+        both = threading.Barrier(2)
+
+        def read(mine: list[Item]) -> None:
+            for item in mine:
+                with source.open(item) as stream:
+                    both.wait(20)
+                    assert len(stream.read()) == item.size
+
+        for _ in range(3):
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(read, [items[:2], items[2:]]))
+        assert between.connections == 3
 
 
 class TestSftpSourceByOpenssh(TestSftpSource):

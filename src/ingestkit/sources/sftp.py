@@ -205,7 +205,7 @@ class SftpDrop:
 
 
 def open_drop(server: Server) -> SftpDrop:
-    return SftpDrop(server, Links(partial(ssh.connected, server)))
+    return SftpDrop(server, Links(ssh.connecting(server)))
 
 
 def _refuse_other(name: str, before: Attributes, now: Attributes) -> None:

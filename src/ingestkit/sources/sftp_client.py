@@ -191,7 +191,7 @@ class Place(Protocol):
         """Give a connection up; the error that tells of it."""
         ...
 
-    def failed(self, error: OSError, path: str) -> SourceError:
+    def failed(self, error: OSError, path: str, *, transient: bool) -> SourceError:
         """What the server refuses, as the source's failure."""
         ...
 
@@ -209,6 +209,9 @@ class RemoteFile(io.RawIOBase):
         self._jump(0)
 
     def status(self) -> Attributes:
+        """What the opened file is like; where a cut has closed it, the one that has its name."""
+        if not self._handle:
+            return self._place.client().status(self.path)
         return self._client.status_of(self._handle, self.path)
 
     def readable(self) -> bool:
@@ -237,7 +240,7 @@ class RemoteFile(io.RawIOBase):
         return size
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._handle:
             try:
                 self._client.release(self._handle)
             except (*LOST, OSError):
@@ -253,11 +256,13 @@ class RemoteFile(io.RawIOBase):
     def _next(self) -> bytes:
         while self._at < self._size:
             try:
+                if not self._handle:
+                    self._open_again()
                 return self._awaited()
             except Refused as error:
-                raise self._place.failed(error, self.path) from error
+                raise self._place.failed(error, self.path, transient=True) from error
             except (*LOST, OSError) as error:
-                self._resume(error)
+                self._give_up(error)
         return b""
 
     def _awaited(self) -> bytes:
@@ -281,12 +286,15 @@ class RemoteFile(io.RawIOBase):
             self._asked += size
         self._ahead = min(MANY, 2 * self._ahead)
 
-    def _resume(self, error: Exception) -> None:
-        """Go on over a new connection; one that has brought nothing is the last."""
+    def _give_up(self, error: Exception) -> None:
+        """Be done with a connection that was lost; one that had brought nothing is the last."""
+        lost = self._place.lost(self._client, error)
         if self._at == self._resumed_at:
-            raise self._place.lost(self._client, error) from error
+            raise lost from error
         self._resumed_at = self._at
-        self._place.lost(self._client, error)
+        self._handle = b""
+
+    def _open_again(self) -> None:
         self._client = self._place.client()
         self._same(self._client.status(self.path))
         self._handle = self._client.opened(self.path)

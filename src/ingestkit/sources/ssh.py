@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 
@@ -52,9 +53,12 @@ class Server:
         return tuple(self.root / Path(one).expanduser() for one in self.settings.key)
 
 
-def connected(server: Server) -> Client:
-    """An open connection. SourceError when the server is not the one that is known, or does not let us in."""
-    return _by_openssh(server) if server.settings.engine == "openssh" else _by_paramiko(server)
+def connecting(server: Server) -> Callable[[], Client]:
+    """What makes a connection. SourceError when the server is not the one that is known, or does not let us in."""
+    if server.settings.engine == "openssh":
+        # Keys of which only the fingerprints are said are fetched once.
+        return partial(_by_openssh, server, cache(partial(_trusted, server)))
+    return partial(_by_paramiko, server)
 
 
 def presented(server: Server) -> tuple[HostKey, ...]:
@@ -77,15 +81,20 @@ def pin(server: Server, keys: Sequence[HostKey]) -> Path:
     return server.known_hosts
 
 
-def _by_openssh(server: Server) -> Client:
-    keys = server.known()
-    if server.settings.host_keys:
-        keys = tuple(key for key in presented(server) if is_trusted(server, key))
-    if not keys:
-        raise _stranger(server, presented(server))
+def _by_openssh(server: Server, trusted: Callable[[], Sequence[HostKey]]) -> Client:
     return openssh.connected(
-        server.settings, server.name, server.key_files(), keys, lambda: _stranger(server, presented(server))
+        server.settings, server.name, server.key_files(), trusted(), lambda: _stranger(server, presented(server))
     )
+
+
+def _trusted(server: Server) -> Sequence[HostKey]:
+    if not server.settings.host_keys and (known := server.known()):
+        return known
+    seen = presented(server)
+    trusted = tuple(key for key in seen if is_trusted(server, key))
+    if not trusted:
+        raise _stranger(server, seen)
+    return trusted
 
 
 def _by_paramiko(server: Server) -> Client:
