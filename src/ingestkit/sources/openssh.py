@@ -113,10 +113,9 @@ def _command(settings: SftpConnection, keys: Sequence[Path], known_hosts: Path) 
         "ServerAliveInterval": str(beat),
         "IdentitiesOnly": "no" if settings.agent else "yes",
         **({} if settings.agent else {"IdentityAgent": "none"}),
-        **settings.options,
     }
     command = ["ssh", "-F", "none", "-x", "-a", "-T"]
-    for name, value in said.items():
+    for name, value in (*said.items(), *settings.options.items()):
         command += ["-o", f"{name}={value}"]
     for key in keys:
         command += ["-i", str(key)]
