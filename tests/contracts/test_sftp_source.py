@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ingestkit.sources.sftp import SftpDrop, open_drop
 from ingestkit.sources.sftp_client import Client, Refused
 from ingestkit.sources.ssh import Server
 from tests.contracts.source import FIRST, NOON, SECOND, SourceContract, models, settings
-from tests.doubles.proxy import Proxy, proxy
+from tests.doubles.proxy import Proxy, proxied
 from tests.services import SftpServer, sftp
 
 pytestmark = pytest.mark.services
@@ -69,7 +70,7 @@ class RemoteDrop:
 
 @pytest.fixture
 def between(server: SftpServer) -> Iterator[Proxy]:
-    with proxy(server.port) as made:
+    with proxied("127.0.0.1", server.port) as made:
         yield made
 
 
@@ -225,14 +226,14 @@ class TestSftpSource(SourceContract):
         lot = random.Random(seed)
         source = self.behind(drop, between)
         item = self.item(source)
-        before = between.connections
-        between.cuts = [lot.randrange(200_000, 2_500_000) for _ in range(3)]
+        before = between.links
+        between.faults.cuts_down = [lot.randrange(200_000, 2_500_000) for _ in range(3)]
         between.cut()
         with source.open(item) as stream:
             assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == content
-        assert between.cuts == []
+        assert between.faults.cuts_down == []
         # Going on is not beginning again: so many bytes were not enough for a whole file.
-        assert between.connections > before
+        assert between.links > before
 
     def read_on(self, source: FilesSource, item: Item, meanwhile: Callable[[], None]) -> None:
         with source.open(item) as stream:
@@ -280,7 +281,7 @@ class TestSftpSource(SourceContract):
     def test_a_link_that_is_cut_again_and_again_is_an_error_that_may_pass(
         self, drop: RemoteDrop, between: Proxy
     ) -> None:
-        between.cuts = [500] * 9
+        between.faults.cuts_down = [500] * 9
         with pytest.raises(SourceError, match=r"127\.0\.0\.1") as caught:
             self.behind(drop, between).check()
         assert caught.value.transient
@@ -290,14 +291,14 @@ class TestSftpSource(SourceContract):
         source = self.behind(drop, between, answer_timeout="1s", connect_timeout="1s", login_timeout="1s")
         item = self.item(source)
         with pytest.raises(SourceError) as caught:
-            self.read_on(source, item, between.open_.clear)
+            self.read_on(source, item, partial(setattr, between.faults, "silent", True))
         assert caught.value.transient
 
     def test_a_slow_and_distant_server_is_read_as_well(self, drop: RemoteDrop, between: Proxy) -> None:
         content = self.content(drop, 1_000_000)
         source = self.behind(drop, between)
         item = self.item(source)
-        between.delay, between.rate = 0.01, 4_000_000.0
+        between.faults.delay, between.faults.rate = 0.01, 4_000_000
         with source.open(item) as stream:
             assert stream.read() == content
 
@@ -328,7 +329,7 @@ class TestSftpSource(SourceContract):
         for _ in range(3):
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(read, [items[:2], items[2:]]))
-        assert between.connections == 3
+        assert between.links == 3
 
 
 class TestSftpSourceByOpenssh(TestSftpSource):

@@ -19,6 +19,8 @@ class Faults:
     """Cut a link when so many bytes have gone from client to server."""
     cut_down: int | None = None
     """Cut a link when so many bytes have gone from server to client."""
+    cuts_down: list[int] = field(default_factory=list)
+    """The same for each next link by itself; those behind the last are cut as `cut_down` says."""
     cut_before: bytes | None = None
     """Cut a link in place of passing on what holds these bytes: the server never sees them."""
     cut_after: bytes | None = None
@@ -27,6 +29,8 @@ class Faults:
     """Seconds by which every block comes later."""
     rate: int | None = None
     """At most so many bytes a second, in each direction."""
+    silent: bool = False
+    """Pass nothing on, and keep the links."""
     refuse: bool = False
     """Take no new link."""
 
@@ -46,6 +50,11 @@ class Proxy:
         port: int = self._listener.getsockname()[1]
         return port
 
+    @property
+    def links(self) -> int:
+        """How many links were taken until now."""
+        return len(self._links)
+
     def serve(self) -> None:
         while True:
             try:
@@ -60,7 +69,8 @@ class Proxy:
             except OSError:
                 _reset(client)
                 continue
-            link = _Link(self, client, server)
+            cuts = self.faults.cuts_down
+            link = _Link(self, client, server, cuts.pop(0) if cuts else None)
             self._links.append(link)
             for way in (link.up, link.down):
                 threading.Thread(target=way, daemon=True).start()
@@ -84,6 +94,7 @@ class _Link:
     proxy: Proxy
     client: socket.socket
     server: socket.socket
+    cut_down: int | None
     answerless: bool = False
     """Whether the server's next word is the one that must not arrive."""
     ended: bool = False
@@ -101,7 +112,7 @@ class _Link:
             while block := out.recv(BLOCK):
                 faults = self.proxy.faults
                 self._slow(len(block))
-                limit = faults.cut_up if upward else faults.cut_down
+                limit = faults.cut_up if upward else self.cut_down or faults.cut_down
                 if limit is not None and passed + len(block) >= limit:
                     into.sendall(block[: max(0, limit - passed)])
                     return self.cut()
@@ -119,6 +130,8 @@ class _Link:
 
     def _slow(self, size: int) -> None:
         faults = self.proxy.faults
+        while faults.silent and not self.ended:
+            time.sleep(0.01)
         wait = faults.delay + (size / faults.rate if faults.rate else 0.0)
         if wait:
             time.sleep(wait)

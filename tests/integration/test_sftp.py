@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.proxy import proxy
+from tests.doubles.proxy import proxied
 from tests.integration.world import FIRST, SECOND, World
 from tests.services import SftpServer, sftp
 
@@ -47,7 +47,11 @@ def test_a_drop_is_pinned_planned_and_loaded(server: SftpServer, world: World, e
     assert world.does("run")["status"] == "done"
     assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
     assert world.table("b", "id") == [("x",), ("y",), ("z",)]
-    assert not [one for one in threading.enumerate() if "Transport" in type(one).__name__]
+    for one in threading.enumerate():
+        if "Transport" in type(one).__name__:
+            # It was told to end, and is on its way.
+            one.join(10)
+            assert not one.is_alive()
 
 
 def test_a_changed_host_key_stops_the_run_until_it_is_pinned(server: SftpServer, world: World) -> None:
@@ -79,12 +83,12 @@ def test_fingerprints_of_the_settings_are_not_added_to(server: SftpServer, world
 
 def test_a_run_over_a_link_that_is_cut_takes_every_byte(server: SftpServer, world: World) -> None:
     rows = "".join(f"{number},{number * 7}\n" for number in range(300_000))
-    with proxy(server.port) as between:
+    with proxied("127.0.0.1", server.port) as between:
         world.settle(on(server, world, port=between.port, host_keys=server.fingerprint()))
         world.drop(FIRST | {"20260101/a.csv": f"id,n\n{rows}"})
-        between.cuts = [1_500_000, 9_000, 700_000, 800, 400_000]
+        between.faults.cuts_down = [1_500_000, 9_000, 700_000, 800, 400_000]
         assert world.does("run")["status"] == "done"
-        assert between.cuts == []
+        assert between.faults.cuts_down == []
     assert world.target("SELECT count(*), sum(n) FROM a") == [(300_000, 7 * 300_000 * 299_999 // 2)]
 
 
