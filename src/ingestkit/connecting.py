@@ -23,8 +23,27 @@ def _folder(url: str) -> Mapping[str, Any]:
     return {"type": "local", "path": unquote(parts.path) if parts.scheme else url}
 
 
+def _server(url: str) -> Mapping[str, Any]:
+    parts = urlsplit(url)
+    if not parts.hostname or not parts.username:
+        raise UsageError(f"{url!r} does not say who logs in where", hint="sftp://USER@HOST/FOLDER")
+    if parts.password is not None:
+        raise UsageError("a password does not belong into an address", hint="say it as password: ${env:NAME} instead")
+    try:
+        port = {} if parts.port is None else {"port": parts.port}
+    except ValueError as error:
+        raise UsageError(f"{url!r} says no port: {error}") from error
+    path = unquote(parts.path)
+    # As everywhere: what begins so is relative to where the login leads.
+    path = path.removeprefix("/~/") or "."
+    login = {"host": parts.hostname, **port, "user": unquote(parts.username)}
+    return {"type": "sftp", **login, "path": path, "key": "~/.ssh/id_ed25519"}
+
+
 # What makes a connection of an address, by the type of the source and the scheme of its addresses.
-SCHEMES: Mapping[str, Mapping[str, Callable[[str], Mapping[str, Any]]]] = {"files": {"": _folder, "file": _folder}}
+SCHEMES: Mapping[str, Mapping[str, Callable[[str], Mapping[str, Any]]]] = {
+    "files": {"": _folder, "file": _folder, "sftp": _server}
+}
 
 
 def connection_of(kind: str, url: str) -> Mapping[str, Any]:

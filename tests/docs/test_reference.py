@@ -10,7 +10,7 @@ import yaml
 
 from ingestkit.cli.main import call
 from ingestkit.csvvalues import MESSAGES
-from ingestkit.settings import Dialect, PipelineSettings, PostgresqlConnection
+from ingestkit.settings import Dialect, PipelineSettings, PostgresqlConnection, SftpConnection
 from ingestkit.states import queries
 from ingestkit.warehouses.postgresql_sql import PLAIN_TYPES
 from tests.docs.pages import ROOT, Block, below, blocks, page, table, typed_below
@@ -85,6 +85,14 @@ def test_the_defaults_of_a_warehouse_in_postgresql_are_what_the_page_says() -> N
     assert PostgresqlConnection.model_validate(said) == PostgresqlConnection.model_validate(bare)
     [types] = re.findall(r"^\* \*\*Types\.\*\* (.*?)^\*", REFERENCE, re.MULTILINE | re.DOTALL)
     assert set(PLAIN_TYPES) <= set(re.findall(r"\w+", types))
+
+
+def test_the_defaults_of_a_drop_on_a_server_are_what_the_page_says() -> None:
+    [text] = [block.text for block in below(REFERENCE, "A drop on an SFTP server")]
+    said, bare = (yaml.safe_load(one)["connections"]["drop"] for one in (text, text.split("# defaults")[0]))
+    assert {*SftpConnection.model_fields} - {"password", "passphrase", "options"} == {*said}
+    assert SftpConnection.model_validate(said) == SftpConnection.model_validate(bare)
+    assert all(f"`{name}: " in REFERENCE for name in ("password", "passphrase", "options"))
 
 
 def test_every_code_of_a_record_that_cannot_be_read_is_in_the_page() -> None:

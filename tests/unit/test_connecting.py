@@ -132,10 +132,30 @@ def test_a_folder_is_meant_however_it_is_written(url: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sftp://me@host/srv/a%20b", {"host": "host", "user": "me", "path": "/srv/a b"}),
+        ("sftp://me@host:2222/~/drop", {"host": "host", "port": 2222, "user": "me", "path": "drop"}),
+        ("sftp://me@host", {"host": "host", "user": "me", "path": "."}),
+    ],
+)
+def test_a_server_is_meant_with_who_logs_in(url: str, said: dict[str, object]) -> None:
+    made = connecting.connection_of("files", url)
+    assert made == {"type": "sftp", **said, "key": "~/.ssh/id_ed25519"}
+
+
+@pytest.mark.parametrize(
     ("kind", "url", "said"),
     [
         ("file", "/srv/drop", "there is no source of type 'file'; did you mean 'files'?"),
-        ("files", "sftp://host/drop", "no source of type files reads from sftp://; known are folders and file://"),
+        (
+            "files",
+            "ftp://host/drop",
+            "no source of type files reads from ftp://; known are folders and file://, sftp://",
+        ),
+        ("files", "sftp://host/drop", "does not say who logs in where"),
+        ("files", "sftp://me:secret@host/drop", "a password does not belong into an address"),
+        ("files", "sftp://me@host:99999/drop", "says no port"),
         ("files", "file://host/drop", "is of another machine"),
         ("files", " ", "--url says no place"),
     ],

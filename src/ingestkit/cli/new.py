@@ -77,7 +77,10 @@ def source(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The connection's name.")],
     url: Annotated[
-        str, typer.Option("--url", metavar="URL", help="Where it is: a folder, or file:///srv/drop.", show_envvar=False)
+        str,
+        typer.Option(
+            "--url", metavar="URL", help="Where it is: a folder, or sftp://USER@HOST/FOLDER.", show_envvar=False
+        ),
     ],
     kind: Annotated[
         str, typer.Option("--type", metavar="TYPE", help="What kind of source: files.", show_envvar=False)
