@@ -8,6 +8,7 @@ from functools import partial
 from ingestkit.errors import SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
+from ingestkit.settings import duration_text
 from ingestkit.sighting import Look, Turn, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
@@ -97,6 +98,7 @@ def discover(
         if look.blocked:
             found.waiting[batch] = look.blocked
             if batch in plan.open:
+                failure = _overdue(session, turn, batch, there.get(batch), look.blocked)
                 break
             continue
         if look.unit is not None:
@@ -114,7 +116,34 @@ def discover(
         waiting=found.waiting,
         unmapped=tuple(found.unmapped),
         checkpoint=position,
-        failure=failure,
+        failure=failure or _too_late(session, plan.late),
+    )
+
+
+def _too_late(session: Session, late: Sequence[str]) -> SourceError | None:
+    if not late or session.pipeline.settings.source.late != "fail":
+        return None
+    name = session.pipeline.name
+    return SourceError(
+        f"batch {', '.join(late)} came after newer ones were done, and source.late is fail",
+        hint=f"set source.late: load, or: ingestkit skip {name} --batch {late[0]} --reason '...'",
+    )
+
+
+def _overdue(session: Session, turn: Turn, batch: str, window: Window | None, why: str) -> SourceError | None:
+    """A batch that has waited for longer than the pipeline allows, told by the first of it that was seen."""
+    patience = session.pipeline.settings.source.overdue
+    if patience is None:
+        return None
+    begun = [file.sighted_at for file in known_files(session, [batch], turn)[batch]]
+    since = min([*begun, *([window.end] if window is not None else [])], default=None)
+    if since is None or session.clock.now() - since < patience:
+        return None
+    return SourceError(
+        f"batch {batch} waits since {since:%Y-%m-%d %H:%M}Z, longer than source.overdue allows "
+        f"({duration_text(patience)}): {why}",
+        hint=f"ask the sender for it; or step over it: ingestkit skip {session.pipeline.name} --batch {batch} "
+        "--reason '...'",
     )
 
 
@@ -178,7 +207,7 @@ def _refuse_untaken(session: Session, only: str, keys: Collection[str], late: Se
         raise UnknownBatch(f"the source has no batch {only!r}", hint=f"ingestkit runs list {session.pipeline.name}")
     if only in late:
         raise UsageError(
-            f"batch {only} came after newer ones were done, and source.late is report",
+            f"batch {only} came after newer ones were done, and source.late is {session.pipeline.settings.source.late}",
             hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {only} --reason '...'",
         )
 
@@ -245,7 +274,7 @@ def _sort_out(
             continue
         unheard = all((batch, model) not in done for model in session.pipeline.models)
         # A window is not delivered late: what of it is not done is work, whatever was done behind it.
-        delivered = window is None and settings.late == "report"
+        delivered = window is None and settings.late != "load"
         if delivered and newest is not None and order(batch) < order(newest) and unheard:
             late.append(batch)
             continue

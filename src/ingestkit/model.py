@@ -133,6 +133,7 @@ class Item:
     `ready` is false while the source says itself that it cannot be read yet; `waits_for` says why.
     `digest` is the source's own checksum (sha256) where it gives one, else None and the landed bytes decide.
     `archive` is the path of the archive it is a member of: `path` is `<archive>!<member>`, `mtime` is the archive's.
+    `checksum` is the path of the file beside it that says what its bytes, or its archive's, must add up to.
     """
 
     batch: str
@@ -144,6 +145,7 @@ class Item:
     waits_for: str | None = None
     digest: str | None = None
     archive: str | None = None
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

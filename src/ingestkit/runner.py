@@ -148,6 +148,8 @@ def finish_cleaning(session: Session, lease: Lease) -> None:
 
 def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
     found = discover(session, lease, only=options.batch, limit=options.limit, waits_quiet=options.waits_quiet)
+    if found.failure is not None and not found.units:
+        raise found.failure
     if found.units or found.missed is not None:
         begin(session, lease)
     if found.missed is not None:
@@ -158,9 +160,10 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
             "clock was ahead, and what comes into them now may come too late to be looked for",
             hint=f"when they have ended: ingestkit backfill {session.pipeline.name} --from {found.ahead[0]}",
         )
+    policy = session.pipeline.settings.source.late
     for late in found.late:
         session.progress.warned(
-            f"batch {late} came after newer ones were done and is not loaded (source.late: report)",
+            f"batch {late} came after newer ones were done and is not loaded (source.late: {policy})",
             hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'",
         )
     if found.strays:

@@ -512,8 +512,24 @@ class Batches(Section):
                 return 0, key
 
 
+MARKED = re.compile(r"\{(?:name|stem)\}")
+
+
 class Settle(Section):
+    """How a file shows that all of it has come."""
+
     quiet: Duration = timedelta(seconds=60)
+    marker: str | None = None
+    """`{name}.done` beside each file, `{stem}.ok` without the file's own ending, or `_SUCCESS` in a batch's folder."""
+    checksum: Literal["if_there", "required", "ignore"] = "if_there"
+    """Of a `.sha256` or `.md5` beside a file."""
+
+    @field_validator("marker")
+    @classmethod
+    def marker_is_a_name(cls, said: str | None) -> str | None:
+        if said is not None and ("/" in said or said in ("", "{name}") or re.search(r"[{}]", MARKED.sub("", said))):
+            raise ValueError("a marker is a file's name, such as {name}.done, {stem}.ok or _SUCCESS")
+        return said
 
 
 class Archives(Section):
@@ -531,14 +547,24 @@ class Source(Section):
     connection: str
     batches: Batches
     settle: Settle = Settle()
+    overdue: Duration | None = None
+    """A batch that has waited for so long for what is missing of it is a failure."""
     trust: Literal["stat", "checksum"] = "stat"
     on_changed: Literal["new_version", "ignore", "fail"] = "new_version"
-    late: Literal["report", "load"] = "report"
+    late: Literal["report", "load", "fail"] = "report"
     late_scan: Duration = timedelta(days=30)
     empty_batch: Literal["skip", "fail", "wait"] = "skip"
     ignore: tuple[Pattern, ...] = (r"\..*", r".*\.(tmp|part|partial|filepart)", r".*~", r"~.*")
     expect: tuple[str, ...] = ()
     archives: Archives = Archives()
+
+    @model_validator(mode="after")
+    def markers_are_seen(self) -> "Source":
+        marker = MARKED.sub("a", self.settle.marker) if self.settle.marker is not None else None
+        hides = next((one for one in self.ignore if marker is not None and re.fullmatch(one, marker)), None)
+        if hides is not None:
+            raise ValueError(f"settle.marker names files that ignore leaves out, by {hides!r}")
+        return self
 
 
 class Gate(Section):

@@ -304,6 +304,77 @@ class SourceContract:
         with pytest.raises(ZeroDivisionError), source.open(self.item(source)):
             raise ZeroDivisionError
 
+    @pytest.mark.parametrize(
+        ("marker", "here"), [("{name}.done", "hcp.csv.done"), ("{stem}.ok", "hcp.ok"), ("_DONE", "_DONE")]
+    )
+    def test_a_file_is_not_read_before_its_marker_has_come(self, drop: Drop, marker: str, here: str) -> None:
+        source = drop.source(settings(settle={"marker": marker}), models(hcp=None))
+        drop.put(f"{FIRST}/hcp.csv")
+        [item] = source.items(FIRST)
+        assert (item.ready, item.waits_for) == (False, f"its marker {FIRST}/{here} has not come")
+        drop.put(f"{FIRST}/{here}", b"")
+        [item] = source.items(FIRST)
+        assert (item.path, item.ready) == (f"{FIRST}/hcp.csv", True)
+
+    def test_markers_lie_beside_files_that_are_batches(self, drop: Drop) -> None:
+        batches = Batches(files=r"in/hcp_(?P<batch>\d+)\.csv")
+        source = drop.source(settings(batches, settle={"marker": "{name}.done"}), models(hcp=r"hcp_.*"))
+        drop.put("in/hcp_1.csv")
+        drop.put("in/hcp_2.csv")
+        drop.put("in/hcp_2.csv.done", b"")
+        drop.put("in/hcp_2.csv.md5", b"9dd4e461268c8034f5c8564e155c67a6")
+        assert list(source.batches(None)) == ["1", "2"]
+        assert [item.ready for batch in ("1", "2") for item in source.items(batch)] == [False, True]
+        assert list(source.strays()) == []
+        with source.open(next(iter(source.items("2")))) as stream:
+            assert stream.read() == b"x"
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            ("hcp.csv.sha256", "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"),
+            ("hcp.csv.md5", "9DD4E461268C8034F5C8564E155C67A6 *hcp.csv\r\n"),
+            ("hcp.csv.md5", "MD5 (hcp.csv) = 9dd4e461268c8034f5c8564e155c67a6\n"),
+            ("hcp.csv.md5", f"{'0' * 32}  hcp.csv.old\n9dd4e461268c8034f5c8564e155c67a6  ./out/hcp.csv\n"),
+        ],
+    )
+    def test_a_file_is_compared_with_the_checksum_beside_it(self, drop: Drop, said: tuple[str, str]) -> None:
+        source = drop.source(settings(settle={"checksum": "required"}), models(hcp=None))
+        drop.put(f"{FIRST}/hcp.csv")
+        [item] = source.items(FIRST)
+        assert "its checksum has not come (hcp.csv.sha256, hcp.csv.md5)" in str(item.waits_for)
+        drop.put(f"{FIRST}/{said[0]}", said[1].encode())
+        [item] = source.items(FIRST)
+        assert item.ready
+        with source.open(item) as stream:
+            assert stream.read(1) == b"x"
+        drop.put(f"{FIRST}/hcp.csv", b"y")
+        with pytest.raises(SourceError, match=f"hcp.csv is not what {said[0]} says"), source.open(item) as stream:
+            stream.read()
+        with source.open(item):
+            pass
+
+    def test_a_checksum_file_that_names_none_is_an_error(self, drop: Drop) -> None:
+        source = drop.source(settings(), models(hcp=None))
+        drop.put(f"{FIRST}/hcp.csv")
+        drop.put(f"{FIRST}/hcp.csv.md5", b"soon")
+        [item] = source.items(FIRST)
+        with pytest.raises(SourceError, match=r"names no checksum of hcp\.csv"), source.open(item) as stream:
+            stream.read()
+
+    def test_an_archive_is_compared_with_the_checksum_beside_it(self, drop: Drop) -> None:
+        source = drop.source(settings(settle={"quiet": "0s"}), models(hcp=None))
+        drop.put(f"{FIRST}/all.zip", zipped({"hcp.csv": b"x"}))
+        drop.put(f"{FIRST}/all.zip.md5", b"0" * 32)
+        with pytest.raises(SourceError, match=r"all\.zip is not what all\.zip\.md5 says"):
+            list(source.items(FIRST))
+
+    def test_checksums_that_are_not_looked_at_are_files_like_any_other(self, drop: Drop) -> None:
+        source = drop.source(settings(settle={"checksum": "ignore"}), models(hcp=None))
+        drop.put(f"{FIRST}/hcp.csv")
+        drop.put(f"{FIRST}/hcp.csv.md5", b"0" * 32)
+        assert [item.models for item in source.items(FIRST)] == [("hcp",), ()]
+
     def test_members_of_an_archive_are_items_and_the_archive_is_none(self, drop: Drop, source: Source) -> None:
         members = {"hcp.csv": b"12345", "sub/": b"", "sub/hco.csv": b"123", "readme.md": b"", "__MACOSX/._a": b"x"}
         drop.put(f"{FIRST}/drop.ZIP", zipped(members))

@@ -99,6 +99,22 @@ def test_a_file_that_must_settle(shop: Project) -> None:
     shop.does(*cure("to settle", shop.does("ingestkit run shop")))
 
 
+def test_a_file_that_is_not_what_its_checksum_says(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    (shop.root / "drop/2026-01-05/customers.csv.sha256").write_text(f"{'0' * 64}  customers.csv\n")
+    again, without = cure("is not what customers.csv.sha256 says", shop.refused("ingestkit run shop", 4))
+    shop.refused(again, 4)
+    shop.does(without)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_batch_that_is_overdue(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.corrects("settle: {quiet: 0s}", "settle: {quiet: 0s, marker: _SUCCESS}\n  overdue: 0s")
+    shop.does(*cure("longer than source.overdue allows", shop.refused("ingestkit run shop", 4)))
+    assert "nothing new" in shop.does("ingestkit run shop")
+
+
 def test_a_batch_that_came_late(shop: Project) -> None:
     shop.drop("2026-01-12")
     shop.does("ingestkit run shop")

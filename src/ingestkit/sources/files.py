@@ -9,17 +9,18 @@ import zipfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import PurePath, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ingestkit.errors import NotArrived, SourceError
 from ingestkit.files import shown
 from ingestkit.model import Item, Window
 from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
+from ingestkit.sources.arrival import LARGEST, Beside, Checked, algorithm_of, digest_of, said_by, unlike
 from ingestkit.sources.drop import Drop, Entry, Opened, Status
 from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants, time_of
 from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
@@ -37,6 +38,8 @@ class Walk:
     times: tuple[tuple[datetime, str], ...]
     """Of a pipeline of windows instead: folders or files in the order of their times."""
     strays: tuple[str, ...]
+    beside: tuple[str, ...]
+    """Where files are batches: those of no batch that speak of one."""
     stamps: Mapping[str, int]
     began: float
 
@@ -80,7 +83,14 @@ class FilesSource:
                 hint=f"what has landed of it can be loaded: {again}",
             )
         claims = claim_patterns(self.models)
-        found = [item for path, entry in self._files_of(places) for item in self._items(batch, path, entry, claims)]
+        there = [(place, path, entry) for place in places for path, entry in self._files_of(place)]
+        beside = Beside(self.settings.settle, {path for _, path, _ in there} | set(self._walk.beside))
+        found = [
+            self._awaited(item, beside, place)
+            for place, path, entry in there
+            if not beside.speaks_of_others(path)
+            for item in self._items(batch, path, entry, claims, beside)
+        ]
         found.sort(key=lambda item: item.path)
         for one, following in pairwise(found):
             if one.path == following.path:
@@ -92,17 +102,39 @@ class FilesSource:
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:
         path = item.archive or item.path
+        checked = None
         with self.drop.reading(self._inside(path)) as opened:
             before = opened.status()
             size = item.size if item.archive is None else before.st_size
             refuse_changed(item, before, size)
             try:
-                yield opened.stream if item.archive is None else self._member(item, item.archive, opened, before)
+                if item.archive is not None:
+                    yield self._member(item, item.archive, opened, before)
+                elif item.checksum is not None:
+                    checked = Checked(opened.stream, algorithm_of(item.checksum))
+                    yield cast("BinaryIO", checked)
+                else:
+                    yield opened.stream
             except SourceError:
                 # What was overwritten meanwhile only looks damaged.
                 self._refuse_changed(item, opened, size)
                 raise
             self._refuse_changed(item, opened, size)
+        if checked is not None and item.checksum is not None and (digest := checked.digest(size)) is not None:
+            self._compare(path, item.checksum, digest)
+
+    def _compare(self, path: str, checksum: str, digest: str) -> None:
+        """Refuse bytes that do not add up to what the file beside theirs says."""
+        with self.drop.reading(self._inside(checksum)) as opened:
+            content = opened.stream.read(LARGEST)
+        if said_by(checksum, content, path) != digest:
+            raise unlike(path, checksum)
+
+    def _awaited(self, item: Item, beside: Beside, place: str) -> Item:
+        """The item, which is not ready while something that speaks of it has not come."""
+        folder = place.rpartition("/")[0] if self.settings.batches.files else place
+        waits_for = beside.waits_for(item.archive or item.path, folder)
+        return item if waits_for is None or not item.ready else replace(item, ready=False, waits_for=waits_for)
 
     def _refuse_changed(self, item: Item, opened: Opened, size: int) -> None:
         try:
@@ -138,7 +170,10 @@ class FilesSource:
             else:
                 strays.append(path)
         keyed = {key: tuple(paths) for key, paths in batches.items()}
-        return Walk(keyed, tuple(sorted(times)), tuple(sorted(strays)), stamps, began)
+        speaks = Beside(self.settings.settle, ()).speaks_of_others
+        beside = tuple(path for path in strays if self.settings.batches.files and speaks(path))
+        strays = sorted(set(strays).difference(beside))
+        return Walk(keyed, tuple(sorted(times)), tuple(strays), beside, stamps, began)
 
     def _is_fresh(self, walk: Walk) -> bool:
         oldest = (walk.began - self.drop.step) * 1e9
@@ -166,15 +201,14 @@ class FilesSource:
                     waiting.append(path)
         strays += [path for path in others if path not in leading and _above(path)[0] in leading]
 
-    def _files_of(self, places: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
-        for place in places:
-            if self.settings.batches.files:
-                yield place, self.drop.entry(place)
-            else:
-                # The walk follows no link on its way to a batch, so only the folder itself can lead elsewhere.
-                if self._is_link(place):
-                    self._inside(place)
-                yield from self._files(place)
+    def _files_of(self, place: str) -> Iterator[tuple[str, Entry]]:
+        if self.settings.batches.files:
+            yield place, self.drop.entry(place)
+            return
+        # The walk follows no link on its way to a batch, so only the folder itself can lead elsewhere.
+        if self._is_link(place):
+            self._inside(place)
+        yield from self._files(place)
 
     def _files(self, top: str, stamps: dict[str, int] | None = None) -> Iterator[tuple[str, Entry]]:
         """Everything below a folder that is no folder, in no order; links are followed within the drop."""
@@ -220,7 +254,9 @@ class FilesSource:
                 return False
             raise self._failed(error, path) from error
 
-    def _items(self, batch: str, path: str, entry: Entry, claims: Mapping[str, re.Pattern[str]]) -> Iterator[Item]:
+    def _items(
+        self, batch: str, path: str, entry: Entry, claims: Mapping[str, re.Pattern[str]], beside: Beside
+    ) -> Iterator[Item]:
         """The item a file is, or those its members are; none when the file went away while it was listed."""
         waits_for = None
         try:
@@ -237,7 +273,7 @@ class FilesSource:
             status = entry.stat(follow_symlinks=False)
             waits_for = "it is a link to nothing"
         if waits_for is None and is_archive(path):
-            yield from self._items_within(batch, path, status, claims)
+            yield from self._items_within(batch, path, status, claims, beside.checksum_of(path))
             return
         yield Item(
             batch=batch,
@@ -247,10 +283,16 @@ class FilesSource:
             models=claimants(claims, path, path),
             ready=waits_for is None,
             waits_for=waits_for,
+            checksum=beside.checksum_of(path),
         )
 
     def _items_within(
-        self, batch: str, archive: str, status: Status, claims: Mapping[str, re.Pattern[str]]
+        self,
+        batch: str,
+        archive: str,
+        status: Status,
+        claims: Mapping[str, re.Pattern[str]],
+        checksum: str | None,
     ) -> Iterator[Item]:
         """The members of an archive, of its time, but those whose name, or that of a folder of theirs, is ignored."""
         kept = self._listings.get(archive)
@@ -259,6 +301,8 @@ class FilesSource:
         else:
             with self.drop.reading(self._inside(archive)) as opened:
                 status = opened.status()
+                if checksum is not None:
+                    self._compare(archive, checksum, digest_of(opened.stream, algorithm_of(checksum)))
                 members = self._members(archive, status, opened.stream)
         ignored = [re.compile(one).fullmatch for one in self.settings.ignore]
         taken = [
@@ -271,7 +315,8 @@ class FilesSource:
             models = claimants(claims, path, name)
             if not models and len(taken) == 1:
                 models = claimants(claims, archive, archive)
-            yield Item(batch, path, info.file_size, mtime_of(status, archive), models, archive=archive)
+            mtime = mtime_of(status, archive)
+            yield Item(batch, path, info.file_size, mtime, models, archive=archive, checksum=checksum)
 
     def _members(self, archive: str, status: Status, file: BinaryIO) -> Mapping[str, zipfile.ZipInfo]:
         """What an opened archive lists; its list is read when the archive is not as it was read last."""
