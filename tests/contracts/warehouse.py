@@ -686,6 +686,17 @@ class WarehouseContract:
         query = f"SELECT id, city, note, gone FROM {self.qualified('hcp')} ORDER BY id"
         assert warehouse.query(query) == [("1", "Bern", "x", None), ("2", "Ulm", None, None)]
 
+    @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
+    def test_files_that_spell_an_added_column_otherwise_fill_it(
+        self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
+    ) -> None:
+        ready(warehouse, "hcp")
+        columns = (*PERSON, TargetColumn("Note", "string"))
+        warehouse.evolve("hcp", columns, LINEAGE)
+        said = write_valid(tmp_path / "1.parquet", (*PERSON, TargetColumn("note", "string")), [("1", "Bern", "x")])
+        warehouse.publish(publication(replace(load((said,), mode), columns=columns, evolved=("Note",))))
+        assert warehouse.query(f'SELECT id, "Note" FROM {self.qualified("hcp")}') == [("1", "x")]
+
     def test_a_new_column_is_added_and_is_empty_in_old_rows(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")
         old = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])

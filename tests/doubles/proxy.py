@@ -25,6 +25,10 @@ class Faults:
     """Cut a link in place of passing on what holds these bytes: the server never sees them."""
     cut_after: bytes | None = None
     """Pass on what holds these bytes, wait for the server's answer, and cut the link in its place."""
+    once_seen: bytes | None = None
+    """Cut only links over which the client has sent these bytes before."""
+    times: int | None = None
+    """Cut so many links at most."""
     delay: float = 0.0
     """Seconds by which every block comes later."""
     rate: int | None = None
@@ -95,6 +99,8 @@ class _Link:
     client: socket.socket
     server: socket.socket
     cut_down: int | None
+    marked: bool = False
+    """Whether the client has sent what makes it one to be cut."""
     answerless: bool = False
     """Whether the server's next word is the one that must not arrive."""
     ended: bool = False
@@ -112,6 +118,9 @@ class _Link:
             while block := out.recv(BLOCK):
                 faults = self.proxy.faults
                 self._slow(len(block))
+                if not self._to_be_cut(block, upward=upward):
+                    into.sendall(block)
+                    continue
                 limit = faults.cut_up if upward else self.cut_down or faults.cut_down
                 if limit is not None and passed + len(block) >= limit:
                     into.sendall(block[: max(0, limit - passed)])
@@ -127,6 +136,13 @@ class _Link:
             into.shutdown(socket.SHUT_WR)
             return None
         return self.end()
+
+    def _to_be_cut(self, block: bytes, *, upward: bool) -> bool:
+        faults = self.proxy.faults
+        ready = self.marked or faults.once_seen is None
+        if upward and faults.once_seen is not None and faults.once_seen in block:
+            self.marked = True
+        return ready and (faults.times is None or self.proxy.cuts < faults.times)
 
     def _slow(self, size: int) -> None:
         faults = self.proxy.faults

@@ -11,6 +11,7 @@ import duckdb
 import psycopg
 
 from ingestkit.warehouses import duckdb_sql, postgresql_sql
+from ingestkit.warehouses.publishing import Rows
 
 BLOCK = 1 << 20
 # Texts are quoted, so that an empty one is told from a missing one, which is nothing between commas.
@@ -18,12 +19,13 @@ AS_WRITTEN = "FORMAT csv, HEADER false, NULLSTR '', USE_TMP_FILE false"
 
 
 def copy_rows(
-    engine: duckdb.DuckDBPyConnection, connection: psycopg.Connection[Any], table: str, query: str, *, freeze: bool
+    engine: duckdb.DuckDBPyConnection, connection: psycopg.Connection[Any], table: str, rows: Rows, *, freeze: bool
 ) -> int:
-    """Copy the rows of a query of DuckDB's into a table of the same column names; how many the server took."""
-    described = engine.execute(f"DESCRIBE {query}").fetchall()
-    texts = [name for name, kind, *_ in described if kind in {"VARCHAR", "JSON"}]
-    columns = postgresql_sql.names(name for name, *_ in described)
+    """Copy rows into the columns of a table; how many the server took."""
+    # What a file calls its column may differ in case from what the table does: only the order counts.
+    query = f"SELECT {duckdb_sql.names(rows.columns)} FROM ({rows.query})"
+    texts = [name for name, kind, *_ in engine.execute(f"DESCRIBE {query}").fetchall() if kind in {"VARCHAR", "JSON"}]
+    columns = postgresql_sql.names(rows.columns)
     statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT csv, ENCODING 'UTF8'{', FREEZE' if freeze else ''})"
     out, into = os.pipe()
     with os.fdopen(out, "rb", buffering=0) as stream, ThreadPoolExecutor(1, "copy") as pool:

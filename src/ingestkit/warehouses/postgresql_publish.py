@@ -76,10 +76,10 @@ class PostgresqlTransaction:
         )
         self.beside[table] = beside
         # Frozen rows are seen by readers whose moment is older too: they find the new table full, not empty.
-        return copy_rows(self.engine, self.connection, self._named(beside), _shown(rows), freeze=True)
+        return copy_rows(self.engine, self.connection, self._named(beside), rows, freeze=True)
 
     def insert(self, table: str, rows: Rows) -> int:
-        return copy_rows(self.engine, self.connection, self._named(table), _shown(rows), freeze=False)
+        return copy_rows(self.engine, self.connection, self._named(table), rows, freeze=False)
 
     def delete_batch(self, table: str, batch: str) -> int:
         return self.connection.execute(f'DELETE FROM {self._named(table)} WHERE "_batch" = %s', [batch]).rowcount
@@ -91,10 +91,11 @@ class PostgresqlTransaction:
         """By a stage that is gone with the transaction, and one statement each: no unique index is needed."""
         target, deleted = self._named(table), 0
         if gone is not None:
-            self._staged(GONE, table, rows.key, f"SELECT DISTINCT {duckdb_sql.names(rows.key)} FROM ({gone})")
+            keys = f"SELECT DISTINCT {duckdb_sql.names(rows.key)} FROM ({gone})"
+            self._staged(GONE, table, Rows(keys, rows.key))
             deleted = self.connection.execute(sql.delete_keys(target, GONE, rows.key)).rowcount
             self.connection.execute(f"DROP TABLE {GONE}")
-        self._staged(STAGE, table, rows.columns, _shown(rows))
+        self._staged(STAGE, table, rows)
         known = self.connection.execute(sql.update_keys(target, STAGE, rows.columns, rows.key)).rowcount
         added = self.connection.execute(sql.insert_keys(target, STAGE, rows.columns, rows.key)).rowcount
         self.connection.execute(f"DROP TABLE {STAGE}")
@@ -113,18 +114,14 @@ class PostgresqlTransaction:
             self.connection.execute(f"DROP TABLE {self._named(table)}")
             self.connection.execute(f"ALTER TABLE {self._named(beside)} RENAME TO {sql.name(table)}")
 
-    def _staged(self, stage: str, table: str, columns: tuple[str, ...], query: str) -> None:
+    def _staged(self, stage: str, table: str, rows: Rows) -> None:
         """Rows in a temporary table of the target's types: not logged, and gone when its session is."""
         self.connection.execute(
             f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS "
-            f"SELECT {sql.names(columns)} FROM {self._named(table)} WITH NO DATA"
+            f"SELECT {sql.names(rows.columns)} FROM {self._named(table)} WITH NO DATA"
         )
-        copy_rows(self.engine, self.connection, stage, query, freeze=True)
+        copy_rows(self.engine, self.connection, stage, rows, freeze=True)
         self.connection.execute(f"ANALYZE {stage}")
 
     def _named(self, table: str) -> str:
         return sql.name(self.schema, table)
-
-
-def _shown(rows: Rows) -> str:
-    return f"SELECT {duckdb_sql.names(rows.columns)} FROM ({rows.query})"

@@ -65,9 +65,20 @@ class Server:
         """A transaction that waits for a row as long as for a table, and then sees what was committed meanwhile."""
         connection.isolation_level = IsolationLevel.READ_COMMITTED
         connection.read_only = False
-        with connection.transaction():
-            connection.execute(self._settled())
-            yield
+        committing = False
+        try:
+            with connection.transaction():
+                connection.execute(self._settled())
+                yield
+                committing = True
+        except psycopg.OperationalError as error:
+            if not (committing and connection.broken):
+                raise
+            raise WarehouseError(
+                f"{self.place}: the line was cut while a COMMIT was under way, so that it may have been made or not",
+                hint="run again: the receipt tells whether it was",
+                transient=True,
+            ) from error
 
     @contextmanager
     def reading(self, connection: Connection) -> Iterator[None]:
