@@ -10,7 +10,6 @@ import pytest
 from ingestkit.states import migrate
 from tests.integration.world import World
 from tests.services import PostgresServer, postgres
-from tests.warehouses import LOADER, warehouse_database
 
 NUMBERS = itertools.count(1)
 
@@ -27,35 +26,14 @@ def shared_state() -> Iterator[PostgresServer | None]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def shared_target() -> Iterator[PostgresServer | None]:
-    """With INGESTKIT_TEST_WAREHOUSE=postgresql every warehouse is a database of a server; else a file."""
-    if os.environ.get("INGESTKIT_TEST_WAREHOUSE") != "postgresql":
-        yield None
-        return
-    with postgres() as server:
-        warehouse_database(server, "template")
-        yield server
-
-
 @pytest.fixture
-def world(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    shared_state: PostgresServer | None,
-    shared_target: PostgresServer | None,
-) -> World:
+def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_state: PostgresServer | None) -> World:
     url = None
     if shared_state is not None:
         name = f"state{next(NUMBERS)}"
         shared_state.does(f"CREATE DATABASE {name} TEMPLATE template")
         url = shared_state.url(name)
-    target = None
-    if shared_target is not None:
-        name = f"target{next(NUMBERS)}"
-        shared_target.does(f"CREATE DATABASE {name} TEMPLATE template")
-        target = shared_target.url(name, LOADER)
-    made = World(tmp_path, capsys, url, target)
+    made = World(tmp_path, capsys, url)
     made.settle()
     made.set_up()
     (tmp_path / "drops").mkdir()
