@@ -85,6 +85,8 @@ class SftpDrop:
     server: Server
     links: Links
     _root: PurePosixPath | None = None
+    _seen: dict[threading.Thread, tuple[str, Attributes]] = field(default_factory=dict)
+    """What a thread was told along with where a path leads, for the reading that follows."""
     # Servers tell whole seconds of a clock that is not ours, and that some set to their local time.
     step: ClassVar[float] = 86_400.0
 
@@ -105,7 +107,7 @@ class SftpDrop:
 
     def real(self, path: str) -> PurePath:
         if path:
-            return self._real(self._path(path))
+            return self._told(self._path(path))
         self._root = self._root or self._real(self._path(""))
         return self._root
 
@@ -114,7 +116,9 @@ class SftpDrop:
         path = str(real)
         name = shown(f"{self.server.name}:{path}")
         try:
-            before = self._asked(lambda client: client.status(path))
+            said, before = self._seen.pop(threading.current_thread(), ("", None))
+            if before is None or said != path:
+                before = self._asked(lambda client: client.status(path))
             if not stat.S_ISREG(before.st_mode):
                 # A pipe would be waited on for ever.
                 yield Opened(cast("BinaryIO", io.BytesIO()), lambda: before)
@@ -192,6 +196,14 @@ class SftpDrop:
         if path.startswith("/"):
             return path
         return f"{root.rstrip('/')}/{path}" if path else root
+
+    def _told(self, path: str) -> PurePosixPath:
+        try:
+            real, status = self._asked(lambda client: client.real_and_status(path))
+        except Refused:
+            return self._real(path)
+        self._seen[threading.current_thread()] = real, status
+        return PurePosixPath(real)
 
     def _real(self, path: str) -> PurePosixPath:
         """Where a path leads; of one that leads to nothing, where it would be."""

@@ -22,6 +22,7 @@ from paramiko.sftp import (
     CMD_READDIR,
     CMD_REALPATH,
     CMD_STAT,
+    CMD_STATUS,
     SFTP_CONNECTION_LOST,
     SFTP_EOF,
     SFTP_FLAG_READ,
@@ -93,6 +94,18 @@ class Client(paramiko.SFTPClient):
         _, answer = self._request(CMD_STAT if follow else CMD_LSTAT, path.encode())
         return _attributes(answer, path)
 
+    def real_and_status(self, path: str) -> tuple[str, Attributes]:
+        """Where a path leads and what is there, asked together, since each wait counts where files are small."""
+        answers = Answers(self)
+        asked = [self._async_request(answers, command, path.encode()) for command in (CMD_REALPATH, CMD_STAT)]
+        while len(answers.others) < len(asked) and answers.refused is None:
+            self.receive()
+        if answers.refused is not None:
+            raise answers.refused
+        real, status = (answers.others[one] for one in asked)
+        real.get_int()
+        return bytes(real.get_string()).decode("utf-8", "surrogateescape"), _attributes(status, path)
+
     def status_of(self, handle: bytes, path: str) -> Attributes:
         _, answer = self._request(CMD_FSTAT, handle)
         return _attributes(answer, path)
@@ -111,6 +124,9 @@ class Client(paramiko.SFTPClient):
 
     def ask(self, answers: "Answers", handle: bytes, offset: int, size: int) -> None:
         answers.waiting[self._async_request(answers, CMD_READ, handle, int64(offset), size)] = offset, size
+
+    def ask_status(self, answers: "Answers", handle: bytes) -> None:
+        answers.status = self._async_request(answers, CMD_FSTAT, handle)
 
     def receive(self) -> None:
         """Take one answer in, whoever waits for it."""
@@ -162,8 +178,20 @@ class Answers:
         self.rest: list[tuple[int, int]] = []
         """What was asked for and not given: a server may answer in smaller pieces."""
         self.ends: set[int] = set()
+        self.others: dict[int, Message] = {}
+        self.refused: Refused | None = None
+        self.status: int | None = None
+        """The number of the request that asks how the file is behind all that was asked of it."""
 
     def _async_response(self, kind: int, answer: Message, number: int) -> None:
+        if number not in self.waiting:
+            try:
+                if kind == CMD_STATUS:
+                    self.client._convert_status(answer)  # noqa: SLF001 - the client calls this one so
+                self.others[number] = answer
+            except Refused as error:
+                self.refused = error
+            return
         offset, size = self.waiting.pop(number)
         data = answer.get_string() if kind == CMD_DATA else b""
         if kind != CMD_DATA:
@@ -212,6 +240,13 @@ class RemoteFile(io.RawIOBase):
         """What the opened file is like; where a cut has closed it, the one that has its name."""
         if not self._handle:
             return self._place.client().status(self.path)
+        answers = self._answers
+        if answers.status is not None and not answers.waiting and not answers.rest and answers.refused is None:
+            while answers.status not in answers.others and answers.refused is None:
+                self._client.receive()
+            if (answer := answers.others.pop(answers.status, None)) is not None:
+                answers.status = None
+                return _attributes(answer, self.path)
         return self._client.status_of(self._handle, self.path)
 
     def readable(self) -> bool:
@@ -271,6 +306,7 @@ class RemoteFile(io.RawIOBase):
             if self._at in answers.ends:
                 return b""
             while answers.rest:
+                answers.status = None
                 self._client.ask(answers, self._handle, *answers.rest.pop())
             if len(answers.waiting) <= self._ahead // 2:
                 self._ask_ahead()
@@ -285,6 +321,8 @@ class RemoteFile(io.RawIOBase):
             self._client.ask(answers, self._handle, self._asked, size)
             self._asked += size
         self._ahead = min(MANY, 2 * self._ahead)
+        if self._asked == self._size and answers.status is None:
+            self._client.ask_status(answers, self._handle)
 
     def _give_up(self, error: Exception) -> None:
         """Be done with a connection that was lost; one that had brought nothing is the last."""
