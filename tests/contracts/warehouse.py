@@ -348,6 +348,22 @@ class WarehouseContract:
         assert stand["hcp"].counts == Counts(staged=2, loaded=2, deleted=0, superseded=0, left_behind=0, target=3)
         assert judge.seen["hcp"][1]["expected_target"] == 3
 
+    def test_rows_that_say_so_remove_their_key(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        first = [("1", "x"), ("2", "y"), ("\\.", "z"), ("", "w"), ("5", None)]
+        second = [("\\.", "gone"), ("1", "gone"), ("", "gone"), ("6", "gone"), ("5", None), ("7", "new")]
+        warehouse.publish(publication(load((write_valid(tmp_path / "a.parquet", PERSON, first),), LoadMode.MERGE)))
+        file = write_valid(tmp_path / "b.parquet", PERSON, second)
+        gone = replace(load((file,), LoadMode.MERGE), deletes={"city": ("gone",)})
+        stand = warehouse.publish(publication(gone, batch="b2"))
+        assert self.rows(warehouse, columns="id, city, _batch") == [
+            ("2", "y", "b1"),
+            ("5", None, "b2"),
+            ("7", "new", "b2"),
+        ]
+        counted = Counts(staged=6, loaded=2, deleted=3, superseded=0, left_behind=0, deletes=4, target=3)
+        assert stand["hcp"].counts == counted
+
     def test_an_old_merge_leaves_what_a_newer_batch_said(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")
         first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])

@@ -14,7 +14,7 @@ from ingestkit.warehouses import duckdb_sql, postgresql_sql
 from ingestkit.warehouses.publishing import Rows
 
 BLOCK = 1 << 20
-# Texts are quoted, so that an empty one is told from a missing one, which is nothing between commas.
+# An empty text is quoted, and so told from a missing one, which is nothing between commas.
 AS_WRITTEN = "FORMAT csv, HEADER false, NULLSTR '', USE_TMP_FILE false"
 
 
@@ -24,12 +24,13 @@ def copy_rows(
     """Copy rows into the columns of a table; how many the server took."""
     # What a file calls its column may differ in case from what the table does: only the order counts.
     query = f"SELECT {duckdb_sql.names(rows.columns)} FROM ({rows.query})"
-    texts = [name for name, kind, *_ in engine.execute(f"DESCRIBE {query}").fetchall() if kind in {"VARCHAR", "JSON"}]
     columns = postgresql_sql.names(rows.columns)
+    # A line of \. alone would end what is copied.
+    quoted = ", FORCE_QUOTE *" if len(rows.columns) == 1 else ""
     statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT csv, ENCODING 'UTF8'{', FREEZE' if freeze else ''})"
     out, into = os.pipe()
     with os.fdopen(out, "rb", buffering=0) as stream, ThreadPoolExecutor(1, "copy") as pool:
-        writing = pool.submit(_write, engine, query, texts, into)
+        writing = pool.submit(_write, engine, f"COPY ({query}) TO '/dev/fd/{into}' ({AS_WRITTEN}{quoted})", into)
         try:
             with connection.cursor() as cursor:
                 with cursor.copy(statement) as copy:
@@ -45,10 +46,9 @@ def copy_rows(
                 engine.interrupt()
 
 
-def _write(engine: duckdb.DuckDBPyConnection, query: str, texts: list[str], into: int) -> None:
+def _write(engine: duckdb.DuckDBPyConnection, statement: str, into: int) -> None:
     """Write the rows into a pipe. It ends here whatever happens, so that nobody waits for what will not come."""
-    quoted = f", FORCE_QUOTE ({duckdb_sql.names(texts)})" if texts else ""
     try:
-        engine.execute(f"COPY ({query}) TO '/dev/fd/{into}' ({AS_WRITTEN}{quoted})")
+        engine.execute(statement)
     finally:
         os.close(into)
