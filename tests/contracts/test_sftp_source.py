@@ -163,6 +163,14 @@ class TestSftpSource(SourceContract):
             list(source.items(FIRST))
         caught.value.message.encode()
 
+    def test_a_link_to_a_name_that_is_not_utf8_is_followed(self, drop: RemoteDrop, source: FilesSource) -> None:
+        drop.folder("store")
+        drop.folder(FIRST)
+        (drop.root / "store" / os.fsdecode(b"m\xe9decin")).write_bytes(b"1234")
+        (drop.root / FIRST / "hcp.csv").symlink_to(b"../store/m\xe9decin".decode("utf-8", "surrogateescape"))
+        with source.open(self.item(source)) as stream:
+            assert stream.read() == b"1234"
+
     def test_a_root_that_is_a_file_is_an_error(self, drop: RemoteDrop) -> None:
         drop.put("file")
         source = FilesSource(drop.drop(drop.root / "file"), settings(), models(hcp=None))
@@ -285,6 +293,20 @@ class TestSftpSource(SourceContract):
         with pytest.raises(SourceError, match=r"127\.0\.0\.1") as caught:
             self.behind(drop, between).check()
         assert caught.value.transient
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_a_link_that_is_cut_while_it_is_made_may_pass(self, drop: RemoteDrop, between: Proxy, seed: int) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        lot = random.Random(seed)
+        failed: list[SourceError] = []
+        for _ in range(10):
+            between.faults.cuts_down = [lot.randrange(1, 3000)]
+            try:
+                self.behind(drop, between).check()
+            except SourceError as error:
+                failed.append(error)
+        assert failed
+        assert [error.message for error in failed if not error.transient] == []
 
     def test_a_server_that_falls_silent_is_not_waited_for_without_end(self, drop: RemoteDrop, between: Proxy) -> None:
         self.content(drop, 40_000_000)

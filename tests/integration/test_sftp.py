@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from ingestkit.sources.sftp import SftpDrop
 from tests.doubles.proxy import proxied
-from tests.integration.world import FIRST, SECOND, World
+from tests.integration.world import FIRST, SECOND, THIRD, World
 from tests.services import SftpServer, sftp
 
 pytestmark = pytest.mark.services
@@ -52,6 +53,28 @@ def test_a_drop_is_pinned_planned_and_loaded(server: SftpServer, world: World, e
             # It was told to end, and is on its way.
             one.join(10)
             assert not one.is_alive()
+
+
+def test_folders_of_batches_that_were_done_long_ago_are_not_listed(
+    server: SftpServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.settle(on(server, world, host_keys=server.fingerprint()))
+    world.set_up({"source.late_scan": "0s"})
+    world.drop(FIRST, SECOND)
+    assert world.does("run")["status"] == "done"
+    listed: set[str] = set()
+    listing = SftpDrop.entries
+
+    def noting(self: SftpDrop, folder: str) -> object:
+        listed.add(folder)
+        return listing(self, folder)
+
+    monkeypatch.setattr(SftpDrop, "entries", noting)
+    assert world.does("run")["status"] == "nothing new"
+    assert listed == {""}
+    world.drop(THIRD)
+    assert world.does("run")["status"] == "done"
+    assert listed == {"", "20260115"}
 
 
 def test_a_changed_host_key_stops_the_run_until_it_is_pinned(server: SftpServer, world: World) -> None:

@@ -69,7 +69,10 @@ def connected(
 
 def _started(command: Sequence[str], pipe: int, said: IO[bytes]) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said)  # noqa: S603 - of settings, no shell
+        # In a session of its own, since a Ctrl-C asks us to end at a safe point and not the connection to break.
+        return subprocess.Popen(  # noqa: S603 - of settings, no shell
+            command, stdin=pipe, stdout=pipe, stderr=said, start_new_session=True
+        )
     except FileNotFoundError as error:
         raise SourceError("engine: openssh needs the program ssh", hint="apt-get install openssh-client") from error
 

@@ -78,7 +78,7 @@ class Client(paramiko.SFTPClient):
         def _read_response(self, waitfor: int | None = None) -> tuple[int | None, Message | None]: ...
 
     def entries(self, folder: str) -> list[tuple[str, Attributes]]:
-        handle = self._handle(CMD_OPENDIR, folder.encode())
+        handle = self._handle(CMD_OPENDIR, folder.encode("utf-8", "surrogateescape"))
         found: list[tuple[str, Attributes]] = []
         while (answer := self._names(handle)) is not None:
             for _ in range(answer.get_int()):
@@ -91,13 +91,16 @@ class Client(paramiko.SFTPClient):
         return found
 
     def status(self, path: str, *, follow: bool = True) -> Attributes:
-        _, answer = self._request(CMD_STAT if follow else CMD_LSTAT, path.encode())
+        _, answer = self._request(CMD_STAT if follow else CMD_LSTAT, path.encode("utf-8", "surrogateescape"))
         return _attributes(answer, path)
 
     def real_and_status(self, path: str) -> tuple[str, Attributes]:
         """Where a path leads and what is there, asked together, since each wait counts where files are small."""
         answers = Answers(self)
-        asked = [self._async_request(answers, command, path.encode()) for command in (CMD_REALPATH, CMD_STAT)]
+        asked = [
+            self._async_request(answers, command, path.encode("utf-8", "surrogateescape"))
+            for command in (CMD_REALPATH, CMD_STAT)
+        ]
         while len(answers.others) < len(asked) and answers.refused is None:
             self.receive()
         if answers.refused is not None:
@@ -111,12 +114,14 @@ class Client(paramiko.SFTPClient):
         return _attributes(answer, path)
 
     def real(self, path: str) -> str:
-        _, answer = self._request(CMD_REALPATH, path.encode())
+        _, answer = self._request(CMD_REALPATH, path.encode("utf-8", "surrogateescape"))
         answer.get_int()
         return bytes(answer.get_string()).decode("utf-8", "surrogateescape")
 
     def opened(self, path: str) -> bytes:
-        return self._handle(CMD_OPEN, path.encode(), SFTP_FLAG_READ, paramiko.SFTPAttributes())
+        return self._handle(
+            CMD_OPEN, path.encode("utf-8", "surrogateescape"), SFTP_FLAG_READ, paramiko.SFTPAttributes()
+        )
 
     def release(self, handle: bytes) -> None:
         """Close a handle without waiting for the answer."""

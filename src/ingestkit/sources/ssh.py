@@ -23,6 +23,8 @@ from ingestkit.sources.hostkeys import HostKey
 from ingestkit.sources.sftp_client import LOST, Client
 
 SILENT = "ingestkit.paramiko"
+# How paramiko tells a login that was refused from one that had no answer.
+NO_ANSWER = ("timeout", "EOF")
 # Under which names a server may sign with an RSA key; its key is of the one type all the same.
 ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
@@ -214,6 +216,8 @@ def _log_in(server: Server, transport: paramiko.Transport) -> None:
         try:
             left = attempt(user)
         except paramiko.AuthenticationException as error:
+            if any(word in str(error) for word in NO_ANSWER):
+                raise paramiko.SSHException(str(error)) from error
             refused = error
             continue
         if not left:
