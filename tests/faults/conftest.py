@@ -14,6 +14,7 @@ from ingestkit.states import migrate
 from tests.faults.processes import Launcher
 from tests.faults.world import ACTS, Shared, World
 from tests.services import PostgresServer, postgres
+from tests.warehouses import warehouse_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,17 @@ def shared_story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, s
     server.does("CREATE DATABASE story")
     migrate.upgrade(server.url("story"))
     return told(folder, World.made(folder / "world", launcher, Shared(server, "story")))
+
+
+@pytest.fixture(scope="session")
+def remote_story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, server: PostgresServer) -> Story:
+    """The same with state and target in PostgreSQL."""
+    folder = tmp_path_factory.mktemp("remote_story")
+    server.does("CREATE DATABASE remote_state")
+    migrate.upgrade(server.url("remote_state"))
+    target = Shared(server, warehouse_database(server, "remote_target"))
+    # Copies of a database have not its own grants, but everybody's.
+    return told(folder, World.made(folder / "world", launcher, Shared(server, "remote_state"), target))
 
 
 def told(folder: Path, world: World) -> Story:

@@ -44,6 +44,7 @@ PRELOADED = (
     "psycopg",
     "ingestkit.stores.local",
     "ingestkit.warehouses.duckdb",
+    "ingestkit.warehouses.postgresql",
 )
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ import psycopg
 
 from tests.faults.processes import Ended, Launcher, Started
 from tests.services import PostgresServer
+from tests.warehouses import LOADER
 
 SETTINGS = """
 profile: local
@@ -32,6 +33,8 @@ profiles:
       lake: {type: local, path: lake}
       warehouse: {type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}
 """
+TARGET_VARIABLE = "FAULTS_TARGET"
+IN_A_FILE = "{type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}"
 PIPELINE = """
 pipeline: opendata
 source:
@@ -113,12 +116,13 @@ QUARANTINE = (
     'GROUP BY batch, model, path, "column", code'
 )
 OPEN = "SELECT run_id, model FROM run_model WHERE open_key IS NOT NULL"
+COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
 RECEIPTS = "SELECT model, batch, generation, digest, settings, mode FROM ingestkit_receipt"
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A state in a server's database."""
+    """A state, or a target, in a server's database."""
 
     server: PostgresServer
     name: str
@@ -128,9 +132,15 @@ class Shared:
         return self.server.url(self.name)
 
     def copied(self) -> "Shared":
-        copy = f"state_{secrets.token_hex(8)}"
+        copy = f"copy_{secrets.token_hex(8)}"
         self.server.does(f"CREATE DATABASE {copy} TEMPLATE {self.name}")
         return Shared(self.server, copy)
+
+
+def on_a_server(port: int) -> str:
+    """The settings of a target in a database that the environment names, since a copy of a world has another."""
+    place = f"host: 127.0.0.1, port: {port}, database: '${{env:{TARGET_VARIABLE}}}', user: {LOADER}"
+    return f"{{type: postgresql, {place}, lock_timeout: 10s}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +149,23 @@ class World:
     launcher: Launcher = field(repr=False)
     shared: Shared | None = None
     """Where the state is, if not in a file below the folder."""
+    target: Shared | None = None
+    """Where the target is, if not in a file below the folder."""
 
     @classmethod
-    def made(cls, folder: Path, launcher: Launcher, shared: Shared | None = None) -> "World":
+    def made(
+        cls, folder: Path, launcher: Launcher, shared: Shared | None = None, target: Shared | None = None
+    ) -> "World":
         (folder / "config/pipelines").mkdir(parents=True)
-        (folder / "config/settings.yaml").write_text(SETTINGS)
+        settings = SETTINGS if target is None else SETTINGS.replace(IN_A_FILE, on_a_server(target.server.port))
+        (folder / "config/settings.yaml").write_text(settings)
         (folder / "config/pipelines/opendata.yaml").write_text(PIPELINE)
-        return cls(folder, launcher, shared)
+        return cls(folder, launcher, shared, target)
 
     def copied(self, folder: Path) -> "World":
         """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return World(folder, self.launcher, self.shared and self.shared.copied())
+        return World(folder, self.launcher, self.shared and self.shared.copied(), self.target and self.target.copied())
 
     @property
     def state(self) -> Path:
@@ -180,8 +195,9 @@ class World:
 
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Started:
         """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""
-        url = {"INGESTKIT__STATE__URL": self.shared.url} if self.shared else {}
-        return self.launcher.start(self.folder, arguments, fault, {**url, **(environ or {})})
+        places = {"INGESTKIT__STATE__URL": self.shared.url} if self.shared else {}
+        places |= {TARGET_VARIABLE: self.target.name} if self.target else {}
+        return self.launcher.start(self.folder, arguments, fault, {**places, **(environ or {})})
 
     def call(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Ended:
         return self.start(*arguments, environ=environ, **fault).wait()
@@ -214,6 +230,16 @@ class World:
         with closing(sqlite3.connect(self.database)) as file:
             return file.execute(query).fetchall()
 
+    @contextmanager
+    def targeted(self) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
+        """The target, to be asked."""
+        if self.target is None:
+            with duckdb.connect(str(self.warehouse), read_only=True) as file:
+                yield lambda query: file.execute(query).fetchall()
+            return
+        with psycopg.connect(self.target.url) as server:
+            yield lambda query: server.execute(query).fetchall()
+
     # --- what is there -----------------------------------------------------------------------------------------------
 
     def seen(self) -> dict[str, Any]:
@@ -225,13 +251,16 @@ class World:
             "open": _rows(self.rows(OPEN)),
         }
         known = {run for (run,) in self.rows("SELECT run_id FROM pipeline_run")}
-        with duckdb.connect(str(self.warehouse), read_only=True) as target:
-            found["receipts"] = _rows(target.execute(RECEIPTS).fetchall())
-            tables = sorted(name for (name,) in target.execute("SELECT table_name FROM duckdb_tables()").fetchall())
+        with self.targeted() as ask:
+            found["receipts"] = _rows(ask(RECEIPTS))
+            listed = "duckdb_tables()" if self.target is None else "pg_tables WHERE schemaname = 'public'"
+            named = "table_name" if self.target is None else "tablename"
+            tables = sorted(name for (name,) in ask(f"SELECT {named} FROM {listed}"))
             found["tables"] = tables
             for table in (name for name in tables if not name.startswith("ingestkit_")):
-                found[f"rows of {table}"] = _rows(target.execute(f"SELECT * EXCLUDE _run_id FROM {table}").fetchall())
-                runs = {run for (run,) in target.execute(f"SELECT DISTINCT _run_id FROM {table}").fetchall()}
+                columns = [name for (name,) in ask(COLUMNS.format(table=table)) if name != "_run_id"]
+                found[f"rows of {table}"] = _rows(ask(f"SELECT {', '.join(columns)} FROM {table}"))
+                runs = {run for (run,) in ask(f"SELECT DISTINCT _run_id FROM {table}")}
                 found[f"unknown runs of {table}"] = sorted(runs - known)
         mirror = json.loads((self.state / "mirror/opendata.json").read_text())
         found["checkpoint"] = mirror["checkpoint"]
@@ -255,7 +284,8 @@ class World:
         state = {str(path.relative_to(self.state)) for path in self.state.rglob("*") if path.is_file()}
         # A copy for people that a kill left half written lies beside it, unseen; the next one is written anew.
         state = {name for name in state if not name.startswith("runs/") and not name.endswith(".tmp")} - expected
-        warehouse = {path.name for path in self.warehouse.parent.iterdir()} - {self.warehouse.name}
+        beside = self.warehouse.parent.iterdir() if self.target is None else ()
+        warehouse = {path.name for path in beside} - {self.warehouse.name}
         return sorted(left | lost | state | warehouse)
 
 
