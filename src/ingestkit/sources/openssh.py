@@ -45,11 +45,10 @@ def connected(
     stranger: Callable[[], SourceError],
 ) -> Client:
     """A client over a program of its own, which takes no host key but the trusted ones."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="ingestkit-ssh-")))
-        file = folder / "known_hosts"
+    # The file is read while the connection is made, and never again.
+    with ExitStack() as stack, TemporaryDirectory(prefix="ingestkit-ssh-") as folder:
+        file, said = Path(folder) / "known_hosts", stack.enter_context((Path(folder) / "said").open("w+b"))
         file.write_text("".join(f"{key.line(settings.host, settings.port)}\n" for key in trusted))
-        said = stack.enter_context((folder / "said").open("w+b"))
         ours, theirs = socket.socketpair()
         stack.callback(ours.close)
         with theirs:
