@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
 from alembic import command
 
@@ -21,6 +22,8 @@ from ingestkit.states.engine import StateDatabase
 from tests.docs.pages import page
 from tests.docs.shop import ROWS, WRONG, Project, hold
 from tests.docs.typed import understood
+from tests.services import postgres
+from tests.warehouses import LOADER, warehouse_database
 
 PIPELINE = Path("config/pipelines/shop.yaml")
 
@@ -366,6 +369,24 @@ def test_a_warehouse_file_that_another_program_has_open(shop: Project) -> None:
         other.communicate("\n")
     shop.does(*typed)
     assert shop.customers() == [1, 3]
+
+
+@pytest.mark.services
+def test_a_reader_who_keeps_a_table_of_a_server(shop: Project) -> None:
+    settings = shop.root / "config/settings.yaml"
+    with postgres() as server:
+        place = f"host: 127.0.0.1, port: {server.port}, database: {warehouse_database(server, 'shop')}, user: {LOADER}"
+        told = f"type: postgresql, {place}, lock_timeout: 300ms"
+        settings.write_text(settings.read_text().replace("type: duckdb, path: state/warehouse.duckdb", told))
+        shop.drop("2026-01-05")
+        shop.does("ingestkit run shop")
+        shop.drop("2026-01-12")
+        with psycopg.connect(server.url("shop")) as reader:
+            reader.execute("SELECT * FROM customers")
+            typed = cure("still locked after", shop.refused("ingestkit run shop", 8))
+            reader.rollback()
+        shop.does(*typed)
+        assert server.does("SELECT id FROM customers ORDER BY id", "shop").split() == ["1", "3"]
 
 
 def test_a_range_of_which_a_batch_fails(shop: Project) -> None:

@@ -277,8 +277,9 @@ def test_nothing_depends_on_what_a_role_has_set(
     warehouse: PostgresqlWarehouse, does: Callable[[str], str], database: str, tmp_path: Path
 ) -> None:
     does("CREATE SCHEMA trap; CREATE TABLE trap.hcp (id text); GRANT ALL ON SCHEMA trap TO PUBLIC")
+    does("CREATE FUNCTION trap.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS 'SELECT $2'")
     for setting in (
-        "search_path = trap, pg_temp, public",
+        "search_path = trap, pg_temp, public, pg_catalog",
         "DateStyle = 'German, DMY'",
         "TimeZone = 'Asia/Kathmandu'",
         "standard_conforming_strings = off",
@@ -383,6 +384,8 @@ def test_a_role_without_rights_is_told_what_to_grant(
     server: PostgresServer, database: str, warehouse: PostgresqlWarehouse, does: Callable[[str], str]
 ) -> None:
     does("REVOKE CREATE ON SCHEMA public FROM ingestkit_warehouse")
+    with pytest.raises(WarehouseError, match="may not use schema public"):
+        warehouse.planned("hcp", PERSON, LINEAGE)
     with pytest.raises(WarehouseError, match="may not use schema public") as refused:
         warehouse.check()
     assert "sql/grants/warehouse_postgresql.sql" in str(refused.value.hint)
@@ -392,7 +395,7 @@ def test_a_role_without_rights_is_told_what_to_grant(
         warehouse.check()
     elsewhere = replace(warehouse, server=replace(warehouse.server, schema="nowhere"))
     does(f"GRANT TEMPORARY ON DATABASE {database} TO ingestkit_warehouse")
-    with pytest.raises(WarehouseError, match="does not allow it") as refused:
+    with pytest.raises(WarehouseError, match="may not use schema nowhere, make it") as refused:
         elsewhere.check()
     assert "sql/grants/warehouse_postgresql.sql" in str(refused.value.hint)
 
@@ -409,6 +412,7 @@ def test_a_database_that_cannot_hold_every_character_is_refused(server: Postgres
         ({"port": 1}, "does not answer"),
         ({"dbname": "nowhere"}, "does not exist"),
         ({"user": "nobody", "password": "hunter2"}, "refuses the login"),
+        ({"sslmode": "require"}, "is not to be spoken to as sslmode demands"),
     ],
 )
 def test_what_cannot_be_reached_says_what_to_look_at(

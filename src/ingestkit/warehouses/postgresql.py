@@ -105,9 +105,10 @@ class PostgresqlWarehouse:
                 return postgresql_tables.evolve(connection, self.schema, table, wanted)
 
     def planned(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
-        """The statements `evolve` would run."""
+        """The statements `evolve` would run, on a server that lets it."""
         wanted = postgresql_sql.column_types(columns, lineage)
         with self._reading() as (connection, _):
+            self._serves(connection)
             return postgresql_tables.changes(connection, self.schema, table, wanted)
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
@@ -166,8 +167,9 @@ class PostgresqlWarehouse:
             connection.execute(
                 "SELECT pg_catalog.current_setting('server_encoding'), pg_catalog.pg_is_in_recovery(), "
                 "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY'), "
-                "(SELECT bool_and(pg_catalog.has_schema_privilege(oid, needed)) "
-                "FROM pg_catalog.pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) AS needed WHERE nspname = %s)",
+                "coalesce((SELECT bool_and(pg_catalog.has_schema_privilege(oid, needed)) "
+                "FROM pg_catalog.pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) AS needed WHERE nspname = %s), "
+                "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))",
                 [self.schema],
             ).fetchone()
             or (None,) * 4
@@ -180,9 +182,9 @@ class PostgresqlWarehouse:
             raise WarehouseError(f"{place} is a standby, and cannot be written to", hint="name its primary")
         if not temporary:
             raise WarehouseError(f"{place}: this role may not make temporary tables", hint=GRANTS)
-        if usable is False:
+        if not usable:
             raise WarehouseError(
-                f"{place}: this role may not use schema {self.schema}, or make tables in it", hint=GRANTS
+                f"{place}: this role may not use schema {self.schema}, make it, or make tables in it", hint=GRANTS
             )
 
     @contextmanager

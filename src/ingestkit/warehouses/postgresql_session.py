@@ -21,6 +21,7 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ("40", "was changed by another transaction at the same moment", "run again", True),
     ("25P03", "has taken this process for stopped: it was silent within a transaction", "run again", True),
     ("28", "refuses the login", "look at user and password of the connection", False),
+    ("SSL", "is not to be spoken to as sslmode demands", "look at sslmode and sslrootcert of the connection", False),
     ("3D000", "does not exist", "createdb makes it", False),
     ("42501", "does not allow it", "grant what sql/grants/warehouse_postgresql.sql says", False),
     ("25006", "may not be written to", "name a server of the connection that is no standby", False),
@@ -109,10 +110,12 @@ class Server:
             "row_security": "off",
             **KEEPALIVE,
         }
-        settings = [f"set_config({sql.text(key)}, {sql.text(value)}, true)" for key, value in values.items()]
+        settings = [f"pg_catalog.set_config({sql.text(key)}, {sql.text(value)}, true)" for key, value in values.items()]
         # What was said to be committed must be so after a crash of the server too.
         commit = "'synchronous_commit'"
-        kept = f"CASE current_setting({commit}) WHEN 'off' THEN set_config({commit}, 'on', true) END"
+        kept = (
+            f"CASE pg_catalog.current_setting({commit}) WHEN 'off' THEN pg_catalog.set_config({commit}, 'on', true) END"
+        )
         return f"SELECT {', '.join((*settings, kept))}"
 
     @contextmanager
@@ -189,4 +192,6 @@ def _unspoken(error: psycopg.Error, told: str) -> str:
         return ""
     if "authentication" in told or "password" in told or "pg_hba" in told or "role " in told:
         return "28"
+    if "SSL" in told or "certificate" in told:
+        return "SSL"
     return "3D000" if "database " in told and "does not exist" in told else "08"
