@@ -117,6 +117,15 @@ def test_an_error_before_anything_is_open_is_an_answer_too(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    "words", ["run --output json --bogus", "run --bogus --output=json", "bogus --output json", "runs --output json"]
+)
+def test_a_line_that_cannot_be_read_is_an_answer_too(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(words.split()) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["status"], answer["exit_code"]) == ("failed", 2)
+
+
 def test_a_program_is_given_one_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,13 +1,15 @@
 """The one handler: errors become one clear line and an exit code, signals become a request to stop."""
 
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 SHOW_CURSOR = b"\x1b[?25h"
 
 
-def handle(call: Callable[[], object], said: Globals) -> int:
+def handle(call: Callable[[], object], said: Globals, words: Sequence[str] = ()) -> int:
     """Call the command line, and turn however it ends into an exit code and at most two lines."""
     try:
         code = _ended(call())
@@ -33,7 +35,7 @@ def handle(call: Callable[[], object], said: Globals) -> int:
         code = _told(error.message, said, error.exit_code, error)
         report(error.message, said, hint=error.hint, exit_code=code)
     except typer.TyperException as error:
-        code = _usage(error, said)
+        code = _usage(error, said, words)
     except typer.Exit as error:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -177,13 +179,24 @@ def _flushed(code: int, said: Globals) -> int:
     return code
 
 
-def _usage(error: typer.TyperException, said: Globals) -> int:
+def _usage(error: typer.TyperException, said: Globals, words: Sequence[str]) -> int:
+    if said.output is Output.TEXT:
+        # A word that is unknown is found before those that are known are looked at.
+        said.output = _asked_for(words)
     message = " ".join((error.format_message() or "missing command").split()).rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command_path", "ingestkit")
     message = message[:1].lower() + message[1:]
     code = _told(message, said, error.exit_code)
     report(message, said, hint=f"{command} --help", exit_code=code)
     return code
+
+
+def _asked_for(words: Sequence[str]) -> Output:
+    """The output that a command line which cannot be read asks for."""
+    spaced = " ".join(words).replace("--output=", "--output ").split(" ")
+    asked = [word for flag, word in pairwise(spaced) if flag == "--output"]
+    asked += [value for name, value in os.environ.items() if re.fullmatch(r"INGESTKIT_[A-Z_]+_OUTPUT", name)]
+    return next((one for one in Output if one.value in asked[:1]), Output.TEXT)
 
 
 def _left(error: SystemExit) -> int:

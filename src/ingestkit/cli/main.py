@@ -87,6 +87,7 @@ def call(arguments: Sequence[str]) -> int:
             auto_envvar_prefix="INGESTKIT",
         ),
         said,
+        arguments,
     )
 
 
