@@ -12,7 +12,7 @@ from ingestkit.session import Session
 from ingestkit.settings import duration_text
 from ingestkit.working import RunOptions
 
-NOTHING = ("nothing new", "waiting")
+NOTHING = ("nothing new", "waiting", "locked")
 """How a run ends that found nothing it could take."""
 
 
@@ -23,7 +23,7 @@ class Once:
     told: Progress
     heard: set[str] = field(default_factory=set)
     begun: list[str] = field(default_factory=list)
-    """The stages that began."""
+    """The stages that began in this look."""
 
     def began(self, stage: str, model: str, total: int | None) -> None:
         self.begun.append(stage)
@@ -73,6 +73,7 @@ def run_waiting(session: Session, options: RunOptions, patience: timedelta, ever
 def _look(session: Session, once: Once, options: RunOptions, until: float) -> Outcome:
     """One look. A batch that is named may still have to come; what passes by itself ends only the last look."""
     is_last = session.clock.elapsed() >= until
+    once.begun.clear()
     try:
         return run(replace(session, progress=once), options)
     except UnknownBatch:

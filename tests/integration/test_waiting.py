@@ -217,6 +217,16 @@ def test_somebody_else_at_work_when_the_time_is_over_is_told(world: World) -> No
         assert clock.naps == [30, 15]
 
 
+def test_who_skips_what_is_locked_waits_for_it_while_there_is_time(world: World) -> None:
+    world.drop(FIRST)
+    with opened(world, Clock()) as other, ExitStack() as theirs:
+        theirs.enter_context(holding(other, ("a",), "backfill", "fail"))
+        clock = Clock(then={1: theirs.close})
+        with opened(world, clock) as session:
+            assert run_waiting(session, RunOptions(if_locked="skip"), MINUTES, EVERY).status == "done"
+        assert clock.naps == [30]
+
+
 def test_a_pause_ends_the_waiting(world: World) -> None:
     clock = Clock(then={2: lambda: world.does("pause", "p", "--reason", "look")})
     assert waited(world, clock).status == "paused"
