@@ -47,6 +47,8 @@ class Progress:
     """Batches of which the ledger knew no file at the instant that is named."""
     undone: tuple[str, ...] = ()
     """Batches of the range that were never done, which is `run`'s work."""
+    passed: tuple[str, ...] = ()
+    """Batches of the range that all models begin behind."""
 
 
 def backfill_range(session: Session, options: RunOptions) -> Outcome:
@@ -159,12 +161,17 @@ def choose(session: Session, lease: Lease, options: RunOptions, progress: Progre
     if not asks_no_source(options):
         there = [one for one in batches(session) if _is_inside(session, one, start, end)]
         floors = [row["floors"].get(model) if row else None for model in session.pipeline.models]
-        undone = (one for one in there if one not in inside)
-        progress.undone = tuple(one for one in undone if not all(is_below(session, one, floor) for floor in floors))
+        undone = [one for one in there if one not in inside]
+        passed = {one for one in undone if all(is_below(session, one, floor) for floor in floors)}
+        progress.undone = tuple(one for one in undone if one not in passed)
+        progress.passed = tuple(sorted(passed, key=order))
     if not inside:
         raise UsageError(
             f"no batch of {session.pipeline.name} {_shown(start, end)} is done: there is nothing to do again",
-            hint=f"ingestkit runs list {session.pipeline.name}",
+            hint=f"{len(progress.passed)} were stepped over: ingestkit backfill {session.pipeline.name} "
+            f"--batch {progress.passed[-1]} loads one"
+            if progress.passed
+            else f"ingestkit runs list {session.pipeline.name}",
         )
     skipped = CompletionStatus.SKIPPED
     wanted = {
@@ -299,6 +306,9 @@ def _ended(session: Session, options: RunOptions, progress: Progress) -> Outcome
     if progress.undone:
         left = f"{many(len(progress.undone), 'batch', 'batches')} of the range never done: {named(progress.undone)}"
         warnings = (f"{left}; that is for: ingestkit run {name}",)
+    if progress.passed:
+        over = f"{many(len(progress.passed), 'batch', 'batches')} of the range stepped over: {named(progress.passed)}"
+        warnings += (f"{over}; to load one: ingestkit backfill {name} --batch {progress.passed[-1]}",)
     results = tuple(progress.results)
     return Outcome("backfill", name, "done", told, results, warnings, run_ids=run_ids_of(results))
 

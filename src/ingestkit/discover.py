@@ -24,7 +24,7 @@ class Found:
     strays: tuple[str, ...] = ()
     """What the source holds beside all batches."""
     ahead: tuple[str, ...] = ()
-    """Windows that are done and have not ended: a clock was ahead."""
+    """Windows that are done, or that models begin behind, and have not ended: a clock was ahead."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Batches that cannot be taken yet, and why; nothing behind the first of them is looked at."""
     unmapped: tuple[str, ...] = ()
@@ -59,6 +59,13 @@ def checkpoint(session: Session, done: Done, floors: Mapping[str, str | None]) -
     return max(full, key=session.pipeline.order, default=None)
 
 
+def floors_of(session: Session, known: Mapping[str, str | None], done: Done) -> Mapping[str, str | None]:
+    """Behind which batch each model begins; one that is new begins where the pipeline stands."""
+    missing = [model for model in session.pipeline.models if model not in known]
+    newest = completions.newest((key for key in done if key[1] in known), session.pipeline.order)
+    return {**known, **dict.fromkeys(missing, min(newest.values(), key=session.pipeline.order, default=None))}
+
+
 def discover(
     session: Session, turn: Turn, *, only: str | None = None, limit: int | None = None, waits_quiet: bool = True
 ) -> Found:
@@ -70,14 +77,14 @@ def discover(
         done = completions.done(conn, session.pipeline.name)
         unjudged = completions.unjudged(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
-    floors: Mapping[str, str | None] = row["floors"] if row else {}
+    floors = floors_of(session, row["floors"] if row else {}, done)
     position = checkpoint(session, done, floors)
     only = None if only is None else batch_key(session, only)
     there = batches(session, whole=only is not None)
     published = _published(session, turn, unjudged, floors)
     by = ended_by(session)
     plan = _sort_out(session, turn, there, done, floors, by)
-    plan = _without_missed(session, plan, there, {*published, only})
+    plan = _without_missed(session, plan, there, {*published, only}, by)
     if only is not None:
         _refuse_untaken(session, only, {*there, *published}, plan.late)
     known = known_files(session, [*plan.open, *plan.scan, *published], turn)
@@ -112,7 +119,7 @@ def discover(
         late=plan.late,
         missed=plan.missed,
         strays=tuple(session.source.strays()),
-        ahead=_ahead(there, done, by),
+        ahead=_ahead(there, {*(batch for batch, _ in done), *floors.values()}, by),
         waiting=found.waiting,
         unmapped=tuple(found.unmapped),
         checkpoint=position,
@@ -222,8 +229,8 @@ class _Plan:
     missed: Missed | None = None
 
 
-def _without_missed(session: Session, plan: _Plan, there: Batches, kept: Collection[str | None]) -> _Plan:
-    """With `catchup: false` only the newest window is taken, but for those that are at work, published or named.
+def _without_missed(session: Session, plan: _Plan, there: Batches, kept: Collection[str | None], by: datetime) -> _Plan:
+    """With `catchup: false` only the newest window is taken, but for those at work, failed, published or named.
 
     What lies behind one of these is stepped over when it is done: all before the last one missed counts as done.
     """
@@ -232,7 +239,10 @@ def _without_missed(session: Session, plan: _Plan, there: Batches, kept: Collect
         return plan
     with session.state.read() as conn:
         at_work = {run.batch for run, _ in runs.open_runs(conn, session.pipeline.name)}
-    stays = {*kept, *at_work, max(there, default=None)} - {None}
+        ended = (batch for batch, window in there.items() if window is not None and window.end <= by)
+        newest = max(ended, default=None)
+        failed = runs.failed(conn, session.pipeline.name).intersection(plan.open)
+    stays = {*kept, *at_work, *failed, newest} - {None}
     left = {batch: models for batch, models in plan.open.items() if batch in stays}
     first = min((one for one in stays if one is not None), default="")
     passed = sorted(batch for batch in plan.open if batch < first)
@@ -243,9 +253,9 @@ def _without_missed(session: Session, plan: _Plan, there: Batches, kept: Collect
     return replace(plan, open=left, missed=Missed(len(passed), passed[0], passed[-1], last.end))
 
 
-def _ahead(there: Batches, done: Done, by: datetime) -> tuple[str, ...]:
+def _ahead(there: Batches, passed: Collection[str | None], by: datetime) -> tuple[str, ...]:
     early = {batch for batch, window in there.items() if window is not None and window.end > by}
-    return tuple(sorted(early & {batch for batch, _ in done}))
+    return tuple(sorted(early.intersection(passed)))
 
 
 def _sort_out(

@@ -2,11 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from ingestkit import steps
+from ingestkit.discover import floors_of
 from ingestkit.errors import StateError
 from ingestkit.lake import HashingWriter, Place, sidecar_name
 from ingestkit.model import Sidecar
@@ -64,15 +65,14 @@ def _give_floors(session: Session, lease: Lease) -> None:
     """A model first seen now begins where the pipeline stands: what was done before it came is not its work."""
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
-        floors: dict[str, str | None] = dict(row["floors"]) if row else {}
-        missing = [model for model in session.pipeline.models if model not in floors]
+        known: Mapping[str, str | None] = row["floors"] if row else {}
+        missing = [model for model in session.pipeline.models if model not in known]
         if not missing:
             return
-        done = completions.done(conn, session.pipeline.name)
-    newest = completions.newest((key for key in done if key[1] in floors), session.pipeline.order)
-    floor = min(newest.values(), key=session.pipeline.order, default=None)
+        floors = floors_of(session, known, completions.done(conn, session.pipeline.name))
+    floor = floors[missing[0]]
     with lease.transaction() as conn:
-        runs.update_pipeline(conn, session.pipeline.name, floors=floors | dict.fromkeys(missing, floor))
+        runs.update_pipeline(conn, session.pipeline.name, floors=floors)
         if floor is not None:
             decisions.record(
                 conn,
@@ -99,12 +99,17 @@ def remove_scratch(mine: Path, owner: Owner) -> None:
 
 
 def copy_decisions(session: Session, lease: Lease) -> None:
-    """Bring the lake's copies of decisions up to the state's chain."""
+    """Bring the lake's copies of decisions up to the state's chain; a lake that knows others is StateError."""
+    # Listed first: what another command decides meanwhile is in the state before it is in the lake.
+    there = {stored.name for stored in session.lake.store.list(f"_decisions/{session.pipeline.name}/")}
     with session.state.read() as conn:
         chain = decisions.chain(conn, session.pipeline.name)
-    if not chain:
-        return
-    there = {stored.name for stored in session.lake.store.list(f"_decisions/{session.pipeline.name}/")}
+    if unknown := sorted(there - {one.lake_name() for one in chain}):
+        raise StateError(
+            f"the lake holds a decision about {session.pipeline.name} that the state does not know ({unknown[0]}): the "
+            "state was put back to an older copy, or another one is meant",
+            hint=f"ingestkit state adopt {session.pipeline.name} --reason '...'",
+        )
     place = Place(session.pipeline.name, lease.models[0], "decisions", lease.token)
     for one in chain:
         if one.lake_name() not in there:

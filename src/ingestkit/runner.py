@@ -12,6 +12,7 @@ from ingestkit.errors import (
     LeaseLost,
     StateError,
 )
+from ingestkit.files import shown
 from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import RunStatus, Stage
 from ingestkit.outcome import ModelResult, Outcome
@@ -153,12 +154,15 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
     if found.units or found.missed is not None:
         begin(session, lease)
     if found.missed is not None:
+        check(session, lease)
         pass_missed(session, lease, found.missed)
     if found.ahead:
+        name, first, last = session.pipeline.name, found.ahead[0], found.ahead[-1]
         session.progress.warned(
-            f"{many(len(found.ahead), 'window', 'windows')} up to {found.ahead[-1]} are done and have not ended: a "
-            "clock was ahead, and what comes into them now may come too late to be looked for",
-            hint=f"when they have ended: ingestkit backfill {session.pipeline.name} --from {found.ahead[0]}",
+            f"{many(len(found.ahead), 'window', 'windows')} up to {last} count as done and have not ended: a clock was "
+            "ahead, and what comes into windows up to there may come too late to be looked for",
+            hint=f"when they have ended: ingestkit backfill {name} --from {first}; if models begin behind {last}: "
+            f"ingestkit state set {name} --batch K --reason '...', with the last one that was really done",
         )
     policy = session.pipeline.settings.source.late
     for late in found.late:
@@ -167,8 +171,9 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
             hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'",
         )
     if found.strays:
+        strays, verb = named([shown(one) for one in found.strays]), "is" if len(found.strays) == 1 else "are"
         session.progress.warned(
-            f"{named(found.strays)} in the source {'is' if len(found.strays) == 1 else 'are'} of no batch",
+            f"{strays} in the source {verb} of no batch",
             hint="let source.batches match what is one, and source.ignore what need not be looked at",
         )
     for path in found.unmapped:

@@ -291,6 +291,76 @@ def test_windows_behind_one_that_a_gate_stopped_are_stepped_over_when_it_is_done
     assert decision["subject"]["batch"] == SHORT
 
 
+def test_an_older_copy_of_a_state_decides_nothing_and_can_be_adopted(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-28", 1), events("2026-03-30", 1))
+    at("2026-03-29T00:00:00")
+    windowed.does("run")
+    older = windowed.database.read_bytes()
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    windowed.database.write_bytes(older)
+    at("2026-04-02T00:00:00")
+    assert "the lake holds a decision about p that the state does not know" in windowed.refused(7, "run")
+    windowed.does("state", "adopt", "p", "--reason", "put back", "--yes")
+    windowed.does("run")
+    assert [one["kind"] for one in windowed.does("state", "show", "p")["decisions"]] == ["skip", "adopt", "skip"]
+
+
+def test_a_window_that_failed_is_not_stepped_over_by_the_next(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    windowed.drop({"2026-03-28/a.csv": "id,at\nx,never\n"}, events("2026-03-29", 1), events("2026-03-30", 1))
+    at("2026-03-29T00:00:00")
+    windowed.refused(5, "run")
+    at("2026-03-31T00:00:00")
+    windowed.refused(5, "run")
+    windowed.drop(events("2026-03-28", 1))
+    assert batches_of(windowed.does("run")) == [FIRST, THIRD]
+    assert windowed.does("run")["status"] == "nothing new"
+    said = windowed.call("backfill", "--from", "2026-03-28", "--output", "json")
+    assert said.answer["warnings"] == [
+        f"1 batch of the range stepped over: {SHORT}; to load one: ingestkit backfill p --batch {SHORT}"
+    ]
+
+
+def test_windows_that_a_clock_ahead_stepped_over_are_told_and_can_be_taken(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.set_up({"source.batches": WINDOWS | {"catchup": False}, "models": {"a": EVENTS}})
+    windowed.drop(events("2026-03-28", 1))
+    at("2026-03-29T00:00:00")
+    windowed.does("run")
+    at("2026-04-10T00:00:00")
+    windowed.does("run")
+    windowed.drop(events("2026-03-29", 1))
+    at("2026-03-30T00:00:00")
+    ended = windowed.call("run", "--output", "json")
+    assert (ended.code, ended.answer["status"]) == (0, "nothing new")
+    assert "2 windows up to 20260408T220000Z count as done and have not ended" in ended.err
+    windowed.does("state", "set", "p", "--batch", FIRST, "--reason", "the clock was ahead", "--yes")
+    assert batches_of(windowed.does("run")) == [SHORT]
+
+
+def test_a_plan_knows_where_a_model_begins_that_was_added(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1))
+    at("2026-03-29T00:00:00")
+    windowed.does("run")
+    windowed.set_up({"source.batches": WINDOWS, "models": {"a": EVENTS, "b": EVENTS}})
+    assert windowed.does("plan", "p")["waiting"] == 0
+    assert windowed.does("run")["status"] == "nothing new"
+
+
+def test_what_is_of_no_window_is_named_though_no_window_is_looked_at(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop({"garbage/a.csv": "id,at\n"})
+    at("2026-03-28T12:00:00")
+    assert windowed.does("plan", "p")["strays"] == ["garbage"]
+    assert "garbage in the source is of no batch" in windowed.call("run").err
+
+
 def test_windows_that_a_clock_ahead_has_done_are_told_and_wait_for_their_end(
     windowed: World, at: Callable[[str], None]
 ) -> None:
@@ -301,7 +371,7 @@ def test_windows_that_a_clock_ahead_has_done_are_told_and_wait_for_their_end(
     at("2026-03-30T00:00:00")
     ended = windowed.call("run", "--output", "json")
     assert (ended.code, batches_of(ended.answer)) == (0, [SHORT])
-    assert f"1 window up to {THIRD} are done and have not ended: a clock was ahead" in ended.err
+    assert f"1 window up to {THIRD} count as done and have not ended: a clock was ahead" in ended.err
     assert windowed.does("plan", "p")["ahead"] == [THIRD]
     at("2026-03-31T00:00:00")
     assert batches_of(windowed.does("run")) == [THIRD]

@@ -9,6 +9,8 @@ from ingestkit.cli import opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import SourceError
 
+STRAYS = 10
+"""So many are named where people read."""
 SCALARS = ("pipeline", "waiting", "checkpoint", "paused", "held")
 
 
@@ -50,6 +52,9 @@ def draw(found: dict[str, Any], output: Output) -> None:
     lists = {name: value for name, value in found.items() if name not in (*SCALARS, "failure") and value}
     if "batches" in lists:
         lists["batches"] = [_spanned(one) for one in lists["batches"]]
+    if "strays" in lists:
+        named, more = lists["strays"][:STRAYS], len(lists["strays"]) - STRAYS
+        lists["strays"] = [{"path": one} for one in named] + ([{"path": f"and {more} more"}] if more > 0 else [])
     if "gates" in lists:
         lists["gates"] = [_shown(rule) for rule in lists["gates"] if rule["limit"] or rule["last"]]
     render.emit({**told, **lists}, output)

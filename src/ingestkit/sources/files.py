@@ -70,7 +70,9 @@ class FilesSource:
         return (key for order, key in ordered if floor is None or order > floor)
 
     def strays(self) -> Sequence[str]:
-        return self._walk.strays if self._walk is not None else ()
+        if self._walk is None:
+            self._walk = self._walked()
+        return self._walk.strays
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         if self._walk is None or not self._is_fresh(self._walk):

@@ -185,6 +185,13 @@ def failures_in_a_row(conn: sql.Connection, pipeline: str, at_most: int) -> int:
     return failed
 
 
+def failed(conn: sql.Connection, pipeline: str) -> set[str]:
+    """The batches that a run has failed over, done since or not."""
+    query = sql.select(pipeline_run.c.batch).distinct()
+    query = query.where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.status == RunStatus.FAILED.value)
+    return {batch for batch in conn.execute(query).scalars() if batch is not None}
+
+
 def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> None:
     values = {
         "run_id": new.run_id,
