@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -492,6 +493,36 @@ def test_a_link_cut_while_rows_go_over_it_leaves_nothing(
     assert rows(far) == []
     put(far, tmp_path, many)
     assert len(rows(far)) == 20_000
+
+
+def test_what_a_process_that_is_gone_was_doing_ends_and_its_locks_with_it(
+    far: PostgresqlWarehouse, proxy: Proxy, does: Callable[[str], str], database: str, tmp_path: Path
+) -> None:
+    ready(far, "hcp")
+    does("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(50); RETURN NEW; END'")
+    does("CREATE TRIGGER it BEFORE INSERT ON hcp FOR EACH STATEMENT EXECUTE FUNCTION f()")
+    ended: list[WarehouseError] = []
+
+    def publish() -> None:
+        try:
+            put(far, tmp_path, OLD, LoadMode.MERGE)
+        except WarehouseError as error:
+            ended.append(error)
+
+    asked = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'PgSleep'"
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    while does(asked).strip() == "0":
+        assert publishing.is_alive()
+    began = time.monotonic()
+    proxy.cut()
+    while does(asked).strip() != "0":
+        assert time.monotonic() < began + 20
+    publishing.join(20)
+    assert [one.transient for one in ended] == [True]
+    does("DROP TRIGGER it ON hcp")
+    put(far, tmp_path, OLD, LoadMode.MERGE)
+    assert rows(far) == OLD
 
 
 def test_a_slow_link_is_only_slow(far: PostgresqlWarehouse, proxy: Proxy, tmp_path: Path) -> None:

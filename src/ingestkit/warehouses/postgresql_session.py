@@ -32,6 +32,8 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
 )
 # A client that vanished without a word holds its locks until the server has noticed.
 KEEPALIVE = {"tcp_keepalives_idle": "30s", "tcp_keepalives_interval": "10s", "tcp_keepalives_count": "3"}
+LOOK = "2s"
+"""How often the server looks whether a client that it works for is still there."""
 IDLE = "1h"
 """After so long without a word within a transaction a process is taken for stopped, so that others get their turn."""
 
@@ -98,7 +100,8 @@ class Server:
         """
         values = {
             "search_path": f"{sql.name(self.schema)}, pg_temp",
-            "lock_timeout": f"{round(self.lock_timeout * 1000)}ms",
+            # 0 would be for ever.
+            "lock_timeout": f"{max(1, round(self.lock_timeout * 1000))}ms",
             "statement_timeout": "0",
             "idle_in_transaction_session_timeout": IDLE,
             "TimeZone": "UTC",
@@ -116,7 +119,10 @@ class Server:
         kept = (
             f"CASE pg_catalog.current_setting({commit}) WHEN 'off' THEN pg_catalog.set_config({commit}, 'on', true) END"
         )
-        return f"SELECT {', '.join((*settings, kept))}"
+        # A server on another system cannot look after its clients while it works, and refuses to be told to.
+        look = f"pg_catalog.set_config('client_connection_check_interval', {sql.text(LOOK)}, true)"
+        looked = f"CASE WHEN pg_catalog.version() LIKE '%linux%' THEN {look} END"
+        return f"SELECT {', '.join((*settings, kept, looked))}"
 
     @contextmanager
     def translated(self, tables: tuple[str, ...]) -> Iterator[None]:
