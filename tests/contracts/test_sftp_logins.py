@@ -18,7 +18,7 @@ from ingestkit.sources.ssh import Server
 from tests.contracts.test_sftp_source import connection
 from tests.services import SftpServer, sftp
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 ENGINES = pytest.mark.parametrize("engine", ["paramiko", "openssh"])
 
 
