@@ -9,13 +9,16 @@ DRAW ?=
 LOT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install develop test lint format check faults bench
+.PHONY: help run prod install develop test lint format check faults bench
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
 
 run: .venv/installed ## run the sample pipeline; again: nothing new
 	@$(BIN)/ingestkit run opendata
+
+prod: .venv/developed ## the same from SFTP into PostgreSQL, on servers of its own on loopback
+	@$(BIN)/python -m tests.prod
 
 install: .venv/installed ## make .venv with ingestkit in it
 
