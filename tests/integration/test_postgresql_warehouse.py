@@ -1,6 +1,7 @@
 """Whole runs into PostgreSQL: every load mode, gates, a target lost and built again, links that break, readers."""
 
 import itertools
+import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.doubles.proxy import Faults, Proxy, proxied
+from tests.integration.test_round_trip import COLUMNS, drawn, text
 from tests.integration.world import FIRST, SECOND, THIRD, World, batches_of
 from tests.services import PostgresServer, postgres
 from tests.warehouses import LOADER, warehouse_database
@@ -143,6 +145,20 @@ def test_values_come_out_as_their_files_say(world: World) -> None:
     )
     assert first[8:] == (doc.replace('""', '"'), 'é,\n"\\.')
     assert second == ("2", *[None] * 9)
+
+
+@pytest.mark.parametrize("load", ["replace", "append", "merge"])
+def test_drawn_values_round_trip_exactly(world: World, load: str) -> None:
+    lot = random.Random(load)
+    key = {} if load == "append" else {"key": ["id"]}
+    world.set_up({"models": {"v": {"load": load, "columns": COLUMNS, **key}}})
+    drawn_rows = [drawn(lot, number) for number in range(400)]
+    world.drop({"20260101/v.csv": text([written for written, _ in drawn_rows])})
+    world.does("run")
+    instant = '(extract(epoch FROM "at") * 1000000)::bigint'
+    asked = f"id, whole, exact, money, real, truth, day, {instant}, here, doc::text, word"
+    found = {row[0]: row for row in world.target(f"SELECT {asked} FROM v")}
+    assert found == {wanted[0]: wanted for _, wanted in drawn_rows}
 
 
 def test_a_nul_is_a_reject_before_it_meets_the_warehouse(world: World) -> None:
