@@ -3,8 +3,11 @@
 Neither side holds more than a few blocks, and no row is touched in Python.
 """
 
+import fcntl
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import duckdb
@@ -28,7 +31,7 @@ def copy_rows(
     # A line of \. alone would end what is copied.
     quoted = ", FORCE_QUOTE *" if len(rows.columns) == 1 else ""
     statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT csv, ENCODING 'UTF8'{', FREEZE' if freeze else ''})"
-    out, into = os.pipe()
+    out, into = _pipe()
     with os.fdopen(out, "rb", buffering=0) as stream, ThreadPoolExecutor(1, "copy") as pool:
         writing = pool.submit(_write, engine, f"COPY ({query}) TO '/dev/fd/{into}' ({AS_WRITTEN}{quoted})", into)
         try:
@@ -44,6 +47,16 @@ def copy_rows(
             stream.close()
             if not writing.done():
                 engine.interrupt()
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe that holds a block, where the system has such: the two sides take turns less often."""
+    out, into = os.pipe()
+    if sys.platform == "linux":
+        # Who has many pipes may be refused a large one.
+        with suppress(PermissionError):
+            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, BLOCK)
+    return out, into
 
 
 def _write(engine: duckdb.DuckDBPyConnection, statement: str, into: int) -> None:
