@@ -27,7 +27,7 @@ class TestPostgresql(WarehouseContract):
     server: PostgresServer
     database: str
 
-    @pytest.fixture(params=["public", "My schema"])
+    @pytest.fixture(params=["public", pytest.param("My schema", marks=pytest.mark.slow)])
     def schema(self, request: pytest.FixtureRequest, server: PostgresServer) -> str:
         self.server, self.schema_name = server, str(request.param)
         self.database = warehouse_database(server, f"contract{next(NUMBERS)}", self.schema_name)

@@ -372,6 +372,7 @@ def test_a_warehouse_file_that_another_program_has_open(shop: Project) -> None:
 
 
 @pytest.mark.services
+@pytest.mark.slow
 def test_a_reader_who_keeps_a_table_of_a_server(shop: Project) -> None:
     settings = shop.root / "config/settings.yaml"
     with postgres() as server:

@@ -17,7 +17,7 @@ from tests.integration.world import FIRST, SECOND, THIRD, World, batches_of
 from tests.services import PostgresServer, postgres
 from tests.warehouses import LOADER, warehouse_database
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 NUMBERS = itertools.count(1)
 COMMIT = b"COMMIT\0"

@@ -32,7 +32,7 @@ from tests.doubles.proxy import Proxy, proxied
 from tests.services import PostgresServer, postgres
 from tests.warehouses import LOADER, postgresql_warehouse, warehouse_database
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 NUMBERS = itertools.count(1)
 COMMIT = b"COMMIT\0"
