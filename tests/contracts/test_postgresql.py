@@ -12,7 +12,7 @@ from tests.contracts.warehouse import WarehouseContract, quoted
 from tests.services import PostgresServer, postgres
 from tests.warehouses import postgresql_warehouse, warehouse_database
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 NUMBERS = itertools.count(1)
 
@@ -27,7 +27,7 @@ class TestPostgresql(WarehouseContract):
     server: PostgresServer
     database: str
 
-    @pytest.fixture(params=["public", pytest.param("My schema", marks=pytest.mark.slow)])
+    @pytest.fixture(params=["public", "My schema"])
     def schema(self, request: pytest.FixtureRequest, server: PostgresServer) -> str:
         self.server, self.schema_name = server, str(request.param)
         self.database = warehouse_database(server, f"contract{next(NUMBERS)}", self.schema_name)

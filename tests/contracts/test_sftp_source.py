@@ -26,7 +26,7 @@ from tests.contracts.source import FIRST, NOON, SECOND, SourceContract, models, 
 from tests.doubles.proxy import Proxy, proxied
 from tests.services import SftpServer, sftp
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 
 def connection(server: SftpServer, root: Path, **more: object) -> SftpConnection:
@@ -314,7 +314,6 @@ class TestSftpSource(SourceContract):
         assert failed
         assert [error.message for error in failed if not error.transient] == []
 
-    @pytest.mark.slow
     def test_a_server_that_falls_silent_is_not_waited_for_without_end(self, drop: RemoteDrop, between: Proxy) -> None:
         self.content(drop, 40_000_000)
         source = self.behind(drop, between, answer_timeout="1s", connect_timeout="1s", login_timeout="1s")
@@ -331,7 +330,6 @@ class TestSftpSource(SourceContract):
         with source.open(item) as stream:
             assert stream.read() == content
 
-    @pytest.mark.slow
     def test_a_download_goes_on_over_a_restart_of_the_server(self, drop: RemoteDrop, source: FilesSource) -> None:
         content = self.content(drop, 80_000_000)
         with source.open(self.item(source)) as stream:
@@ -362,6 +360,5 @@ class TestSftpSource(SourceContract):
         assert between.links == 3
 
 
-@pytest.mark.slow
 class TestSftpSourceByOpenssh(TestSftpSource):
     engine = "openssh"
