@@ -1,4 +1,4 @@
--- The state database of version 0002, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0003, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR COLLATE "C" NOT NULL,
@@ -168,10 +168,13 @@ CREATE TABLE pipeline_run (
     last_command VARCHAR COLLATE "C" NOT NULL,
     touched_at TIMESTAMP WITH TIME ZONE NOT NULL,
     token BIGINT NOT NULL,
+    number BIGINT,
     PRIMARY KEY (run_id)
 );
 
 CREATE INDEX pipeline_run_by_batch ON pipeline_run (pipeline, batch);
+
+CREATE INDEX pipeline_run_by_number ON pipeline_run (pipeline, number);
 
 CREATE INDEX pipeline_run_by_start ON pipeline_run (pipeline, started_at);
 
@@ -275,4 +278,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0002');
+INSERT INTO ingestkit_version (version_num) VALUES ('0003');

@@ -134,6 +134,16 @@ def test_stages_without_a_run_id_are_those_of_the_one_open_run(world: World) -> 
     assert world.run_statuses() == {"p.20260101.1": "SUCCESS", "p.20260108.1": "SUCCESS"}
 
 
+def test_the_newest_run_is_the_last_one_opened_whatever_the_clock_said(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.state("UPDATE pipeline_run SET started_at = '2999-01-01T00:00:00.000000Z'")
+    world.drop(SECOND)
+    by_stages(world)
+    assert "clean of batch 20260108 is done" in world.does("clean")["message"]
+    assert world.checkpoint() == "20260108"
+
+
 def test_stages_of_two_models_go_side_by_side(world: World) -> None:
     """Each command takes the leases of its run's models only, so nobody is in the way of the other run."""
     world.drop(FIRST)

@@ -81,7 +81,8 @@ def add_run(state: StateDatabase, pipeline: str, batch: str, attempt: int, statu
         **{f"phases_{name}": [] for name in ("completed", "skipped", "failed", "pending")},
     }
     with state.write() as conn:
-        conn.execute(sql.insert(tables.pipeline_run).values(row | said))
+        number = conn.execute(sql.select(sql.func.count()).select_from(tables.pipeline_run)).scalar_one() + 1
+        conn.execute(sql.insert(tables.pipeline_run).values(row | {"number": number} | said))
 
 
 def add_stage(state: StateDatabase, run_id: str, stage: str, model: str, status: str, **said: Any) -> None:
@@ -111,7 +112,8 @@ def asked(state: StateDatabase, name: str, **said: str) -> list[tuple[Any, ...]]
 def test_the_latest_run_of_each_pipeline(state: StateDatabase) -> None:
     add_run(state, "shop", "b1", 1, "SUCCESS", started_at=ago(hours=9))
     add_run(state, "shop", "b2", 1, "FAILED", started_at=ago(hours=8), error="gone", seconds=60.5, verdict="FAILED")
-    add_run(state, "clinic", "b9", 1, "SUCCESS", started_at=ago(days=90))
+    # Its clock was ahead.
+    add_run(state, "clinic", "b9", 1, "SUCCESS", started_at=ago(days=-90))
     add_run(state, "clinic", "b8", 1, "OPEN", started_at=ago(minutes=5), kind="backfill")
     at = ago(hours=8)
     shop = ("shop", "shop.b2.1", "b2", "run", "FAILED", "FAILED", at, at + timedelta(minutes=1), 60.5, "gone")

@@ -172,8 +172,8 @@ class Pin:
 
 def pins(conn: sql.Connection, pipeline: str) -> list[Pin]:
     """The pins in force: what they published has not been published again since, nor a snapshot over it."""
-    columns, started = completion.c, pipeline_run.c.started_at
-    shown = (columns.model, columns.batch, columns.mode, columns.run_id, columns.at, started, pipeline_run.c.config)
+    columns, number = completion.c, pipeline_run.c.number
+    shown = (columns.model, columns.batch, columns.mode, columns.run_id, columns.at, number, pipeline_run.c.config)
     published = (
         sql.select(*shown)
         .join(pipeline_run, pipeline_run.c.run_id == columns.run_id)
@@ -183,7 +183,7 @@ def pins(conn: sql.Connection, pipeline: str) -> list[Pin]:
     for row in conn.execute(published.where(pipeline_run.c.kind.in_(MAY_PIN)).order_by(columns.model, columns.batch)):
         if not row.config.get("as_of"):
             continue
-        over = published.where(columns.model == row.model, started > row.started_at).limit(1)
+        over = published.where(columns.model == row.model, number > row.number).limit(1)
         if row.mode != LoadMode.REPLACE.value or conn.execute(over).one_or_none() is None:
             found.append(Pin(row.model, row.batch, instant(row.config["as_of"]), row.run_id, row.at))
     return found

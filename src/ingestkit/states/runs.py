@@ -102,7 +102,7 @@ def latest_run(conn: sql.Connection, pipeline: str) -> Run | None:
     query = (
         sql.select(pipeline_run)
         .where(pipeline_run.c.pipeline == pipeline)
-        .order_by(pipeline_run.c.started_at.desc(), pipeline_run.c.attempt.desc())
+        .order_by(pipeline_run.c.number.desc())
         .limit(1)
     )
     row = conn.execute(query).one_or_none()
@@ -114,7 +114,7 @@ def of_invocation(conn: sql.Connection, pipeline: str, invocation: str) -> list[
     query = (
         sql.select(pipeline_run)
         .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.invocation == invocation)
-        .order_by(pipeline_run.c.started_at, pipeline_run.c.attempt)
+        .order_by(pipeline_run.c.number)
     )
     return [_run(row) for row in conn.execute(query)]
 
@@ -124,13 +124,13 @@ def open_runs(conn: sql.Connection, pipeline: str) -> list[tuple[Run, frozenset[
     query = (
         sql.select(run_model.c.run_id, run_model.c.model)
         .where(run_model.c.pipeline == pipeline, run_model.c.open_key.is_not(None))
-        .order_by(run_model.c.run_id)
+        .join(pipeline_run, pipeline_run.c.run_id == run_model.c.run_id)
+        .order_by(pipeline_run.c.number)
     )
     models: dict[str, set[str]] = {}
     for run_id, model in conn.execute(query):
         models.setdefault(run_id, set()).add(model)
-    found = [(one, frozenset(names)) for run_id, names in models.items() if (one := run(conn, run_id)) is not None]
-    return sorted(found, key=lambda pair: pair[0].started_at)
+    return [(one, frozenset(names)) for run_id, names in models.items() if (one := run(conn, run_id)) is not None]
 
 
 def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
@@ -141,7 +141,7 @@ def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
             pipeline_run.c.pipeline == pipeline,
             pipeline_run.c.status.in_([RunStatus.SUCCESS.value, RunStatus.SUCCESS_WITH_REJECTS.value]),
         )
-        .order_by(pipeline_run.c.ended_at.desc())
+        .order_by(pipeline_run.c.number.desc())
         .limit(UNCLEANED)
     )
     return [_run(row) for row in conn.execute(query) if Stage.CLEAN.value in row.phases_pending]
@@ -193,8 +193,10 @@ def failed(conn: sql.Connection, pipeline: str) -> set[str]:
 
 
 def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> None:
+    before = sql.select(sql.func.max(pipeline_run.c.number)).where(pipeline_run.c.pipeline == new.pipeline)
     values = {
         "run_id": new.run_id,
+        "number": sql.func.coalesce(before.scalar_subquery(), 0) + 1,
         "invocation": new.invocation,
         "pipeline": new.pipeline,
         "batch": new.batch,

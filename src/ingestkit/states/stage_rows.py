@@ -88,9 +88,9 @@ def judged(conn: sql.Connection, pipeline: str) -> list[tuple[str, Rule]]:
     """The rules of the pipeline's newest runs that have ended, each with the batch it was judged for, newest first."""
     ended = (RunStatus.SUCCESS.value, RunStatus.SUCCESS_WITH_REJECTS.value, RunStatus.FAILED.value)
     newest = (
-        sql.select(pipeline_run.c.run_id, pipeline_run.c.started_at)
+        sql.select(pipeline_run.c.run_id, pipeline_run.c.number)
         .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.status.in_(ended))
-        .order_by(pipeline_run.c.started_at.desc())
+        .order_by(pipeline_run.c.number.desc())
         .limit(JUDGED)
         .subquery()
     )
@@ -98,7 +98,7 @@ def judged(conn: sql.Connection, pipeline: str) -> list[tuple[str, Rule]]:
         sql.select(pipeline_stage.c.batch, pipeline_stage.c.sidecar)
         .join(newest, pipeline_stage.c.run_id == newest.c.run_id)
         .where(pipeline_stage.c.sidecar.is_not(None))
-        .order_by(newest.c.started_at.desc(), pipeline_stage.c.stage, pipeline_stage.c.model)
+        .order_by(newest.c.number.desc(), pipeline_stage.c.stage, pipeline_stage.c.model)
     )
     return [
         (batch, Rule.from_json(rule)) for batch, sidecar in conn.execute(query) for rule in sidecar.get("rules", ())

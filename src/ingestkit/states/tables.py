@@ -7,7 +7,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
@@ -127,9 +127,12 @@ pipeline_run = sql.Table(
     sql.Column("last_command", Words(32), nullable=False),
     sql.Column("touched_at", Instant, nullable=False),
     sql.Column("token", Big, nullable=False),
+    # The order in which the pipeline's runs were opened, whatever their clocks said.
+    sql.Column("number", Big),
     sql.Index("pipeline_run_by_batch", "pipeline", "batch"),
     sql.Index("pipeline_run_by_status", "pipeline", "status"),
     sql.Index("pipeline_run_by_start", "pipeline", "started_at"),
+    sql.Index("pipeline_run_by_number", "pipeline", "number"),
 )
 
 run_model = sql.Table(

@@ -122,14 +122,15 @@ def meant(conn: sql.Connection, said: str | None) -> tuple[str | None, bool]:
     None where none is open; and whether the word is known as either.
     """
     columns = pipeline_run.c
-    newest = sql.select(columns.run_id).order_by(columns.started_at.desc(), columns.attempt.desc()).limit(1)
-    still_open = newest.where(columns.status == RunStatus.OPEN.value)
+    named = sql.select(columns.run_id).limit(1)
+    is_open = columns.status == RunStatus.OPEN.value
     if said is None:
-        return conn.execute(still_open).scalar(), True
-    if found := conn.execute(newest.where(columns.run_id == said)).scalar():
+        # Runs of several pipelines have nothing in common but the clock.
+        return conn.execute(named.where(is_open).order_by(columns.started_at.desc())).scalar(), True
+    if found := conn.execute(named.where(columns.run_id == said)).scalar():
         return found, True
-    here = columns.pipeline == said
-    return conn.execute(still_open.where(here)).scalar(), conn.execute(newest.where(here)).scalar() is not None
+    newest = named.where(columns.pipeline == said).order_by(columns.number.desc())
+    return conn.execute(newest.where(is_open)).scalar(), conn.execute(newest).scalar() is not None
 
 
 def going_on(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
