@@ -1,4 +1,4 @@
--- The state database of version 0003, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0004, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR COLLATE "C" NOT NULL,
@@ -90,6 +90,8 @@ CREATE TABLE file_manifest (
     run_id VARCHAR COLLATE "C",
     token BIGINT NOT NULL,
     at TIMESTAMP WITH TIME ZONE NOT NULL,
+    released VARCHAR COLLATE "C",
+    released_at TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (pipeline, path, version),
     UNIQUE (id)
 );
@@ -278,4 +280,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0003');
+INSERT INTO ingestkit_version (version_num) VALUES ('0004');

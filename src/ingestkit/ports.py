@@ -3,14 +3,14 @@
 Adapters translate their vendor's exceptions at once into `errors`; they do not retry, print, read settings or swallow.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from ingestkit.model import Counts, Fence, Intent, Item, Receipt, Window
+from ingestkit.model import Counts, Fence, FileVersion, Intent, Item, Receipt, Window
 
 
 class Source(Protocol):
@@ -48,6 +48,15 @@ class Source(Protocol):
         Leaving the block without an error promises that size and mtime were the item's before and after the reading;
         otherwise a transient SourceError says that it changed. A missing item is a SourceError, and so is a member
         that does not fit its checksum.
+        """
+        ...
+
+    def release(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
+        """Move, rename or delete files of a batch, as the pipeline says, and tell of each what became of it.
+
+        Only what is still the version given, or was by an earlier call that could not tell; another one stays and is
+        not told of. An archive stays while it holds one of the `others`. What cannot be done is a SourceError, raised
+        behind what could. Asked only of a source that is to do something.
         """
         ...
 

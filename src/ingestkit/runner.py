@@ -19,6 +19,7 @@ from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.phases import do_stage
 from ingestkit.rebuilding import rebuild
 from ingestkit.recover import recover, replay
+from ingestkit.releasing import release
 from ingestkit.reporting import many, named, outcome_of
 from ingestkit.session import Session
 from ingestkit.sighting import Unit
@@ -191,6 +192,7 @@ def bytes_of(unit: Unit) -> int:
 def nothing_new(session: Session, lease: Lease, command: str, found: Found, results: list[ModelResult]) -> Outcome:
     """Nothing is waiting: done without asking the warehouse more than whether its file is there."""
     refuse_missing_file(session, newest_done(session, lease.models))
+    release(session, lease)
     show(session)
     if results:
         return outcome_of(session, command, found, results)

@@ -542,6 +542,30 @@ class Archives(Section):
     """Of all its members together, unpacked."""
 
 
+class AfterSuccess(Section):
+    """What becomes of files at the source when their batch is done."""
+
+    move: Annotated[str, Field(min_length=1)] | None = None
+    """Into this folder, under the path they had; one that begins with `/` may lie outside of the connection's."""
+    rename: Annotated[str, Field(pattern=r"^[^/]+$")] | None = None
+    """By this behind their name, such as .loaded."""
+    delete: bool = False
+
+    @model_validator(mode="after")
+    def one_of_them(self) -> "AfterSuccess":
+        if sum((self.move is not None, self.rename is not None, self.delete)) != 1:
+            raise ValueError("name one: move: FOLDER, rename: SUFFIX or delete: true")
+        return self
+
+    @field_validator("move")
+    @classmethod
+    def a_plain_folder(cls, said: str | None) -> str | None:
+        parts = said.strip("/").split("/") if said is not None else []
+        if said is not None and ({"", ".", ".."} & set(parts)):
+            raise ValueError("a folder is named without . and .., such as done or /archive/done")
+        return said and said.rstrip("/")
+
+
 class Source(Section):
     type: Literal["files"] = "files"
     connection: str
@@ -557,6 +581,7 @@ class Source(Section):
     ignore: tuple[Pattern, ...] = (r"\..*", r".*\.(tmp|part|partial|filepart)", r".*~", r"~.*")
     expect: tuple[str, ...] = ()
     archives: Archives = Archives()
+    after_success: AfterSuccess | None = None
 
     @model_validator(mode="after")
     def markers_are_seen(self) -> "Source":
@@ -564,6 +589,9 @@ class Source(Section):
         hides = next((one for one in self.ignore if marker is not None and re.fullmatch(one, marker)), None)
         if hides is not None:
             raise ValueError(f"settle.marker names files that ignore leaves out, by {hides!r}")
+        renamed = self.after_success.rename if self.after_success is not None else None
+        if marker is not None and renamed is not None and marker.endswith(renamed):
+            raise ValueError(f"after_success.rename: {renamed} would make markers of files, by settle.marker")
         return self
 
 

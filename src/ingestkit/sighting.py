@@ -255,7 +255,8 @@ def _restated(session: Session, item: Item, before: FileVersion, now: datetime) 
         case "fail":
             if item.size == before.size and _hash(session.source, item) == before.sha256:
                 new = _new_version(session, item, before.version + 1, now)
-                return replace(new, status=FileStatus.SKIPPED, reason=f"same content as version {before.version}")
+                same = f"same content as version {before.version}"
+                return replace(new, status=FileStatus.SKIPPED, sha256=before.sha256, reason=same)
             path = shlex.quote(item.path)
             raise SourceError(
                 f"{item.path} has changed since it was taken ({before.size} → {item.size} bytes), and "

@@ -24,6 +24,7 @@ from ingestkit.mirroring import show
 from ingestkit.model import FileStatus, RunStatus, Stage, Verdict
 from ingestkit.outcome import ModelResult
 from ingestkit.phases import do_stage
+from ingestkit.releasing import release
 from ingestkit.reporting import results_of
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch
@@ -80,6 +81,8 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
         error.results = tuple(results_of(active.session, active.run, active.models, one))
         raise
     steps.reached("run.done")
+    if stages[-1] is Stage.CLEAN and active.run.kind not in FROM_LAKE:
+        release(active.session, active.lease)
     show(active.session)
     return results_of(active.session, active.run, active.models, stages[-1])
 

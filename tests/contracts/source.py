@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
 import pytest
@@ -39,6 +40,11 @@ def day(number: int) -> Window:
 
 class Drop(Protocol):
     """Where an adapter reads from, as a test fills it."""
+
+    @property
+    def root(self) -> Path:
+        """Where the files lie on this machine."""
+        ...
 
     def put(self, path: str, content: bytes = b"x", at: datetime = NOON) -> None:
         """Make or overwrite a file with its folders, and give it this modification time."""

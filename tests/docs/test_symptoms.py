@@ -111,6 +111,17 @@ def test_a_file_that_is_not_what_its_checksum_says(shop: Project) -> None:
     assert shop.customers() == [1, 2]
 
 
+def test_a_file_that_cannot_be_moved_when_it_is_done_with(shop: Project) -> None:
+    shop.corrects("  batches:", "  after_success: {move: done}\n  batches:")
+    shop.drop("2026-01-05")
+    (shop.root / "drop/done").write_text("in the way")
+    run, show = cure("stay at the source", shop.does("ingestkit run shop"))
+    assert "after_success.move" in shop.does(show)
+    (shop.root / "drop/done").unlink()
+    shop.does(run)
+    assert (shop.root / "drop/done/2026-01-05/customers.csv").exists()
+
+
 def test_a_batch_that_is_overdue(shop: Project) -> None:
     shop.drop("2026-01-05")
     shop.corrects("settle: {quiet: 0s}", "settle: {quiet: 0s, marker: _SUCCESS}\n  overdue: 0s")

@@ -13,7 +13,7 @@ import pytest
 from ingestkit.states import migrate
 from tests.faults.processes import Launcher
 from tests.faults.world import ACTS, Shared, World
-from tests.services import PostgresServer, postgres
+from tests.services import PostgresServer, SftpServer, postgres, sftp
 from tests.warehouses import warehouse_database
 
 
@@ -69,14 +69,22 @@ def shared_story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, s
 
 
 @pytest.fixture(scope="session")
-def remote_story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, server: PostgresServer) -> Story:
-    """The same with state and target in PostgreSQL."""
+def sftp_server() -> Iterator[SftpServer]:
+    with sftp() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def remote_story(
+    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, server: PostgresServer, sftp_server: SftpServer
+) -> Story:
+    """The same with state and target in PostgreSQL, and drops on an SFTP server, moved there when they are done."""
     folder = tmp_path_factory.mktemp("remote_story")
     server.does("CREATE DATABASE remote_state")
     migrate.upgrade(server.url("remote_state"))
     target = Shared(server, warehouse_database(server, "remote_target"))
     # Copies of a database have not its own grants, but everybody's.
-    return told(folder, World.made(folder / "world", launcher, Shared(server, "remote_state"), target))
+    return told(folder, World.made(folder / "world", launcher, Shared(server, "remote_state"), target, sftp_server))
 
 
 def told(folder: Path, world: World) -> Story:

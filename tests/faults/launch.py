@@ -36,6 +36,7 @@ PRELOADED = (
     "ingestkit.cli.state",
     "ingestkit.observe.logging",
     "ingestkit.sources.files",
+    "ingestkit.sources.sftp",
     "ingestkit.states.engine",
     "ingestkit.states.mirrors",
     "ingestkit.states.queue",

@@ -22,6 +22,9 @@ ELSEWHERE = {
     "queue.appended": "test_state_lost",
     "rebuild.marked": "test_state_lost",
     "rebuild.voided": "test_state_lost",
+    "release.aside": "test_remote",
+    "release.ended": "test_remote",
+    "release.recorded": "test_remote",
     "windows.stepped_over": "test_windows",
 }
 """Steps this story does not come to, and the scenario that does."""

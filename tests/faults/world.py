@@ -18,7 +18,7 @@ import duckdb
 import psycopg
 
 from tests.faults.processes import Ended, Launcher, Started
-from tests.services import PostgresServer
+from tests.services import PostgresServer, SftpServer
 from tests.warehouses import LOADER
 
 SETTINGS = """
@@ -34,6 +34,8 @@ profiles:
       warehouse: {type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}
 """
 TARGET_VARIABLE = "FAULTS_TARGET"
+SOURCE_VARIABLE = "FAULTS_DROP"
+IN_A_FOLDER = "{type: local, path: drops}"
 IN_A_FILE = "{type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}"
 PIPELINE = """
 pipeline: opendata
@@ -143,6 +145,14 @@ def on_a_server(port: int) -> str:
     return f"{{type: postgresql, {place}, lock_timeout: 10s}}"
 
 
+def behind_a_server(server: SftpServer) -> str:
+    """The settings of a drop that the same folder is through a server."""
+    known = server.folder / "known_hosts"
+    known.write_text(server.known())
+    place = f"host: 127.0.0.1, port: {server.port}, user: {server.user}, path: '${{env:{SOURCE_VARIABLE}}}'"
+    return f"{{type: sftp, {place}, key: {server.folder}/client, known_hosts: {known}}}"
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     folder: Path
@@ -151,21 +161,37 @@ class World:
     """Where the state is, if not in a file below the folder."""
     target: Shared | None = None
     """Where the target is, if not in a file below the folder."""
+    source: SftpServer | None = None
+    """Which server the drops are read through, and moved within when they are done with."""
 
     @classmethod
     def made(
-        cls, folder: Path, launcher: Launcher, shared: Shared | None = None, target: Shared | None = None
+        cls,
+        folder: Path,
+        launcher: Launcher,
+        shared: Shared | None = None,
+        target: Shared | None = None,
+        source: SftpServer | None = None,
     ) -> "World":
         (folder / "config/pipelines").mkdir(parents=True)
         settings = SETTINGS if target is None else SETTINGS.replace(IN_A_FILE, on_a_server(target.server.port))
+        settings = settings if source is None else settings.replace(IN_A_FOLDER, behind_a_server(source))
         (folder / "config/settings.yaml").write_text(settings)
-        (folder / "config/pipelines/opendata.yaml").write_text(PIPELINE)
-        return cls(folder, launcher, shared, target)
+        world = cls(folder, launcher, shared, target, source)
+        world.lets_go(None if source is None else "{move: done}")
+        return world
+
+    def lets_go(self, after: str | None) -> None:
+        """What becomes of files at the source when their batch is done."""
+        said = "" if after is None else f"  after_success: {after}\n"
+        pipeline = PIPELINE.replace("  late: load\n", f"  late: load\n{said}")
+        (self.folder / "config/pipelines/opendata.yaml").write_text(pipeline)
 
     def copied(self, folder: Path) -> "World":
         """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return World(folder, self.launcher, self.shared and self.shared.copied(), self.target and self.target.copied())
+        shared, target = self.shared and self.shared.copied(), self.target and self.target.copied()
+        return World(folder, self.launcher, shared, target, self.source)
 
     @property
     def state(self) -> Path:
@@ -197,6 +223,7 @@ class World:
         """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""
         places = {"INGESTKIT__STATE__URL": self.shared.url} if self.shared else {}
         places |= {TARGET_VARIABLE: self.target.name} if self.target else {}
+        places |= {SOURCE_VARIABLE: str(self.folder / "drops")} if self.source else {}
         return self.launcher.start(self.folder, arguments, fault, {**places, **(environ or {})})
 
     def call(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Ended:
@@ -262,10 +289,18 @@ class World:
                 found[f"rows of {table}"] = _rows(ask(f"SELECT {', '.join(columns)} FROM {table}"))
                 runs = {run for (run,) in ask(f"SELECT DISTINCT _run_id FROM {table}")}
                 found[f"unknown runs of {table}"] = sorted(runs - known)
+        found["source"] = self.at_the_source()
         mirror = json.loads((self.state / "mirror/opendata.json").read_text())
         found["checkpoint"] = mirror["checkpoint"]
         found["mirror"] = {name: {**one, "at": None} for name, one in mirror["models"].items()}
         return found
+
+    def at_the_source(self) -> list[str]:
+        """The files of the drops with their bytes; what is kept of a later version bears its number, drawn by lot."""
+        drops = self.folder / "drops"
+        files = [path for path in drops.rglob("*") if path.is_file()]
+        names = [re.sub(r"\.[0-9a-f]{16}(?=$|\.)", ".number", str(path.relative_to(drops))) for path in files]
+        return sorted(f"{name}: {path.read_bytes()!r}" for name, path in zip(names, files, strict=True))
 
     def debris(self) -> list[str]:
         """Files nobody needs, wherever they lie."""

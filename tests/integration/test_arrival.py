@@ -71,3 +71,21 @@ def test_a_file_that_does_not_fit_its_checksum_is_not_landed_until_it_does(world
 def test_a_marker_that_is_ignored_is_refused(world: World) -> None:
     world.set_up({"source.settle": {"marker": "{name}.tmp"}})
     assert "settle.marker names files that ignore leaves out" in world.refused(3, "run")
+
+
+def test_a_run_shows_what_of_its_batch_came_late_and_what_did_not_come(world: World) -> None:
+    world.set_up({"source.late": "load"})
+    world.drop({"20260102/a.csv": ONE})
+    world.does("run")
+    world.drop({"20260101/a.csv": ONE, "20260102/a_2.csv": ONE})
+    world.does("run")
+    in_time, late, again = (
+        world.does("runs", "show", run)["arrival"] for run in ("p.20260102.1", "p.20260101.1", "p.20260102.2")
+    )
+    assert (in_time["late_behind"], in_time["late_files"], in_time["without_files"]) == (None, [], ["b"])
+    assert (late["late_behind"], late["late_files"], late["without_files"]) == ("20260102", [], ["b"])
+    assert (again["late_behind"], again["late_files"]) == (None, ["20260102/a_2.csv"])
+    assert in_time["first_seen"] < late["first_seen"]
+    assert in_time["last_seen"] == again["last_seen"]
+    world.does("extract", "--run-id", "idle")
+    assert world.does("runs", "show", "idle")["arrival"] is None

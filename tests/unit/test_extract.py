@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -78,6 +78,9 @@ class Opened:
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         return self.source.items(batch, window)
+
+    def release(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
+        return self.source.release(done, others)
 
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:

@@ -23,6 +23,7 @@ COLUMNS = (
     "rejected",
     "loaded",
     "reason",
+    "released",
 )
 
 
@@ -76,7 +77,9 @@ def show(
     found = _found(
         ctx, pipeline=pipeline, model=model, status=status, run_id=run_id, path=path, batch=batch, limit=limit
     )
-    render.emit(found, output, columns=COLUMNS, empty="no files")
+    # Most pipelines leave files where they are, and have nothing to say there.
+    columns = COLUMNS if any(row["released"] for row in found) else COLUMNS[:-1]
+    render.emit(found, output, columns=columns, empty="no files")
 
 
 def export(

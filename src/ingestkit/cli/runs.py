@@ -90,13 +90,16 @@ def show(
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """Show a run: stages, models, files, quarantine, rules, decisions, and where its sidecars and its log are."""
+    from ingestkit.settings import Batches
     from ingestkit.states import views
 
     loaded = opening.project_of(ctx)
     with opening.reading(loaded) as conn:
         found = views.run_details(conn, run_id)
-    if found is None:
-        raise UsageError(f"no run {run_id!r} in the state", hint="ingestkit runs list")
+        if found is None:
+            raise UsageError(f"no run {run_id!r} in the state", hint="ingestkit runs list")
+        batches = Batches.model_validate(found["run"]["config"]["pipeline"]["source"]["batches"])
+        found["arrival"] = views.arrival(conn, found["run"], batches.order)
     found["places"] = _places(loaded, found["run"])
     render.emit(_for_people(found) if output is Output.TEXT else found, output)
 

@@ -50,6 +50,12 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(SUFFIX)
 
 
+def archive_of(path: str) -> str | None:
+    """The archive that a path of the ledger is a member of."""
+    parts = path.split("!")
+    return next((one for end in range(1, len(parts)) if is_archive(one := "!".join(parts[:end]))), None)
+
+
 def listed(
     path: str, file: BinaryIO, size: int, limits: Archives, unless_whole: type[SourceError]
 ) -> Mapping[str, zipfile.ZipInfo]:

@@ -35,6 +35,12 @@ class Beside:
             return None
         return next((path + suffix for suffix in ALGORITHMS if path + suffix in self.paths), None)
 
+    def of_it_alone(self, path: str) -> list[str]:
+        """Where what speaks of this file and no other would be."""
+        checksums = [] if self.settle.checksum == "ignore" else [path + suffix for suffix in ALGORITHMS]
+        marker = self.settle.marker
+        return checksums + ([_marker_of(marker, path, "")] if marker is not None and "{" in marker else [])
+
     def waits_for(self, path: str, folder: str) -> str | None:
         """What must still come before a file may be read; `folder` is that of its batch."""
         if self.settle.marker is not None:

@@ -79,6 +79,16 @@ class Drop(Protocol):
         """The bytes of a file. What fails is a SourceError, whoever reads; nothing is waited for that is no file."""
         ...
 
+    def rename(self, path: str, to: str) -> None:
+        """Give a file of the tree another name, or one outside of it that begins with `/`; a taken name is an error."""
+        ...
+
+    def remove(self, path: str) -> None: ...
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder with those above it, where they are not there yet."""
+        ...
+
     def failed(self, error: OSError, path: str, *, gone: str, transient: bool) -> SourceError: ...
 
     def absent(self, connection: str) -> SourceError:

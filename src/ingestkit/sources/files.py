@@ -7,7 +7,7 @@ import stat
 import time
 import zipfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,13 +17,14 @@ from typing import BinaryIO, cast
 
 from ingestkit.errors import NotArrived, SourceError
 from ingestkit.files import shown
-from ingestkit.model import Item, Window
+from ingestkit.model import FileVersion, Item, Window
 from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
 from ingestkit.sources.arrival import LARGEST, Beside, Checked, algorithm_of, digest_of, said_by, unlike
 from ingestkit.sources.drop import Drop, Entry, Opened, Status
 from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants, time_of
 from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
+from ingestkit.sources.releasing import Release, is_released
 
 # A pattern without any of these cannot match a slash, so only folders at the top can be batches.
 MAY_NEST = re.compile(r"[/.\[]|\\[^dws]")
@@ -58,6 +59,8 @@ class FilesSource:
     now: Callable[[], float] = time.time
     _walk: Walk | None = None
     _listings: dict[str, Listing] = field(default_factory=dict)
+    _moved_to: str | None = None
+    """Where files that are done with are moved, if within the drop."""
 
     def check(self) -> None:
         self._entries("")
@@ -125,6 +128,10 @@ class FilesSource:
         if checked is not None and item.checksum is not None and (digest := checked.digest(size)) is not None:
             self._compare(path, item.checksum, digest)
 
+    def release(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
+        assert self.settings.after_success is not None
+        return Release(self.drop, self.settings, self.settings.after_success).released(done, others)
+
     def _compare(self, path: str, checksum: str, digest: str) -> None:
         """Refuse bytes that do not add up to what the file beside theirs says."""
         with self.drop.reading(self._inside(checksum)) as opened:
@@ -154,6 +161,7 @@ class FilesSource:
 
     def _walked(self) -> Walk:
         began = self.now()
+        self._moved_to = self._folder_of_moved()
         stamps: dict[str, int] = {}
         batches: dict[str, list[str]] = {}
         times: list[tuple[datetime, str]] = []
@@ -176,6 +184,14 @@ class FilesSource:
         beside = tuple(path for path in strays if self.settings.batches.files and speaks(path))
         strays = sorted(set(strays).difference(beside))
         return Walk(keyed, tuple(sorted(times)), tuple(strays), beside, stamps, began)
+
+    def _folder_of_moved(self) -> str | None:
+        after = self.settings.after_success
+        folder = after.move if after is not None else None
+        if folder is None or not folder.startswith("/"):
+            return folder
+        root, real = self.drop.real(""), PurePosixPath(folder)
+        return str(real.relative_to(root)) if real.is_relative_to(root) else None
 
     def _is_fresh(self, walk: Walk) -> bool:
         oldest = (walk.began - self.drop.step) * 1e9
@@ -243,7 +259,12 @@ class FilesSource:
                 raise self._unusable(error) from error
             raise self._failed(error, folder, gone="vanished while it was listed", transient=True) from error
         before = f"{folder}/" if folder else ""
-        entries = [entry for entry in there if not any(matches(entry.name) for matches in ignored)]
+        entries = [
+            entry
+            for entry in there
+            if not any(matches(entry.name) for matches in ignored)
+            and not is_released(self.settings.after_success, self._moved_to, before + entry.name)
+        ]
         for entry in entries:
             self._check_name(before, entry.name)
         return [(before + entry.name, entry) for entry in entries]

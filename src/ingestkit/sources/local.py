@@ -1,5 +1,6 @@
 """A folder of this machine as a drop."""
 
+import errno
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,9 @@ from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.sources.drop import Entry, Opened, Status
 from ingestkit.sources.reading import failed, reading
+
+# How file systems say that they know no links.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,23 @@ class LocalDrop:
     def reading(self, real: PurePath) -> Iterator[Opened]:
         with reading(Path(real)) as file:
             yield Opened(file, partial(os.fstat, file.fileno()))
+
+    def rename(self, path: str, to: str) -> None:
+        try:
+            # Unlike a rename, a link does not take the place of another file.
+            os.link(self.root / path, self.root / to, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in NO_LINKS or (self.root / to).exists():
+                raise
+            (self.root / path).rename(self.root / to)
+            return
+        (self.root / path).unlink()
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink()
+
+    def make_folder(self, path: str) -> None:
+        (self.root / path).mkdir(parents=True, exist_ok=True)
 
     def failed(self, error: OSError, path: str, *, gone: str, transient: bool) -> SourceError:
         return failed(error, self.root / path, gone=gone, transient=transient)

@@ -133,6 +133,23 @@ class SftpDrop:
             # What was asked before the file was opened need not be asked again.
             yield Opened(file, lambda: next(seen, None) or self._status(raw))
 
+    def rename(self, path: str, to: str) -> None:
+        self._asked(lambda client: client.rename_file(self._path(path), self._path(to)))
+
+    def remove(self, path: str) -> None:
+        self._asked(lambda client: client.remove_file(self._path(path)))
+
+    def make_folder(self, path: str) -> None:
+        try:
+            self.stat(path)
+        except OSError as error:
+            above = path.rpartition("/")[0]
+            if error.errno != errno.ENOENT:
+                raise
+            if above:
+                self.make_folder(above)
+            self._asked(lambda client: client.make_folder(self._path(path)))
+
     def failed(self, error: OSError, path: str, *, gone: str = GONE, transient: bool = False) -> SourceError:
         name = self.named(path)
         match error.errno:

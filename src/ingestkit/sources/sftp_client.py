@@ -15,12 +15,15 @@ from paramiko.sftp import (
     CMD_FSTAT,
     CMD_HANDLE,
     CMD_LSTAT,
+    CMD_MKDIR,
     CMD_NAME,
     CMD_OPEN,
     CMD_OPENDIR,
     CMD_READ,
     CMD_READDIR,
     CMD_REALPATH,
+    CMD_REMOVE,
+    CMD_RENAME,
     CMD_STAT,
     CMD_STATUS,
     SFTP_CONNECTION_LOST,
@@ -117,6 +120,16 @@ class Client(paramiko.SFTPClient):
         _, answer = self._request(CMD_REALPATH, path.encode("utf-8", "surrogateescape"))
         answer.get_int()
         return bytes(answer.get_string()).decode("utf-8", "surrogateescape")
+
+    def rename_file(self, path: str, to: str) -> None:
+        """Servers refuse to by the standard when the name is taken; not all of them keep it."""
+        self._request(CMD_RENAME, path.encode("utf-8", "surrogateescape"), to.encode("utf-8", "surrogateescape"))
+
+    def remove_file(self, path: str) -> None:
+        self._request(CMD_REMOVE, path.encode("utf-8", "surrogateescape"))
+
+    def make_folder(self, path: str) -> None:
+        self._request(CMD_MKDIR, path.encode("utf-8", "surrogateescape"), paramiko.SFTPAttributes())
 
     def opened(self, path: str) -> bytes:
         return self._handle(

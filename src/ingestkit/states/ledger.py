@@ -158,6 +158,40 @@ def resight(conn: sql.Connection, before: FileVersion, now: FileVersion, at: dat
     return conn.execute(sql.update(file_manifest).where(*where).values(**values)).rowcount == 1
 
 
+IN_HAND = (FileStatus.LOADED, FileStatus.SUPERSEDED, FileStatus.SKIPPED)
+"""What a version may be whose file is needed at the source no more."""
+
+
+def is_in_hand(file: FileVersion) -> bool:
+    """Whether the content of a version is in the lake; one that was skipped unread never was."""
+    return file.model is not None and file.status in IN_HAND and file.sha256 is not None
+
+
+def batches_in_hand(conn: sql.Connection, pipeline: str) -> set[str]:
+    """The batches of files that might be let go of at the source and were not."""
+    columns = file_manifest.c
+    query = sql.select(columns.batch).distinct()
+    here = (columns.pipeline == pipeline, columns.status.in_([one.value for one in IN_HAND]))
+    return set(conn.execute(query.where(*here, columns.released.is_(None))).scalars())
+
+
+def released(conn: sql.Connection, pipeline: str, batch: str) -> set[str]:
+    """The ids of those versions of a batch that were let go of."""
+    columns = file_manifest.c
+    query = sql.select(columns.id).where(columns.pipeline == pipeline, columns.batch == batch)
+    return set(conn.execute(query.where(columns.released.is_not(None))).scalars())
+
+
+def mark_released(conn: sql.Connection, told: Iterable[tuple[FileVersion, str]], at: datetime) -> None:
+    columns = file_manifest.c
+    for file, what in told:
+        mine = (columns.pipeline == file.pipeline, columns.path == file.path, columns.released.is_(None))
+        update = sql.update(file_manifest).where(*mine)
+        conn.execute(update.where(columns.version == file.version).values(released=what, released_at=at))
+        gone = f"not there any more: version {file.version} took its place"
+        conn.execute(update.where(columns.version < file.version).values(released=gone, released_at=at))
+
+
 def artifacts(
     conn: sql.Connection, pipeline: str, batches: Sequence[str], model: str, kinds: Iterable[ArtifactKind] | None = None
 ) -> list[Artifact]:
@@ -208,7 +242,8 @@ def _files(conn: sql.Connection, query: sql.Select[Any]) -> list[FileVersion]:
     # A batch of many files is read in every run that looks at it: rows as tuples cost half of rows as mappings.
     for row in conn.execute(query).fetchall():
         fields = dict(zip(names, row, strict=True))
-        del fields["at"]
+        for name in ("at", "released", "released_at"):
+            del fields[name]
         fields["status"] = FileStatus(fields["status"])
         found.append(FileVersion(**fields))
     return found

@@ -7,7 +7,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
@@ -218,6 +218,9 @@ file_manifest = sql.Table(
     sql.Column("run_id", Key),
     sql.Column("token", Big, nullable=False),
     sql.Column("at", Instant, nullable=False),
+    # What became of it at the source. Apart from all else, which stages write as whole rows.
+    sql.Column("released", Text),
+    sql.Column("released_at", Instant),
     sql.Index("file_manifest_by_batch", "pipeline", "batch"),
     sql.Index("file_manifest_by_status", "pipeline", "status"),
     sql.Index("file_manifest_by_sha256", "sha256"),

@@ -1,6 +1,6 @@
 """What people ask of the state: rows as plain mappings, newest first, for commands to render."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from ingestkit.states.tables import (
     schema_drift,
 )
 
+DONE = (RunStatus.SUCCESS.value, RunStatus.SUCCESS_WITH_REJECTS.value)
 UNSHOWN = {"config", "config_hash", "owner"}
 
 
@@ -102,6 +103,42 @@ def run_details(conn: sql.Connection, run_id: str) -> dict[str, Any] | None:
         "rules": rules,
         "decisions": _decisions_about(conn, rows[0], {rule["approved_by"] for rule in rules}),
     }
+
+
+def arrival(conn: sql.Connection, run: Mapping[str, Any], order: Callable[[str], Any]) -> dict[str, Any] | None:
+    """When the batch of a run was there, what of it came late, and which models had no file; None for no batch.
+
+    A batch is late when a newer one had been done before it was seen, a file when its batch had been.
+    """
+    batch, files, ended = run["batch"], file_manifest.c, pipeline_run.c
+    if batch is None:
+        return None
+    here = (files.pipeline == run["pipeline"], files.batch == batch)
+    seen = {row.path: row.at for row in conn.execute(_first_seen(*here))}
+    first = min(seen.values(), default=None)
+    done = (
+        sql.select(ended.batch, sql.func.min(ended.ended_at).label("at"))
+        .where(ended.pipeline == run["pipeline"], ended.status.in_(DONE), ended.run_id != run["run_id"])
+        .group_by(ended.batch)
+    )
+    at = {row.batch: row.at for row in conn.execute(done) if row.batch is not None}
+    newer = [one for one in at if first is not None and order(one) > order(batch) and at[one] < first]
+    mine = conn.execute(sql.select(files.path).where(*here, files.run_id == run["run_id"])).scalars()
+    models = sql.select(files.model).where(*here).distinct()
+    before = at.get(batch)
+    return {
+        "first_seen": first,
+        "last_seen": max(seen.values(), default=None),
+        # A window is not delivered: it ends.
+        "late_behind": max(newer, key=order, default=None) if run["window_end"] is None else None,
+        "late_files": sorted({path for path in mine if before is not None and seen[path] > before}),
+        "without_files": sorted(set(run["models"]).difference(conn.execute(models).scalars())),
+    }
+
+
+def _first_seen(*here: Any) -> sql.Select[Any]:
+    columns = file_manifest.c
+    return sql.select(columns.path, sql.func.min(columns.sighted_at).label("at")).where(*here).group_by(columns.path)
 
 
 def _decisions_about(conn: sql.Connection, run: Mapping[str, Any], used: Container[int | None]) -> list[dict[str, Any]]:

@@ -1,0 +1,14 @@
+"""What became of files at their source when they were done with."""
+
+import sqlalchemy as sql
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+INSTANT = sql.String(32).with_variant(sql.DateTime(timezone=True), "postgresql")
+
+
+def upgrade() -> None:
+    op.add_column("file_manifest", sql.Column("released", sql.Text()))
+    op.add_column("file_manifest", sql.Column("released_at", INSTANT))
