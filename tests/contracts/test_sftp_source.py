@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko.sftp import CMD_READ
 
 from ingestkit.errors import SourceError
 from ingestkit.model import Item
@@ -252,6 +253,25 @@ class TestSftpSource(SourceContract):
             while block := stream.read(1 << 16):
                 if got is not None:
                     got.append(block)
+
+    @pytest.mark.parametrize("gives", [None, 10_000, 100_000])
+    def test_servers_that_name_no_limit_or_give_less_than_they_say_are_read_as_well(
+        self, drop: RemoteDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch, gives: int | None
+    ) -> None:
+        content = self.content(drop)
+        if gives is None:
+            monkeypatch.setattr(Client, "_named", property(lambda _: frozenset(), lambda *_: None))
+        else:
+            ask = Client._async_request
+
+            def asking(client: Client, taker: object, command: int, *arguments: Any) -> int:
+                *before, size = arguments or (None,)
+                less = (*before, min(size, gives)) if command == CMD_READ else arguments
+                return ask(client, taker, command, *less)
+
+            monkeypatch.setattr(Client, "_async_request", asking)
+        with source.open(self.item(source)) as stream:
+            assert stream.read() == content
 
     @pytest.mark.parametrize("change", ["longer", "shorter", "later", "gone"])
     def test_a_file_that_is_another_one_after_a_cut_is_not_gone_on_with(

@@ -12,8 +12,11 @@ from paramiko.message import Message
 from paramiko.sftp import (
     CMD_CLOSE,
     CMD_DATA,
+    CMD_EXTENDED,
+    CMD_EXTENDED_REPLY,
     CMD_FSTAT,
     CMD_HANDLE,
+    CMD_INIT,
     CMD_LSTAT,
     CMD_MKDIR,
     CMD_NAME,
@@ -26,6 +29,7 @@ from paramiko.sftp import (
     CMD_RENAME,
     CMD_STAT,
     CMD_STATUS,
+    CMD_VERSION,
     SFTP_CONNECTION_LOST,
     SFTP_EOF,
     SFTP_FLAG_READ,
@@ -39,10 +43,13 @@ from paramiko.sftp import (
 
 from ingestkit.errors import SourceError
 
-# What every server gives in one answer; more of it is asked for at once instead.
-REQUEST = 32 * 1024
-# How many requests are under way: few at first, since who jumps in a file needs little of it; 32 MiB at most.
-FEW, MANY = 8, 1024
+# What every server gives in one answer. Those that name a larger limit are asked for more, up to what OpenSSH gives.
+REQUEST, LARGEST = 32 * 1024, 255 * 1024
+LIMITS = "limits@openssh.com"
+# Of the protocol: the version that every server speaks.
+SPOKEN = 3
+# How many bytes are asked for ahead: few at first, since who jumps in a file needs little of it.
+FEW, MANY = 8 * REQUEST, 32 * 2**20
 
 LOST = (paramiko.SSHException, SFTPError, EOFError, TimeoutError, ConnectionError)
 """That the server cannot be spoken to any more, as the library says it."""
@@ -73,12 +80,29 @@ class Client(paramiko.SFTPClient):
 
     end: Callable[[], None]
     """Ends what carries it, too."""
+    _named: frozenset[str] = frozenset()
+    """What the server can do beyond the standard."""
+    _largest: int | None = None
 
     if TYPE_CHECKING:
         # Its types leave out what is beneath files.
         def _request(self, command: int, *arguments: Any) -> tuple[int, Message]: ...
         def _async_request(self, taker: object, command: int, *arguments: Any) -> int: ...
         def _read_response(self, waitfor: int | None = None) -> tuple[int | None, Message | None]: ...
+        def _send_packet(self, kind: int, packet: Message) -> None: ...
+        def _read_packet(self) -> tuple[int, bytes]: ...
+
+    @property
+    def largest(self) -> int:
+        """How much the server gives in one answer, asked once."""
+        if self._largest is None:
+            self._largest = REQUEST
+            if LIMITS in self._named:
+                kind, answer = self._request(CMD_EXTENDED, LIMITS)
+                if kind == CMD_EXTENDED_REPLY:
+                    _, read = answer.get_int64(), answer.get_int64()
+                    self._largest = min(LARGEST, max(REQUEST, read))
+        return self._largest
 
     def entries(self, folder: str) -> list[tuple[str, Attributes]]:
         handle = self._handle(CMD_OPENDIR, folder.encode("utf-8", "surrogateescape"))
@@ -149,6 +173,22 @@ class Client(paramiko.SFTPClient):
     def receive(self) -> None:
         """Take one answer in, whoever waits for it."""
         self._read_response()
+
+    def _send_version(self) -> int:
+        opening = Message()
+        opening.add_int(SPOKEN)
+        self._send_packet(CMD_INIT, opening)
+        kind, content = self._read_packet()
+        if kind != CMD_VERSION:
+            raise SFTPError("the server does not speak SFTP")
+        answer = Message(content)
+        version = answer.get_int()
+        named = set()
+        while answer.get_remainder():
+            named.add(answer.get_string().decode("utf-8", "replace"))
+            answer.get_string()
+        self._named = frozenset(named)
+        return version
 
     def _handle(self, command: int, *arguments: Any) -> bytes:
         kind, answer = self._request(command, *arguments)
@@ -326,7 +366,7 @@ class RemoteFile(io.RawIOBase):
             while answers.rest:
                 answers.status = None
                 self._client.ask(answers, self._handle, *answers.rest.pop())
-            if len(answers.waiting) <= self._ahead // 2:
+            if self._asked - self._at <= self._ahead // 2:
                 self._ask_ahead()
             self._client.receive()
         return answers.data.pop(self._at)
@@ -334,8 +374,9 @@ class RemoteFile(io.RawIOBase):
     def _ask_ahead(self) -> None:
         """Asked in bursts: a request for each answer would cost a packet and a turn of its threads each."""
         answers = self._answers
-        while self._asked < self._size and len(answers.waiting) + len(answers.data) < self._ahead:
-            size = min(REQUEST, self._size - self._asked)
+        most = min(self._client.largest, max(REQUEST, self._ahead // 8)) if self._size > FEW else REQUEST
+        while self._asked < self._size and self._asked - self._at < self._ahead:
+            size = min(most, self._size - self._asked)
             self._client.ask(answers, self._handle, self._asked, size)
             self._asked += size
         self._ahead = min(MANY, 2 * self._ahead)
