@@ -213,16 +213,6 @@ class TestFilesSource(SourceContract):
         drop.put(f"{FIRST}/drop.zip", zipped({"hcp.csv": b"12345"}))
         assert len(list(source.items(FIRST))) == 1
 
-    def test_many_members_are_listed_and_read_at_once(self, drop: FolderDrop, source: FilesSource) -> None:
-        drop.put(f"{FIRST}/drop.zip", zipped({f"hcp_{number}.csv": b"id\n1\n" for number in range(9_000)}))
-        began = time.perf_counter()
-        for item in source.items(FIRST):
-            with source.open(item) as stream:
-                assert stream.read() == b"id\n1\n"
-        took = time.perf_counter() - began
-        print(f"9,000 members: {took:.2f} s")
-        assert took < 6
-
     def test_an_archive_that_is_a_link_within_the_drop_is_opened(self, drop: FolderDrop, source: FilesSource) -> None:
         drop.put("store/1.zip", zipped({"hcp.csv": b"1234"}))
         drop.folder(FIRST)
