@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.services]
 
 # A file is made, a database is not.
 REMOTE = [*(step for step in STEPS if step != "warehouse.created"), *(one for one in ELSEWHERE if "release." in one)]
+SOME = ("extract.copied", "load.before_commit", "load.committed", "release.aside", "release.recorded")
 ABROAD = [step for step in REMOTE if step.startswith(("extract.copied", "check.", "load.", "release."))]
 
 
@@ -23,7 +24,9 @@ def test_the_story_reaches_every_step_but_that_of_making_a_file(remote_story: St
     assert reached == set(REMOTE)
 
 
-@pytest.mark.parametrize("step", ABROAD)
+@pytest.mark.parametrize(
+    "step", [*SOME, *(pytest.param(one, marks=pytest.mark.matrix) for one in ABROAD if one not in SOME)]
+)
 def test_killed_abroad_the_next_run_finishes_the_work(remote_story: Story, step: str, tmp_path: Path) -> None:
     act, place, _ = next(places(remote_story, step))
     assert disturbed(remote_story, tmp_path / "world", (act, place), step, 1, bare=False) == []
@@ -56,7 +59,13 @@ def test_a_drop_that_is_gone_in_the_midst_of_a_run_costs_no_work(
     assert world.debris() == []
 
 
-@pytest.mark.parametrize("step", ["load.fenced", "load.rows_written", "load.before_commit", "load.committed"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        *("load.rows_written", "load.committed"),
+        *(pytest.param(one, marks=pytest.mark.matrix) for one in ("load.fenced", "load.before_commit")),
+    ],
+)
 def test_a_server_restarted_in_a_load_costs_no_work(remote_story: Story, step: str, tmp_path: Path) -> None:
     world = remote_story.before[0].copied(tmp_path / "world")
     assert world.target is not None

@@ -24,7 +24,7 @@ def finished(story: Story, world: World, act: int) -> None:
     "step",
     ["lease.taken", "extract.begun", "validate.sidecar_written", "load.intended", "load.committed", "gate.begun"],
 )
-@pytest.mark.parametrize("how", ["immediate", "fast"])
+@pytest.mark.parametrize("how", ["immediate", pytest.param("fast", marks=pytest.mark.matrix)])
 def test_a_server_restarted_in_the_midst_of_a_run_costs_no_work(
     shared_story: Story, step: str, how: str, tmp_path: Path
 ) -> None:
