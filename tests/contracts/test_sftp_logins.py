@@ -98,6 +98,19 @@ def test_a_server_of_several_keys_is_known_by_one_of_another_kind(server: SftpSe
 
 
 @ENGINES
+def test_a_fingerprint_may_be_of_any_of_the_servers_keys(server: SftpServer, engine: str) -> None:
+    server.key("rsa", "-t", "rsa", "-b", "2048")
+    server.key("ecdsa", "-t", "ecdsa")
+    server.stop()
+    server.start("host", f"HostKey {server.folder}/rsa", f"HostKey {server.folder}/ecdsa")
+    for name in ("host", "rsa", "ecdsa"):
+        connects(reached(server, engine=engine, host_keys=[server.fingerprint(name)]))
+    server.key("stranger")
+    said = refused(reached(server, engine=engine, host_keys=[server.fingerprint("stranger")]))
+    assert all(server.fingerprint(name) in said for name in ("host", "rsa", "ecdsa"))
+
+
+@ENGINES
 def test_what_is_pinned_is_known_from_then_on(server: SftpServer, engine: str) -> None:
     to = reached(server, engine=engine)
     keys = ssh.presented(to)

@@ -99,12 +99,37 @@ def _trusted(server: Server) -> Sequence[HostKey]:
     return trusted
 
 
+class _NotKnownError(Exception):
+    """The server shows a key that is not known; it may have others."""
+
+    def __init__(self, key: HostKey) -> None:
+        super().__init__(key.fingerprint)
+        self.key = key
+
+
 def _by_paramiko(server: Server) -> Client:
+    seen: list[HostKey] = []
+    while True:
+        try:
+            return _connected(server, but=[key.type for key in seen])
+        except _NotKnownError as unknown:
+            # Which type of key a fingerprint is of it does not tell, so that each there is has to be seen.
+            if not server.settings.host_keys or unknown.key in seen:
+                raise _stranger(server, [*seen, unknown.key]) from None
+            seen.append(unknown.key)
+        except SourceError as error:
+            if not seen or not isinstance(error.__cause__, IncompatiblePeer):
+                raise
+            raise _stranger(server, seen) from None
+
+
+def _connected(server: Server, *, but: Sequence[str]) -> Client:
+    """A connection to a server that shows a known key, asked for a key of another type than these."""
     settings = server.settings
-    with _greeted(server, keep=True) as transport:
+    with _greeted(server, keep=True, but=but) as transport:
         key = _host_key(transport)
         if not is_trusted(server, key):
-            raise _stranger(server, (key,))
+            raise _NotKnownError(key)
         _log_in(server, transport)
         transport.set_keepalive(int(settings.keepalive.total_seconds()))
         try:
@@ -120,7 +145,7 @@ def _by_paramiko(server: Server) -> Client:
 
 
 @contextmanager
-def _greeted(server: Server, *, keep: bool = False) -> Iterator[paramiko.Transport]:
+def _greeted(server: Server, *, keep: bool = False, but: Sequence[str] = ()) -> Iterator[paramiko.Transport]:
     """A transport that has exchanged keys, and closed behind the block but where it is to be kept after success."""
     settings, transport, whole = server.settings, None, False
     with _translated(server):
@@ -136,7 +161,7 @@ def _greeted(server: Server, *, keep: bool = False) -> Iterator[paramiko.Transpo
             transport.banner_timeout = transport.handshake_timeout = within
             transport.auth_timeout = settings.login_timeout.total_seconds()
             transport.channel_timeout = settings.answer_timeout.total_seconds()
-            _prefer_known(server, transport)
+            _prefer_known(server, transport, but)
             transport.start_client(timeout=within)
             yield transport
             whole = keep
@@ -145,11 +170,13 @@ def _greeted(server: Server, *, keep: bool = False) -> Iterator[paramiko.Transpo
                 transport.close()
 
 
-def _prefer_known(server: Server, transport: paramiko.Transport) -> None:
-    """Ask first for the types of key that are known of the server, or it shows another one."""
+def _prefer_known(server: Server, transport: paramiko.Transport, but: Sequence[str]) -> None:
+    """Ask first for the types of key that are known of the server, or it shows another one; not for some at all."""
     options = transport.get_security_options()
+    left_out = [name for one in but for name in ALGORITHMS.get(one, (one,))]
     known = [name for key in server.known() for name in ALGORITHMS.get(key.type, (key.type,))]
-    options.key_types = sorted(options.key_types, key=lambda one: one not in known)
+    wanted = [one for one in options.key_types if one not in left_out]
+    options.key_types = sorted(wanted, key=lambda one: one not in known)
 
 
 def _host_key(transport: paramiko.Transport) -> HostKey:
