@@ -92,11 +92,14 @@ CREATE TABLE file_manifest (
     at TIMESTAMP WITH TIME ZONE NOT NULL,
     released VARCHAR COLLATE "C",
     released_at TIMESTAMP WITH TIME ZONE,
+    first_seen TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (pipeline, path, version),
     UNIQUE (id)
 );
 
 CREATE INDEX file_manifest_by_batch ON file_manifest (pipeline, batch);
+
+CREATE INDEX file_manifest_by_released ON file_manifest (pipeline, released);
 
 CREATE INDEX file_manifest_by_sha256 ON file_manifest (sha256);
 

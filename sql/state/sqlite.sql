@@ -92,11 +92,14 @@ CREATE TABLE file_manifest (
     at VARCHAR(32) NOT NULL,
     released TEXT,
     released_at VARCHAR(32),
+    first_seen VARCHAR(32),
     PRIMARY KEY (pipeline, path, version),
     UNIQUE (id)
 );
 
 CREATE INDEX file_manifest_by_batch ON file_manifest (pipeline, batch);
+
+CREATE INDEX file_manifest_by_released ON file_manifest (pipeline, released);
 
 CREATE INDEX file_manifest_by_sha256 ON file_manifest (sha256);
 

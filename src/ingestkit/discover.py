@@ -142,7 +142,9 @@ def _overdue(session: Session, turn: Turn, batch: str, window: Window | None, wh
     patience = session.pipeline.settings.source.overdue
     if patience is None:
         return None
-    begun = [file.sighted_at for file in known_files(session, [batch], turn)[batch]]
+    with session.state.read() as conn:
+        seen = ledger.first_seen(conn, session.pipeline.name, batch)
+    begun = [file.sighted_at for file in known_files(session, [batch], turn)[batch]] + ([seen] if seen else [])
     since = min([*begun, *([window.end] if window is not None else [])], default=None)
     if since is None or session.clock.now() - since < patience:
         return None

@@ -11,25 +11,36 @@ from ingestkit.reporting import many
 from ingestkit.session import Session
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
-from ingestkit.windowing import batches
+
+REPLACED = "not at the source any more: another version took its place"
 
 
 def release(session: Session, lease: Lease) -> None:
-    """Let go of what is done with and still at the source, in this run or an earlier one. What fails is for the next.
+    """Let go of what is done with, in this run or an earlier one. What cannot be let go of is left to the next.
 
     A batch is done with when all its models are. What a command without their leases leaves, another one lets go of.
     """
     if session.pipeline.settings.source.after_success is None:
         return
-    try:
-        for batch in _done_with(session):
-            session.stop.check()
+    failed: dict[str, SourceError] = {}
+    for batch in _done_with(session):
+        session.stop.check()
+        try:
             _let_go(session, lease, batch)
-    except SourceError as error:
-        session.progress.warned(f"files that are done with stay at the source: {error.message}", hint=error.hint)
+        except SourceError as error:
+            failed[batch] = error
+            if error.transient:
+                break
+    if failed:
+        batch, first = next(iter(failed.items()))
+        others = f" (and of {many(len(failed) - 1, 'other batch', 'other batches')})" if len(failed) > 1 else ""
+        session.progress.warned(
+            f"files of batch {batch}{others} that are done with stay at the source: {first.message}", hint=first.hint
+        )
 
 
 def _done_with(session: Session) -> Iterator[str]:
+    """The batches in which something may be left to let go of; the source need not show them any more."""
     name = session.pipeline.name
     with session.state.read() as conn:
         left = ledger.batches_in_hand(conn, name)
@@ -37,27 +48,27 @@ def _done_with(session: Session) -> Iterator[str]:
         row = runs.pipeline_row(conn, name)
         at_work = {run.batch for run, _ in runs.open_runs(conn, name)} | set(completions.unjudged(conn, name))
     floors = floors_of(session, row["floors"] if row else {}, done)
-    there = batches(session) if left - at_work else {}
-    for batch in there:
-        is_done = all(
-            (batch, one) in done or is_below(session, batch, floors.get(one)) for one in session.pipeline.models
-        )
-        if is_done and batch in left - at_work:
+    for batch in sorted(left - at_work, key=session.pipeline.order):
+        if all((batch, one) in done or is_below(session, batch, floors.get(one)) for one in session.pipeline.models):
             yield batch
 
 
 def _let_go(session: Session, lease: Lease, batch: str) -> None:
     name = session.pipeline.name
     with session.state.read() as conn:
-        newest = ledger.latest(ledger.versions(conn, name, [batch])).values()
+        known = ledger.versions(conn, name, [batch])
         gone = ledger.released(conn, name, batch)
-    here = [one for one in newest if one.id not in gone]
-    done = [one for one in here if ledger.is_in_hand(one) and one.model in lease.models]
+    newest = ledger.latest(known)
+    done = [one for one in ledger.in_hand(known) if one.id not in gone and one.model in lease.models]
+    mine = {one.id for one in done} | gone
     told: list[tuple[FileVersion, str]] = []
     try:
-        for one in session.source.release(done, {one.path for one in here} - {one.path for one in done}):
+        for one in session.source.release(done, {one.path for one in newest.values() if one.id not in mine}):
             told.append(one)
             session.stop.check()
+        # What an older version was is over, but where an ended round has left it aside.
+        here = {one.id for one, _ in told}
+        told += [(one, REPLACED) for one in done if one.id not in here and one.version < newest[one.path].version]
     finally:
         if told:
             with lease.transaction() as conn:

@@ -542,6 +542,10 @@ class Archives(Section):
     """Of all its members together, unpacked."""
 
 
+# Files that end so are read, or say what others must be: what was renamed to it would hide what comes.
+DATA = (".csv", ".tsv", ".txt", ".dat", ".json", ".jsonl", ".ndjson", ".parquet", ".gz", ".zip", ".md5", ".sha256")
+
+
 class AfterSuccess(Section):
     """What becomes of files at the source when their batch is done."""
 
@@ -556,6 +560,13 @@ class AfterSuccess(Section):
         if sum((self.move is not None, self.rename is not None, self.delete)) != 1:
             raise ValueError("name one: move: FOLDER, rename: SUFFIX or delete: true")
         return self
+
+    @field_validator("rename")
+    @classmethod
+    def no_name_of_data(cls, said: str | None) -> str | None:
+        if said is not None and said.lower().endswith(DATA):
+            raise ValueError(f"{said} is how files are named that are data, such as .loaded is not")
+        return said
 
     @field_validator("move")
     @classmethod

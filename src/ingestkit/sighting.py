@@ -47,6 +47,9 @@ class Sketch:
         return list(({(file.path, file.version): file for file in known} | noted).values())
 
 
+UNFETCHED, UNPUBLISHED = "gone before it was fetched", "gone before it was published"
+"""Why a file was left out that may come again."""
+
 Turn: TypeAlias = Lease | Sketch
 """By what right the ledger is looked at: with the lease of models it is written, with a sketch of them it is not."""
 
@@ -129,10 +132,9 @@ def look_at(
     its own, though the source may not show it any more.
     """
     try:
-        items = list(session.source.items(batch, window))
+        items = _without_released(session, session.source.items(batch, window), latest := ledger.latest(known))
     except NotArrived as error:
         return Look(blocked=error.message)
-    latest = ledger.latest(known)
     moved: dict[str, FileVersion] = {}
     if window is not None:
         moved, staying = _of_other_windows(session, {item.path for item in items} - set(latest))
@@ -143,15 +145,14 @@ def look_at(
     before = latest
     latest = _note(session, turn, latest, sighted, now)
     _note_moved(turn, batch, moved.values(), now)
-    here = {item.path for item in items}
-    latest = _note_gone(session, turn, latest, here, now, landed_stays=landed_stays)
-    everything = [*known, *latest.values()]
+    latest = _note_gone(session, turn, latest, sighted, now, landed_stays=landed_stays)
+    everything = list({(file.path, file.version): file for file in (*known, *latest.values())}.values())
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
     mapped = [item for item in items if item.models]
     if redo:
         changed = {file.model for file in latest.values() if _is_unloaded(file) or _still_fails(session, file)}
         # A model all of whose files are forgotten and gone is left as it is.
-        let_go = {file.model for file in latest.values() if _is_let_go(file, here)}
+        let_go = {file.model for file in latest.values() if _is_let_go(file, sighted)}
         changed |= {model for model in let_go if model and ledger.candidates(everything, model)}
         models = tuple(model for model in models if model in changed or model in judge)
         if not models:
@@ -160,7 +161,8 @@ def look_at(
         model: tuple((latest[item.path], item) for item in mapped if _is_wanted(latest[item.path], item, model))
         for model in models
     }
-    blocked, unsettled = _arrived(session, latest, mapped, now)
+    loaded = {model for model in session.pipeline.models if ledger.candidates(everything, model)}
+    blocked, unsettled = _arrived(session, latest, mapped, loaded, now)
     if blocked:
         return Look(blocked=blocked, unsettled=unsettled, unmapped=unmapped)
     landed = any(ledger.candidates(everything, model) or wanted[model] for model in models)
@@ -176,6 +178,17 @@ def look_at(
     if redo:
         reason = "not judged" if set(models) <= set(judge) and not any(wanted.values()) else "changed"
     return Look(Unit(batch, models, reason, wanted, window=window), unmapped=unmapped)
+
+
+def _without_released(session: Session, shown: Iterable[Item], latest: Collection[str]) -> list[Item]:
+    """Without what was let go of and lies in the drop still, wherever settings put it then."""
+    items = list(shown)
+    places = {item.archive or item.path for item in items if item.path not in latest}
+    if not places:
+        return items
+    with session.state.read() as conn:
+        gone = ledger.released_to(conn, session.pipeline.name, sorted(places))
+    return [item for item in items if (item.archive or item.path) not in gone]
 
 
 def _of_other_windows(session: Session, paths: Collection[str]) -> tuple[dict[str, FileVersion], frozenset[str]]:
@@ -218,7 +231,7 @@ def _still_fails(session: Session, file: FileVersion) -> bool:
     return fails and file.status is FileStatus.QUARANTINED and file.raw is not None and file.loaded is None
 
 
-def _is_let_go(file: FileVersion, here: set[str]) -> bool:
+def _is_let_go(file: FileVersion, here: Collection[str]) -> bool:
     """A forgotten version whose rows are still published, and whose file is gone: the batch goes on without it."""
     return file.status is FileStatus.FORGOTTEN and bool(file.loaded) and file.path not in here
 
@@ -231,7 +244,7 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
     """The ledger row that now stands for the item: the stored one, or a new version of it."""
     if before is None:
         return _new_version(session, item, 1, now)
-    if before.status is FileStatus.FORGOTTEN or before.batch != item.batch:
+    if before.status is FileStatus.FORGOTTEN or before.batch != item.batch or _had_gone(before):
         return _new_version(session, item, before.version + 1, now)
     if before.model is None and item.models and not redo:
         return _new_version(session, item, before.version + 1, now)
@@ -247,6 +260,11 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
         # Nothing of it was published: this is a correction, which no policy for restated files is about.
         return _new_version(session, item, before.version + 1, now)
     return _restated(session, item, before, now)
+
+
+def _had_gone(before: FileVersion) -> bool:
+    """Whether a file that is here again was left out for being gone, and so was never loaded."""
+    return before.status is FileStatus.SKIPPED and before.reason in (UNFETCHED, UNPUBLISHED)
 
 
 def _restated(session: Session, item: Item, before: FileVersion, now: datetime) -> FileVersion:
@@ -335,7 +353,7 @@ def _note_gone(
     session: Session,
     turn: Turn,
     latest: dict[str, FileVersion],
-    here: set[str],
+    here: Collection[str],
     now: datetime,
     *,
     landed_stays: bool,
@@ -346,18 +364,22 @@ def _note_gone(
         if path in here or file.model not in turn.models:
             continue
         if file.status is FileStatus.SEEN:
-            gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was fetched"))
+            gone.append(replace(file, status=FileStatus.SKIPPED, reason=UNFETCHED))
         elif ledger.is_unpublished(file) and not landed_stays:
             session.progress.warned(f"{path} is gone from the source before it was published, and is left out")
-            gone.append(replace(file, status=FileStatus.SKIPPED, reason="gone before it was published"))
+            gone.append(replace(file, status=FileStatus.SKIPPED, reason=UNPUBLISHED))
     _put(turn, gone, now)
     return latest | {file.path: file for file in gone}
 
 
 def _arrived(
-    session: Session, latest: Mapping[str, FileVersion], mapped: Sequence[Item], now: datetime
+    session: Session,
+    latest: Mapping[str, FileVersion],
+    mapped: Sequence[Item],
+    landed: Collection[str],
+    now: datetime,
 ) -> tuple[str | None, tuple[FileVersion, ...]]:
-    """Why the batch cannot be taken yet, and which files have not settled."""
+    """Why the batch cannot be taken yet, and which files have not settled; of `landed` models there are files."""
     for item in mapped:
         if not item.ready:
             return f"{item.path} cannot be read yet: {item.waits_for}", ()
@@ -367,7 +389,7 @@ def _arrived(
     unsettled = tuple(file for file in seen if now - file.sighted_at < quiet)
     if unsettled:
         return f"{len(unsettled)} file(s) have not been quiet for {quiet.total_seconds():g} s", unsettled
-    present = {model for item in mapped for model in item.models}
+    present = {*landed, *(model for item in mapped for model in item.models)}
     missing = [model for model in settings.expect if model not in present]
     if missing:
         return f"no file of {', '.join(missing)} yet", ()

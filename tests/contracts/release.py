@@ -179,6 +179,58 @@ class ReleaseContract:
         assert len(tree(drop.root)) == (2 if after == DELETE else 5)
 
     @ACTIONS
+    def test_a_marker_that_comes_with_a_newer_version_stays_with_it(
+        self, drop: Drop, monkeypatch: pytest.MonkeyPatch, after: After
+    ) -> None:
+        drop.put(CSV, b"one")
+        drop.put(f"{CSV}.done", b"old")
+        source = self.source(drop, after, settle={"marker": "{name}.done"})
+        mine = version(source, CSV)
+
+        def arrives(step: str) -> None:
+            if step == "release.aside":
+                drop.put(CSV, b"newer", LATER)
+                drop.put(f"{CSV}.done", b"new")
+
+        monkeypatch.setattr(steps, "reached", arrives)
+        assert released(source, mine) == {CSV: TOLD[next(iter(after))]}
+        assert (tree(drop.root)[CSV], tree(drop.root)[f"{CSV}.done"]) == (b"newer", b"new")
+
+    @ACTIONS
+    def test_a_marker_is_given_back_with_a_file_that_is_another(
+        self, drop: Drop, monkeypatch: pytest.MonkeyPatch, after: After
+    ) -> None:
+        drop.put(CSV, b"one")
+        drop.put(f"{CSV}.done", b"new")
+        source = self.source(drop, after, settle={"marker": "{name}.done"})
+        mine = version(source, CSV)
+        aside = f"{FIRST}/.ingestkit-{mine.id}"
+        monkeypatch.setattr(steps, "reached", lambda step: drop.put(aside, b"newer") if step == "release.aside" else 0)
+        assert released(source, mine) == {}
+        assert tree(drop.root) == {CSV: b"newer", f"{CSV}.done": b"new"}
+
+    @ACTIONS
+    def test_a_newer_file_beside_one_that_lies_aside_is_looked_at_before_it_goes(
+        self, drop: Drop, monkeypatch: pytest.MonkeyPatch, after: After
+    ) -> None:
+        other = f"{FIRST}/hcp-0.csv"
+        for path in (CSV, other):
+            drop.put(path, b"one")
+        source = self.source(drop, after)
+        both = [version(source, other, 2), version(source, CSV)]
+        (drop.root / CSV).with_name(f".ingestkit-{both[1].id}").hardlink_to(drop.root / CSV)
+
+        def arrives(step: str) -> None:
+            # Behind the listing, and before its turn.
+            if step == "release.aside":
+                (drop.root / CSV).unlink()
+                drop.put(CSV, b"newer", LATER)
+
+        monkeypatch.setattr(steps, "reached", arrives)
+        released(source, *both)
+        assert tree(drop.root)[CSV] == b"newer"
+
+    @ACTIONS
     def test_an_archive_goes_when_all_its_members_may(self, drop: Drop, after: After) -> None:
         drop.put(f"{FIRST}/all.zip", zipped({"hcp.csv": b"one", "hcp_2.csv": b"two"}))
         source = self.source(drop, after)

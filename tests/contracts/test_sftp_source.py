@@ -21,7 +21,7 @@ from ingestkit.settings import Model, SftpConnection
 from ingestkit.settings import Source as SourceSettings
 from ingestkit.sources.files import FilesSource
 from ingestkit.sources.sftp import SftpDrop, open_drop
-from ingestkit.sources.sftp_client import Client, Refused
+from ingestkit.sources.sftp_client import LARGEST, REQUEST, Answers, Client, Refused
 from ingestkit.sources.ssh import Server
 from tests.contracts.source import FIRST, NOON, SECOND, SourceContract, models, settings
 from tests.doubles.proxy import Proxy, proxied
@@ -253,6 +253,23 @@ class TestSftpSource(SourceContract):
             while block := stream.read(1 << 16):
                 if got is not None:
                     got.append(block)
+
+    def test_as_much_is_asked_for_at_once_as_the_server_says_it_gives(
+        self, drop: RemoteDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.content(drop)
+        sizes: list[int] = []
+        ask = Client.ask
+
+        def asking(client: Client, answers: Answers, handle: bytes, offset: int, size: int) -> None:
+            sizes.append(size)
+            ask(client, answers, handle, offset, size)
+
+        monkeypatch.setattr(Client, "ask", asking)
+        with source.open(self.item(source)) as stream:
+            stream.read()
+        # Few at first; and none is asked again, since the server gives what it said.
+        assert (sizes[0], max(sizes), sum(sizes)) == (REQUEST, LARGEST, 6_000_000)
 
     @pytest.mark.parametrize("gives", [None, 10_000, 100_000])
     def test_servers_that_name_no_limit_or_give_less_than_they_say_are_read_as_well(

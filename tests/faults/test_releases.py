@@ -10,6 +10,7 @@ from tests.faults.world import ACTS, FIRST, RUN, World, differences
 pytestmark = pytest.mark.faults
 
 STEPS = ("release.aside", "release.ended", "release.recorded")
+FOLDERS = "folders: '(?P<batch>\\d{8})'"
 LEFT = {
     "{move: done}": "done/{}",
     "{rename: .loaded}": "{}.loaded",
@@ -24,6 +25,36 @@ def left(after: str) -> list[str]:
         to = name if name.endswith(".md") else kept and kept.format(name)
         found += [f"{to}: {content.encode()!r}"] if to is not None else []
     return sorted(found)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_where_each_batch_is_its_files_the_next_run_ends_it_too(story: Story, step: str, tmp_path: Path) -> None:
+    """What lies aside is in no listing, and so is no batch of it."""
+    world = story.before[0].copied(tmp_path / "world")
+    after = "{delete: true}"
+    world.lets_go(after)
+    pipeline = world.folder / "config/pipelines/opendata.yaml"
+    said = pipeline.read_text()
+    assert FOLDERS in said
+    pipeline.write_text(said.replace(FOLDERS, "files: '(?P<batch>\\d{8})/[^/]+\\.csv'"))
+    assert world.call(*RUN, kill=f"{step}:1").killed
+    world.does(*RUN)
+    assert [name for name in world.at_the_source() if ".csv" in name] == []
+    assert list(world.folder.rglob(".ingestkit-*")) == []
+    assert unreleased(world) == []
+
+
+def test_killed_before_a_newer_version_comes_both_are_done_with(story: Story, tmp_path: Path) -> None:
+    world = story.before[0].copied(tmp_path / "world")
+    world.lets_go("{delete: true}")
+    assert world.call(*RUN, kill="release.aside:1").killed
+    [aside] = world.folder.rglob(".ingestkit-*")
+    world.drop({"20260101/a.csv": "id,born\n9,1999\n"})
+    world.does(*RUN)
+    assert not aside.exists()
+    assert [name for name in world.at_the_source() if ".csv" in name] == []
+    told = world.rows("SELECT version, released FROM file_manifest WHERE path = '20260101/a.csv' ORDER BY version")
+    assert told == [(1, "deleted"), (2, "deleted")]
 
 
 @pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.matrix)])

@@ -122,7 +122,7 @@ def test_what_cannot_be_moved_is_warned_of_and_moved_by_a_later_run(world: World
     world.drop({"done": "in the way", "20260101/a.csv": ONE})
     ended = world.call("run")
     assert ended.code == 0
-    assert "files that are done with stay at the source: " in ended.err
+    assert "files of batch 20260101 that are done with stay at the source: " in ended.err
     assert "let the user of the connection write there" in ended.err
     (world.root / "drops/done").unlink()
     assert world.does("run")["status"] == "nothing new"
@@ -165,3 +165,61 @@ def test_a_setting_that_says_nothing_or_two_things_is_refused(world: World, afte
 def test_a_name_that_would_be_a_marker_is_refused(world: World) -> None:
     world.set_up({"source.after_success": {"rename": ".done"}, "source.settle": {"marker": "{name}.done"}})
     assert "would make markers of files" in world.refused(3, "run")
+
+
+def test_a_batch_that_was_stepped_over_stays(world: World) -> None:
+    world.set_up({"source.after_success": {"delete": True}, "gate.max_reject_pct": 5})
+    world.drop({"20260101/a.csv": "id,n\n1,1\n2,bad\n3,3\n4,4\n"})
+    world.refused(6, "run")
+    world.does("skip", "p", "--batch", "20260101", "--reason", "not that one")
+    world.does("run")
+    assert there(world) == ["20260101/a.csv"]
+
+
+@pytest.mark.slow
+def test_what_lies_in_the_drop_when_settings_change_is_no_new_file(world: World) -> None:
+    anywhere = {"source.batches": {"folders": r"(?:.*/)?(?P<batch>\d{8})"}, "models.a.load": "append"}
+    world.drop({"20260101/a.csv": ONE})
+    for after in ({"move": "done"}, {"move": "archive"}, {"rename": ".loaded"}, None):
+        world.set_up({**anywhere, "source.after_success": after})
+        world.does("run")
+        assert there(world) == ["done/20260101/a.csv"]
+        assert world.table("a", "id") == [("1",)]
+
+
+@pytest.mark.slow
+def test_a_drop_behind_a_link_is_no_new_one_below_it(world: World) -> None:
+    (world.root / "drops").rename(world.root / "real")
+    (world.root / "drops").symlink_to(world.root / "real")
+    anywhere = {"source.batches": {"folders": r"(?:.*/)?(?P<batch>\d{8})"}, "models.a.load": "append"}
+    world.set_up({**anywhere, "source.after_success": {"move": str(world.root / "drops/done")}})
+    world.drop({"20260101/a.csv": ONE})
+    for _ in range(3):
+        world.does("run")
+    assert world.table("a", "id") == [("1",)]
+
+
+def test_an_expected_model_that_was_loaded_is_not_missed_when_its_file_is_gone(world: World) -> None:
+    world.set_up({"source.after_success": {"delete": True}, "source.expect": ["a", "b"]})
+    world.drop({"20260101/a.csv": ONE, "20260101/b.csv": B})
+    world.does("run")
+    world.drop({"20260101/a_2.csv": TWO})
+    assert batches_of(world.does("run")) == ["20260101"]
+    assert there(world) == []
+
+
+@pytest.mark.slow
+def test_one_batch_that_cannot_be_let_go_of_does_not_keep_the_others(world: World) -> None:
+    # With the suffix its name is longer than any may be.
+    long = "a_" + "x" * 240 + ".csv"
+    world.set_up({"source.after_success": {"rename": ".was-loaded"}, "models.a.files": "a.*\\.csv"})
+    world.drop({f"20260101/{long}": ONE, "20260102/a.csv": TWO})
+    ended = world.call("run")
+    assert ended.code == 0
+    assert "files of batch 20260101 that are done with stay at the source" in ended.err
+    assert there(world) == [f"20260101/{long}", "20260102/a.csv.was-loaded"]
+
+
+def test_a_suffix_of_data_is_refused(world: World) -> None:
+    world.set_up({"source.after_success": {"rename": ".csv"}})
+    assert ".csv is how files are named that are data" in world.refused(3, "run")

@@ -47,6 +47,15 @@ def test_an_expected_file_that_does_not_come_is_missed_too(world: World) -> None
     assert "longer than source.overdue allows (1h): no file of b yet" in world.refused(4, "run")
 
 
+def test_a_file_that_keeps_changing_is_overdue_too(world: World) -> None:
+    world.set_up({"source.settle": {"quiet": "0s", "marker": "{name}.done"}, "source.overdue": "2h"})
+    world.drop({"20260101/a.csv": ONE})
+    world.does("run")
+    world.make_older("file_manifest", "first_seen", days=1)
+    world.drop({"20260101/a.csv": ONE + "2,2\n"})
+    assert "longer than source.overdue allows (2h)" in world.refused(4, "run")
+
+
 def test_a_late_batch_can_be_a_failure(world: World) -> None:
     world.set_up({"source.late": "fail"})
     world.drop({"20260102/a.csv": ONE})

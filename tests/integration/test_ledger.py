@@ -316,9 +316,8 @@ def test_the_ledger_is_shown_filtered_and_exported(world: World) -> None:
 def test_a_late_file_that_went_before_it_was_fetched_is_no_work_for_ever(world: World) -> None:
     world.drop(FIRST)
     world.does("run")
-    world.set_up({"source.expect": ["a", "b"]})
-    (world.root / "drops/20260101/b.csv").unlink()
-    world.drop({"20260101/a_2.csv": "id,n\n7,7\n"})
+    world.set_up({"source.settle": {"quiet": "0s", "marker": "{name}.done"}})
+    world.drop({f"{path}.done": "" for path in FIRST}, {"20260101/a_2.csv": "id,n\n7,7\n"})
     assert world.does("run")["status"] == "waiting"
     (world.root / "drops/20260101/a_2.csv").unlink()
     assert world.does("run")["status"] == "nothing new"
@@ -336,6 +335,21 @@ def test_a_file_that_went_before_it_was_fetched_is_skipped_with_the_reason(world
     [row] = world.files("--path", "20260101/a_2.csv")
     assert (row["status"], row["reason"]) == ("skipped", "gone before it was fetched")
     assert world.table("a", "id") == [("1",)]
+
+
+def test_a_file_that_comes_back_as_it_was_is_taken(world: World) -> None:
+    world.set_up({"source.settle": {"quiet": "0s", "marker": "_SUCCESS"}})
+    world.drop({"20260101/a.csv": "id,n\n1,1\n"})
+    world.does("run")
+    file = world.root / "drops/20260101/a.csv"
+    file.rename(file.with_suffix(".csv.tmp"))
+    world.does("run")
+    assert world.statuses() == {"20260101/a.csv": "skipped"}
+    file.with_suffix(".csv.tmp").rename(file)
+    world.drop({"20260101/_SUCCESS": ""})
+    world.does("run")
+    assert world.table("a", "id") == [("1",)]
+    assert world.completions()["20260101", "a"] == "done"
 
 
 def test_a_forgotten_file_that_is_gone_leaves_its_batch_without_it(world: World) -> None:

@@ -182,7 +182,8 @@ class FilesSource:
         keyed = {key: tuple(paths) for key, paths in batches.items()}
         speaks = Beside(self.settings.settle, ()).speaks_of_others
         beside = tuple(path for path in strays if self.settings.batches.files and speaks(path))
-        strays = sorted(set(strays).difference(beside))
+        moved = {self._moved_to, *(_above(self._moved_to) if self._moved_to else ())}
+        strays = sorted(set(strays).difference(beside, moved - {None}))
         return Walk(keyed, tuple(sorted(times)), tuple(strays), beside, stamps, began)
 
     def _folder_of_moved(self) -> str | None:
@@ -190,7 +191,11 @@ class FilesSource:
         folder = after.move if after is not None else None
         if folder is None or not folder.startswith("/"):
             return folder
-        root, real = self.drop.real(""), PurePosixPath(folder)
+        try:
+            root, real = self.drop.real(""), self.drop.real(folder)
+        except OSError:
+            # A folder that is not there yet, and above it nothing either.
+            root, real = self.drop.real(""), PurePosixPath(folder)
         return str(real.relative_to(root)) if real.is_relative_to(root) else None
 
     def _is_fresh(self, walk: Walk) -> bool:

@@ -5,8 +5,9 @@ next round knows by that name what it has before it, and a newer file that came 
 """
 
 import errno
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -39,7 +40,7 @@ def is_released(after: AfterSuccess | None, moved_to: str | None, path: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One round through a batch; what folders hold is asked once."""
+    """One round through a batch; what its folders hold is asked once."""
 
     drop: Drop
     source: Source
@@ -49,76 +50,128 @@ class Release:
 
     def released(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
         """Let go of each file; an archive stays while one of its members is among the `others`."""
-        whole: dict[str, list[FileVersion]] = {}
-        for one in done:
-            whole.setdefault(archive_of(one.path) or one.path, []).append(one)
+        whole: dict[tuple[str, datetime], list[FileVersion]] = {}
+        for one in sorted(done, key=lambda file: (file.path, file.version)):
+            # Of a path there may be older versions: what an ended round had of one lies aside.
+            whole.setdefault((archive_of(one.path) or one.path, one.mtime), []).append(one)
+        kept = {archive_of(one) or one for one in others}
         failures: list[SourceError] = []
-        for path in sorted(whole.keys() - {archive_of(one) or one for one in others}):
+        for (path, _), versions in whole.items():
+            if path in kept:
+                continue
             try:
-                told = self._let_go(path, whole[path][0])
+                told = self._let_go(path, versions[0])
             except SourceError as error:
                 failures.append(error)
                 if error.transient or len(failures) == ENOUGH:
                     break
                 continue
             if told is not None:
-                yield from ((one, told) for one in whole[path])
+                yield from ((one, told) for one in versions)
         if failures:
             raise failures[0]
 
     def _let_go(self, path: str, version: FileVersion) -> str | None:
-        """What became of a file and of what speaks of it alone; None where another version has its place."""
+        """What became of a file; None where another version has its place.
+
+        What speaks of it alone is taken first: what comes with a newer version then speaks of that.
+        """
         aside = _join(_above(path), f"{ASIDE}{version.id}")
-        told = self._taken(path, version, aside, lambda status: _is(status, path, version))
+        speaking = {
+            one: f"{aside}-{number}" for number, one in enumerate(Beside(self.source.settle, ()).of_it_alone(path), 1)
+        }
+        taken = {one: to for one, to in speaking.items() if self._entry(to) is not None}
+        try:
+            told = self._let_go_alone(
+                path, version, aside, {one: speaking[one] for one in speaking.keys() - taken}, taken
+            )
+        except SourceError as error:
+            if not error.transient:
+                self._give_back(taken)
+            raise
         if told is None:
+            self._give_back(taken)
             return None
-        for number, one in enumerate(Beside(self.source.settle, ()).of_it_alone(path), 1):
-            self._taken(one, version, f"{aside}-{number}", None)
+        for one, to in taken.items():
+            self._ended(one, version, to)
         return told
 
-    def _taken(self, path: str, version: FileVersion, aside: str, is_it: Callable[[Status], bool] | None) -> str | None:
-        """What became of a file; with no `is_it` whatever has its name is meant."""
-        entry = self._entry(path)
+    def _let_go_alone(
+        self, path: str, version: FileVersion, aside: str, speaking: Mapping[str, str], taken: dict[str, str]
+    ) -> str | None:
+        """The same of the file itself; what of that which speaks of it was `taken` aside is noted there."""
         if self._entry(aside) is None:
+            entry = self._entry(path)
             if entry is None:
-                return self._ended_before(path, version, is_it)
+                return self._ended_before(path, version)
             if entry.is_symlink():
                 return "left, since it is a link"
-            if is_it is not None and not is_it(entry.stat()):
+            if not _is(entry.stat(), path, version):
                 return None
             self._make_way(path, version)
+            for one in sorted(one for one in speaking if self._entry(one) is not None):
+                self._done(one, partial(self.drop.rename, one, speaking[one]))
+                taken[one] = speaking[one]
             self._done(path, lambda: self.drop.rename(path, aside))
             steps.reached("release.aside")
-        elif is_it is not None and entry is not None and is_it(entry.stat()):
-            # Some rename by giving a second name first, and were ended before the first was gone.
-            self._done(path, lambda: self.drop.remove(path))
-        if is_it is not None and not is_it(self._done(path, lambda: self.drop.stat(aside))):
-            self._put_back(path, aside)
+        else:
+            self._take_second(path, version, f"{aside}-second")
+        if not self._is_ours(aside, path, version):
             return None
         return self._ended(path, version, aside)
 
-    def _ended(self, path: str, version: FileVersion, aside: str) -> str:
-        if self.after.delete:
-            self._done(path, lambda: self.drop.remove(aside))
-            told = "deleted"
-        else:
-            self._make_way(path, version)
-            places = self._places(path, version)
-            to = next((one for one in places if self._entry(one) is None), places[-1])
-            try:
-                self._done(path, lambda: self.drop.rename(aside, to))
-            except SourceError:
+    def _give_back(self, taken: Mapping[str, str]) -> None:
+        for path, aside in taken.items():
+            if self._now(path) is None:
                 self._put_back(path, aside)
-                raise
-            told = self._told(to)
+            else:
+                # What has come there since speaks of the newer version.
+                self._done(path, partial(self.drop.remove, aside))
+
+    def _take_second(self, path: str, version: FileVersion, aside: str) -> None:
+        """Some rename by giving a second name first, and were ended before the first was gone."""
+        if self._entry(aside) is None:
+            entry = self._entry(path)
+            if entry is None or not _is(entry.stat(), path, version):
+                return
+            self._done(path, lambda: self.drop.rename(path, aside))
+        if self._is_ours(aside, path, version):
+            self._done(path, lambda: self.drop.remove(aside))
+
+    def _is_ours(self, aside: str, path: str, version: FileVersion) -> bool:
+        """Whether what was taken aside is the version; what is not is put back."""
+        if _is(self._done(path, lambda: self.drop.stat(aside)), path, version):
+            return True
+        self._put_back(path, aside)
+        return False
+
+    def _ended(self, path: str, version: FileVersion, aside: str) -> str:
+        try:
+            told = self._deleted(path, aside) if self.after.delete else self._moved(path, version, aside)
+        except SourceError as error:
+            # Where the connection was lost nobody knows whether it was done: the next round looks.
+            if not error.transient:
+                self._put_back(path, aside)
+            raise
         steps.reached("release.ended")
         return told
 
-    def _ended_before(self, path: str, version: FileVersion, is_it: Callable[[Status], bool] | None) -> str:
+    def _deleted(self, path: str, aside: str) -> str:
+        self._done(path, lambda: self.drop.remove(aside))
+        return "deleted"
+
+    def _moved(self, path: str, version: FileVersion, aside: str) -> str:
+        self._make_way(path, version)
+        places = self._places(path, version)
+        to = next((one for one in places if self._now(one) is None), places[-1])
+        self._done(path, lambda: self.drop.rename(aside, to))
+        return self._told(to)
+
+    def _ended_before(self, path: str, version: FileVersion) -> str:
         """What an earlier round did that could not tell of it."""
         for one in self._places(path, version):
-            entry = self._entry(one)
-            if entry is not None and (is_it is None or is_it(entry.stat())):
+            there = self._now(one)
+            if there is not None and _is(there, path, version):
                 return self._told(one)
         return GONE
 
@@ -151,7 +204,17 @@ class Release:
     def _told(self, to: str) -> str:
         return f"{'renamed' if self.after.move is None else 'moved'} to {to}"
 
+    def _now(self, path: str) -> Status | None:
+        """What is there at this moment, be it a folder that grows without end."""
+        try:
+            return self.drop.entry(path).stat(follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise self._failed(path, error) from error
+            return None
+
     def _entry(self, path: str) -> Entry | None:
+        """What the folder held when the round came to it."""
         folder = _above(path)
         if folder not in self._listed:
             self._listed[folder] = self._done(folder, lambda: self._entries(folder))
@@ -169,12 +232,15 @@ class Release:
         try:
             return ask()
         except OSError as error:
-            what = "deleted" if self.after.delete else "renamed" if self.after.move is None else "moved"
-            raise SourceError(
-                f"{self.drop.named(path)} cannot be {what}: {error.strerror or error}",
-                hint="let the user of the connection write there, or set source.after_success otherwise",
-                transient=error.errno not in LASTING,
-            ) from error
+            raise self._failed(path, error) from error
+
+    def _failed(self, path: str, error: OSError) -> SourceError:
+        what = "deleted" if self.after.delete else "renamed" if self.after.move is None else "moved"
+        return SourceError(
+            f"{self.drop.named(path)} cannot be {what}: {error.strerror or error}",
+            hint="let the user of the connection write there, or set source.after_success otherwise",
+            transient=error.errno not in LASTING,
+        )
 
 
 def _is(status: Status, path: str, version: FileVersion) -> bool:

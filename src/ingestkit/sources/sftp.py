@@ -134,10 +134,10 @@ class SftpDrop:
             yield Opened(file, lambda: next(seen, None) or self._status(raw))
 
     def rename(self, path: str, to: str) -> None:
-        self._asked(lambda client: client.rename_file(self._path(path), self._path(to)))
+        self._asked(lambda client: client.rename_file(self._path(path), self._path(to)), again=False)
 
     def remove(self, path: str) -> None:
-        self._asked(lambda client: client.remove_file(self._path(path)))
+        self._asked(lambda client: client.remove_file(self._path(path)), again=False)
 
     def make_folder(self, path: str) -> None:
         try:
@@ -178,15 +178,20 @@ class SftpDrop:
         self.links.drop(client)
         return self._lost(error)
 
-    def _asked(self, ask: Callable[[Client], Answer]) -> Answer:
-        """What the server answers. A connection that has been idle may be gone, and a new one is asked then."""
+    def _asked(self, ask: Callable[[Client], Answer], *, again: bool = True) -> Answer:
+        """What the server answers. A connection that has been idle may be gone, and a new one is asked then.
+
+        Not `again` what changes something: it may be done, and only its answer lost.
+        """
         client = self.links.held()
         if client is not None:
             try:
                 return ask(client)
             except Refused:
                 raise
-            except (*LOST, OSError):
+            except (*LOST, OSError) as error:
+                if not again:
+                    raise self.lost(client, error) from error
                 self.links.drop(client)
         client = self.links.made()
         try:

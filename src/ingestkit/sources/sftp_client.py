@@ -4,6 +4,7 @@ import errno
 import io
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,10 +99,12 @@ class Client(paramiko.SFTPClient):
         if self._largest is None:
             self._largest = REQUEST
             if LIMITS in self._named:
-                kind, answer = self._request(CMD_EXTENDED, LIMITS)
-                if kind == CMD_EXTENDED_REPLY:
-                    _, read = answer.get_int64(), answer.get_int64()
-                    self._largest = min(LARGEST, max(REQUEST, read))
+                # Some name it and do not know it.
+                with suppress(Refused):
+                    kind, answer = self._request(CMD_EXTENDED, LIMITS)
+                    if kind == CMD_EXTENDED_REPLY:
+                        _, read = answer.get_int64(), answer.get_int64()
+                        self._largest = min(LARGEST, max(REQUEST, read))
         return self._largest
 
     def entries(self, folder: str) -> list[tuple[str, Attributes]]:

@@ -162,9 +162,18 @@ IN_HAND = (FileStatus.LOADED, FileStatus.SUPERSEDED, FileStatus.SKIPPED)
 """What a version may be whose file is needed at the source no more."""
 
 
-def is_in_hand(file: FileVersion) -> bool:
-    """Whether the content of a version is in the lake; one that was skipped unread never was."""
-    return file.model is not None and file.status in IN_HAND and file.sha256 is not None
+def in_hand(files: Iterable[FileVersion]) -> list[FileVersion]:
+    """The versions that were loaded, and those skipped because their content had been; by path and version."""
+    ordered = sorted(files, key=lambda file: (file.path, file.version))
+    loaded: set[tuple[str, str | None]] = set()
+    found = []
+    for one in ordered:
+        again = one.status is FileStatus.SKIPPED and one.sha256 is not None and (one.path, one.sha256) in loaded
+        if one.loaded is not None:
+            loaded.add((one.path, one.sha256))
+        if again or (one.status in (FileStatus.LOADED, FileStatus.SUPERSEDED) and one.loaded is not None):
+            found.append(one)
+    return found
 
 
 def batches_in_hand(conn: sql.Connection, pipeline: str) -> set[str]:
@@ -182,14 +191,32 @@ def released(conn: sql.Connection, pipeline: str, batch: str) -> set[str]:
     return set(conn.execute(query.where(columns.released.is_not(None))).scalars())
 
 
+def first_seen(conn: sql.Connection, pipeline: str, batch: str) -> datetime | None:
+    """When the first version of a batch was seen, however often it changed since."""
+    columns = file_manifest.c
+    query = sql.select(sql.func.min(columns.first_seen))
+    found: datetime | None = conn.execute(query.where(columns.pipeline == pipeline, columns.batch == batch)).scalar()
+    return found
+
+
 def mark_released(conn: sql.Connection, told: Iterable[tuple[FileVersion, str]], at: datetime) -> None:
     columns = file_manifest.c
     for file, what in told:
-        mine = (columns.pipeline == file.pipeline, columns.path == file.path, columns.released.is_(None))
-        update = sql.update(file_manifest).where(*mine)
-        conn.execute(update.where(columns.version == file.version).values(released=what, released_at=at))
-        gone = f"not there any more: version {file.version} took its place"
-        conn.execute(update.where(columns.version < file.version).values(released=gone, released_at=at))
+        mine = (columns.pipeline == file.pipeline, columns.path == file.path, columns.version == file.version)
+        conn.execute(sql.update(file_manifest).where(*mine).values(released=what, released_at=at))
+
+
+def released_to(conn: sql.Connection, pipeline: str, paths: Sequence[str]) -> set[str]:
+    """Those of these paths that are where a file was moved to, or renamed to."""
+    columns, found = file_manifest.c, set()
+    told = {f"{what} to {path}": path for path in paths for what in ("moved", "renamed")}
+    names = list(told)
+    for start in range(0, len(names), CHUNK):
+        query = sql.select(columns.released).where(
+            columns.pipeline == pipeline, columns.released.in_(names[start : start + CHUNK])
+        )
+        found |= {told[name] for name in conn.execute(query).scalars()}
+    return found
 
 
 def artifacts(
@@ -242,7 +269,7 @@ def _files(conn: sql.Connection, query: sql.Select[Any]) -> list[FileVersion]:
     # A batch of many files is read in every run that looks at it: rows as tuples cost half of rows as mappings.
     for row in conn.execute(query).fetchall():
         fields = dict(zip(names, row, strict=True))
-        for name in ("at", "released", "released_at"):
+        for name in ("at", "released", "released_at", "first_seen"):
             del fields[name]
         fields["status"] = FileStatus(fields["status"])
         found.append(FileVersion(**fields))

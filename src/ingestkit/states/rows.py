@@ -38,7 +38,7 @@ def put_file(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
 
 
 def put_file_absent(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
-    return put_absent(conn, tables.file_manifest, _file_row(file, at))
+    return put_absent(conn, tables.file_manifest, _file_row(file, at) | {"first_seen": file.sighted_at})
 
 
 def put_artifact(conn: sql.Connection, artifact: Artifact, at: datetime) -> bool:

@@ -221,9 +221,12 @@ file_manifest = sql.Table(
     # What became of it at the source. Apart from all else, which stages write as whole rows.
     sql.Column("released", Text),
     sql.Column("released_at", Instant),
+    # When a version was seen first, however often it changed before it was taken.
+    sql.Column("first_seen", Instant),
     sql.Index("file_manifest_by_batch", "pipeline", "batch"),
     sql.Index("file_manifest_by_status", "pipeline", "status"),
     sql.Index("file_manifest_by_sha256", "sha256"),
+    sql.Index("file_manifest_by_released", "pipeline", "released"),
 )
 
 artifact = sql.Table(

@@ -68,7 +68,9 @@ def runs(
     """
     columns = pipeline_run.c
     query = sql.select(*_shown())
-    query = query.order_by(columns.started_at.desc(), columns.run_id.desc())
+    # Runs of several pipelines have nothing in common but the clock.
+    newest = columns.started_at if wanted.get("pipeline") is None else columns.number
+    query = query.order_by(newest.desc(), columns.run_id.desc())
     query = query.where(*(columns[name] == value for name, value in wanted.items() if value is not None))
     if model is not None:
         query = query.where(sql.exists().where(run_model.c.run_id == columns.run_id, run_model.c.model == model))
@@ -138,7 +140,11 @@ def arrival(conn: sql.Connection, run: Mapping[str, Any], order: Callable[[str],
 
 def _first_seen(*here: Any) -> sql.Select[Any]:
     columns = file_manifest.c
-    return sql.select(columns.path, sql.func.min(columns.sighted_at).label("at")).where(*here).group_by(columns.path)
+    return (
+        sql.select(columns.path, sql.func.min(sql.func.coalesce(columns.first_seen, columns.sighted_at)).label("at"))
+        .where(*here)
+        .group_by(columns.path)
+    )
 
 
 def _decisions_about(conn: sql.Connection, run: Mapping[str, Any], used: Container[int | None]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What became of files at their source when they were done with."""
+"""What became of files at their source when they were done with, and when they were seen first."""
 
 import sqlalchemy as sql
 from alembic import op
@@ -12,3 +12,5 @@ INSTANT = sql.String(32).with_variant(sql.DateTime(timezone=True), "postgresql")
 def upgrade() -> None:
     op.add_column("file_manifest", sql.Column("released", sql.Text()))
     op.add_column("file_manifest", sql.Column("released_at", INSTANT))
+    op.add_column("file_manifest", sql.Column("first_seen", INSTANT))
+    op.create_index("file_manifest_by_released", "file_manifest", ["pipeline", "released"])
