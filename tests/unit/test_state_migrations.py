@@ -47,6 +47,33 @@ def test_an_upgraded_database_opens(tmp_path: Path) -> None:
     db.close()
 
 
+def test_runs_of_an_older_database_are_numbered_in_the_order_they_began(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    db = StateDatabase.connect(url, 1)
+    given = {
+        **dict.fromkeys(("invocation", "kind", "status", "last_command", "config_hash", "touched_at"), "x"),
+        **dict.fromkeys(("models", "config", "counts"), "{}"),
+        **{f"phases_{name}": "[]" for name in ("completed", "skipped", "failed", "pending")},
+        **dict.fromkeys(("retry", "token"), 1),
+    }
+    began = [("p", "p.2.1", 1, "2026-01-02"), ("p", "p.1.2", 2, "2026-01-01"), ("p", "p.1.1", 1, "2026-01-01")]
+    began.append(("q", "q.1.1", 1, "2026-01-03"))
+    with db.write() as conn:
+        command.upgrade(migrate._alembic(conn), "0002")
+        for pipeline, run, attempt, at in began:
+            row = given | {"pipeline": pipeline, "run_id": run, "attempt": attempt, "started_at": f"{at}T00:00:00Z"}
+            names = ", ".join(row)
+            conn.exec_driver_sql(
+                f"INSERT INTO pipeline_run ({names}) VALUES ({', '.join('?' * len(row))})", (*row.values(),)
+            )
+    db.close()
+    migrate.upgrade(url)
+    with sqlite3.connect(tmp_path / "state.db") as file:
+        numbers = file.execute("SELECT run_id, number FROM pipeline_run ORDER BY pipeline, number").fetchall()
+    file.close()
+    assert numbers == [("p.1.1", 1), ("p.1.2", 2), ("p.2.1", 3), ("q.1.1", 1)]
+
+
 def test_a_migration_that_is_not_committed_leaves_no_table_behind(tmp_path: Path) -> None:
     db = StateDatabase.connect(f"sqlite:///{tmp_path}/state.db", 1)
     with suppress(ZeroDivisionError), db.write() as conn:
