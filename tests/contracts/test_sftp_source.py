@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import Message, SFTPAttributes
 from paramiko.sftp import CMD_READ
 
 from ingestkit.errors import SourceError
@@ -253,6 +254,23 @@ class TestSftpSource(SourceContract):
             while block := stream.read(1 << 16):
                 if got is not None:
                     got.append(block)
+
+    @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "a\0b"])
+    def test_a_name_that_a_server_makes_up_is_refused(
+        self, source: FilesSource, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        answer = Message()
+        answer.add_int(1)
+        answer.add_string(name)
+        answer.add_string("")
+        answer.add_int(SFTPAttributes.FLAG_PERMISSIONS | SFTPAttributes.FLAG_AMTIME)
+        for number in (0o40755, 0, 0):
+            answer.add_int(number)
+        answer.rewind()
+        answers = iter([answer, None])
+        monkeypatch.setattr(Client, "_names", lambda *_: next(answers))
+        with pytest.raises(SourceError, match="a name that is none"):
+            list(source.batches(None))
 
     def test_as_much_is_asked_for_at_once_as_the_server_says_it_gives(
         self, drop: RemoteDrop, source: FilesSource, monkeypatch: pytest.MonkeyPatch

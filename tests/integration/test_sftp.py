@@ -55,6 +55,15 @@ def test_a_drop_is_pinned_planned_and_loaded(server: SftpServer, world: World, e
             assert not one.is_alive()
 
 
+def test_an_empty_file_fails_its_batch_and_is_taken_when_it_is_whole(server: SftpServer, world: World) -> None:
+    world.settle(on(server, world, host_keys=server.fingerprint()))
+    world.drop({"20260101/a.csv": "", "20260101/b.csv": FIRST["20260101/b.csv"]})
+    assert "20260101/a.csv" in world.refused(5, "run")
+    world.drop(FIRST)
+    assert world.does("run")["status"] == "done"
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+
+
 def test_folders_of_batches_that_were_done_long_ago_are_not_listed(
     server: SftpServer, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
