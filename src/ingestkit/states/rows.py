@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sql
@@ -13,24 +14,38 @@ from ingestkit.states import tables
 
 def insert(conn: sql.Connection, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ON CONFLICT, in the database's own dialect, and how many rows it wrote."""
-    statement = postgresql.insert(table) if conn.dialect.name == "postgresql" else sqlite.insert(table)
+    return _insert(conn.dialect.name, table)
+
+
+def _insert(dialect: str, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     return statement.execution_options(preserve_rowcount=True)
+
+
+# Each row of a run is written by one of these: made anew each time, they took longer than the writing.
+@cache
+def _unless_newer(dialect: str, table: sql.Table, names: tuple[str, ...]) -> sql.Executable:
+    keys = [column.name for column in table.primary_key.columns]
+    statement = _insert(dialect, table)
+    changes = {name: statement.excluded[name] for name in names if name not in keys}
+    return statement.on_conflict_do_update(
+        index_elements=keys, set_=changes, where=table.c.token <= statement.excluded.token
+    )
+
+
+@cache
+def _unless_there(dialect: str, table: sql.Table) -> sql.Executable:
+    return _insert(dialect, table).on_conflict_do_nothing()
 
 
 def put(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
     """Write a whole row; False when the stored one carries a higher token and stays."""
-    keys = [column.name for column in table.primary_key.columns]
-    statement = insert(conn, table).values(**row)
-    changes = {name: statement.excluded[name] for name in row if name not in keys}
-    statement = statement.on_conflict_do_update(
-        index_elements=keys, set_=changes, where=table.c.token <= statement.excluded.token
-    )
-    return conn.execute(statement).rowcount == 1
+    return conn.execute(_unless_newer(conn.dialect.name, table, tuple(row)), row).rowcount == 1
 
 
 def put_absent(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
     """Write a row only where none is stored."""
-    return conn.execute(insert(conn, table).values(**row).on_conflict_do_nothing()).rowcount == 1
+    return conn.execute(_unless_there(conn.dialect.name, table), row).rowcount == 1
 
 
 def put_file(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
