@@ -109,7 +109,9 @@ def begin(
     conn: sql.Connection, run: RunKey, stage: Stage, model: str, token: int, now: datetime, retry: int | None = None
 ) -> int:
     """Mark a stage RUNNING, and return its retry number: one more than when it was last begun."""
-    before = of_run(conn, run.run_id).get((stage, model))
+    # Only these columns: the sidecars of all its stages are long.
+    columns = sql.select(pipeline_stage.c.retry, pipeline_stage.c.sequence)
+    before = conn.execute(columns.where(*where(run.run_id, stage, model))).one_or_none()
     number = 0 if before is None else before.retry + 1
     values = {
         "run_id": run.run_id,
