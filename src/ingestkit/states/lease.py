@@ -27,6 +27,19 @@ ALL = "*"
 """The model of a pipeline whose models come together; it stands against every other."""
 
 
+# Every transaction begins with it, so that it is made once.
+BEAT = (
+    sql.update(table)
+    .where(
+        table.c.pipeline == sql.bindparam("of"),
+        table.c.model.in_(sql.bindparam("models", expanding=True)),
+        table.c.token == sql.bindparam("mine"),
+        table.c.expires.is_not(None),
+    )
+    .values(beat=sql.bindparam("now"), expires=sql.bindparam("until"))
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """Taken by `acquire`, for one command. A row that is let go keeps its token and has no `expires`."""
@@ -43,9 +56,8 @@ class Lease:
     def guard(self, conn: sql.Connection) -> None:
         """Lock the lease for the rest of the transaction and prove that it is still held, else LeaseLost."""
         now = self.db.now(conn, self.clock)
-        answered = conn.execute(
-            sql.update(table).where(self._mine(), table.c.expires.is_not(None)).values(beat=now, expires=now + self.ttl)
-        ).rowcount
+        mine = {"of": self.pipeline, "models": self.models, "mine": self.token}
+        answered = conn.execute(BEAT, {**mine, "now": now, "until": now + self.ttl}).rowcount
         if answered != len(self.models):
             raise self._lost(conn)
 

@@ -134,7 +134,9 @@ def begin(
     changes = {name: value for name, value in values.items() if name not in keys}
     conn.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
     _touch(conn, run.run_id, now)
-    note_phases(conn, run.run_id)
+    if before is not None:
+        # What is begun for the first time was pending, and still is.
+        note_phases(conn, run.run_id)
     return number if retry is None else retry
 
 
