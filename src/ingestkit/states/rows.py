@@ -25,12 +25,20 @@ def _insert(dialect: str, table: sql.Table) -> sqlite.Insert | postgresql.Insert
 # Each row of a run is written by one of these: made anew each time, they took longer than the writing.
 @cache
 def _unless_newer(dialect: str, table: sql.Table, names: tuple[str, ...]) -> sql.Executable:
+    return _or_update(dialect, table, names, unless_newer=True)
+
+
+@cache
+def _over(dialect: str, table: sql.Table, names: tuple[str, ...]) -> sql.Executable:
+    return _or_update(dialect, table, names, unless_newer=False)
+
+
+def _or_update(dialect: str, table: sql.Table, names: tuple[str, ...], *, unless_newer: bool) -> sql.Executable:
     keys = [column.name for column in table.primary_key.columns]
     statement = _insert(dialect, table)
     changes = {name: statement.excluded[name] for name in names if name not in keys}
-    return statement.on_conflict_do_update(
-        index_elements=keys, set_=changes, where=table.c.token <= statement.excluded.token
-    )
+    where = table.c.token <= statement.excluded.token if unless_newer else None
+    return statement.on_conflict_do_update(index_elements=keys, set_=changes, where=where)
 
 
 @cache
@@ -41,6 +49,11 @@ def _unless_there(dialect: str, table: sql.Table) -> sql.Executable:
 def put(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
     """Write a whole row; False when the stored one carries a higher token and stays."""
     return conn.execute(_unless_newer(conn.dialect.name, table, tuple(row)), row).rowcount == 1
+
+
+def put_anyway(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> None:
+    """Write a row, or these columns of the stored one, whatever its token."""
+    conn.execute(_over(conn.dialect.name, table, tuple(row)), row)
 
 
 def put_absent(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:

@@ -129,10 +129,7 @@ def begin(
         "token": token,
         "sequence": before.sequence if before else 0,
     }
-    keys = ["run_id", "stage", "model"]
-    statement = rows.insert(conn, pipeline_stage).values(**values)
-    changes = {name: value for name, value in values.items() if name not in keys}
-    conn.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
+    rows.put_anyway(conn, pipeline_stage, values)
     _touch(conn, run.run_id, now)
     if before is not None:
         # What is begun for the first time was pending, and still is.
