@@ -9,7 +9,7 @@ import pytest
 
 from tests.contracts.release import CSV, MOVE, ReleaseContract, killed, released, tree, version
 from tests.contracts.test_files_source import FolderDrop
-from tests.contracts.test_sftp_source import RemoteDrop, server
+from tests.contracts.test_sftp_source import RemoteDrop, remote, server
 from tests.services import SftpServer
 
 __all__ = ["killed", "server"]
@@ -50,12 +50,7 @@ class TestOnAServer(ReleaseContract):
 
     @pytest.fixture
     def drop(self, server: SftpServer, tmp_path: Path) -> Iterator[RemoteDrop]:
-        root = tmp_path / "drop"
-        root.mkdir()
-        made = RemoteDrop(root, server, self.engine, [])
-        yield made
-        for one in made.opened:
-            one.links.close()
+        yield from remote(tmp_path / "drop", server, self.engine)
 
 
 class TestOnAServerByOpenssh(TestOnAServer):

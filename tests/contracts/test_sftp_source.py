@@ -70,6 +70,15 @@ class RemoteDrop:
         return FilesSource(self.drop(self.root / "not-here"), settings, models)
 
 
+def remote(root: Path, server: SftpServer, engine: str) -> Iterator[RemoteDrop]:
+    """A new folder as the server shows it; what was opened of it is closed at the end."""
+    root.mkdir()
+    made = RemoteDrop(root, server, engine, [])
+    yield made
+    for one in made.opened:
+        one.links.close()
+
+
 @pytest.fixture
 def between(server: SftpServer) -> Iterator[Proxy]:
     with proxied("127.0.0.1", server.port) as made:
@@ -91,12 +100,7 @@ class TestSftpSource(SourceContract):
 
     @pytest.fixture
     def drop(self, server: SftpServer, tmp_path: Path) -> Iterator[RemoteDrop]:
-        root = tmp_path / "drop"
-        root.mkdir()
-        made = RemoteDrop(root, server, self.engine, [])
-        yield made
-        for one in made.opened:
-            one.links.close()
+        yield from remote(tmp_path / "drop", server, self.engine)
 
     def test_a_link_out_of_the_drop_is_refused(self, drop: RemoteDrop, source: FilesSource, tmp_path: Path) -> None:
         (tmp_path / "outside").mkdir()
