@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -20,6 +20,16 @@ from ingestkit.states import completions, ledger, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
 from ingestkit.states.stage_rows import StageRow
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the state knows of a run and its batch where a stage begins; nobody else changes it under the lease."""
+
+    rows: Mapping[tuple[Stage, str], StageRow]
+    files: Sequence[FileVersion]
+    meant: Sequence[FileVersion]
+    """The files this run is about: those of the ledger, or those it knew at the run's instant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +79,13 @@ class Active:
             facts={"usual_rows": self.usual_rows, "rows_at_most": self.rows_at_most},
         )
 
-    def rows(self) -> dict[tuple[Stage, str], StageRow]:
+    def known(self) -> Known:
         with self.session.state.read() as conn:
-            return stage_rows.of_run(conn, self.run.run_id)
-
-    def known_files(self) -> list[FileVersion]:
-        with self.session.state.read() as conn:
-            return ledger.versions(conn, self.pipeline_name, [self.batch])
-
-    def meant_files(self) -> list[FileVersion]:
-        """The files this run is about: those of the ledger, or those it knew at the run's instant."""
-        if self.run.as_of is None:
-            return self.known_files()
-        with self.session.state.read() as conn:
-            return ledger.versions_at(conn, self.pipeline_name, self.batch, self.run.as_of)
+            files = ledger.versions(conn, self.pipeline_name, [self.batch])
+            meant = files
+            if self.run.as_of is not None:
+                meant = ledger.versions_at(conn, self.pipeline_name, self.batch, self.run.as_of)
+            return Known(stage_rows.of_run(conn, self.run.run_id), files, meant)
 
     def artifacts(self, model: str) -> list[Artifact]:
         with self.session.state.read() as conn:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from ingestkit import approvals, steps
-from ingestkit.active import Active
+from ingestkit.active import Active, Known
 from ingestkit.errors import (
     ContractError,
     GateClosed,
@@ -52,33 +52,36 @@ WORK = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD)
 
 def do_stage(active: Active, stage: Stage) -> None:
     """Do one stage of the run for all its models; what is done already and holds stays."""
+    known = active.known()
     match stage:
         case Stage.EXTRACT:
-            _side_by_side(active, partial(_extract, active))
+            _side_by_side(active, partial(_extract, active, known))
         case Stage.VALIDATE:
-            _side_by_side(active, partial(_validate, active))
+            _side_by_side(active, partial(_validate, active, known))
         case Stage.LOAD:
-            _load(active)
+            _load(active, known)
         case Stage.GATE:
-            _gate(active)
+            _gate(active, known)
         case Stage.CLEAN:
-            _clean(active)
+            _clean(active, known)
         case _:
             raise UsageError(f"pipeline {active.pipeline_name} has no stage {stage}")
 
 
-def _extract(active: Active, model: str) -> None:
+def _extract(active: Active, known: Known, model: str) -> None:
     settings = active.session.pipeline.extract_settings()
     wanted = active.unit.wanted.get(model, ())
     tries = itertools.count()
-    if not wanted and _stands(active, Stage.EXTRACT, model, settings):
+    if not wanted and _stands(active, known, Stage.EXTRACT, model, settings):
         return
 
     def job() -> Work:
-        if is_absent(active.session, active.unit, model, active.meant_files()):
+        if is_absent(active.session, active.unit, model, known.meant):
             return Work(skipped="the batch has no file of it")
-        left = wanted if next(tries) == 0 else _sighted_again(active, model)
-        return extract.extract(active.context(), model, left, ledger.candidates(active.meant_files(), model))
+        left, meant = wanted, known.meant
+        if next(tries):
+            left, meant = _sighted_again(active, model), active.known().meant
+        return extract.extract(active.context(), model, left, ledger.candidates(meant, model))
 
     perform(active, Stage.EXTRACT, model, settings, job, total=sum(item.size for _, item in wanted))
 
@@ -91,11 +94,11 @@ def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item]
     return unit.wanted.get(model, ())
 
 
-def _validate(active: Active, model: str) -> None:
+def _validate(active: Active, known: Known, model: str) -> None:
     settings = active.session.pipeline.validate_settings(model, active.run.window)
-    candidates = ledger.candidates(active.meant_files(), model)
+    candidates = ledger.candidates(known.meant, model)
     again = Stage.VALIDATE in active.again
-    if not again and _stands(active, Stage.VALIDATE, model, settings, candidates):
+    if not again and _stands(active, known, Stage.VALIDATE, model, settings, candidates):
         return
 
     def job() -> Work:
@@ -125,15 +128,19 @@ def _approved(active: Active, rules: Sequence[Rule], contents: approvals.Content
 
 
 def _stands(
-    active: Active, stage: Stage, model: str, settings: str, candidates: Sequence[FileVersion] | None = None
+    active: Active,
+    known: Known,
+    stage: Stage,
+    model: str,
+    settings: str,
+    candidates: Sequence[FileVersion] | None = None,
 ) -> bool:
     """Whether the stage is done in this run, under these settings, over these files, and what it left holds."""
-    rows = active.rows()
-    row = rows.get((stage, model))
+    row = known.rows.get((stage, model))
     sidecar = row.work() if row is not None else None
     if row is None or sidecar is None or row.status not in (StageStatus.SUCCESS, StageStatus.SKIPPED):
         return False
-    if stage in active.again or row.settings != settings or _behind(rows, stage, model):
+    if stage in active.again or row.settings != settings or _behind(known.rows, stage, model):
         return False
     if candidates is not None and {file.id for file in sidecar.work.files} != {file.id for file in candidates}:
         return False
@@ -141,7 +148,7 @@ def _stands(
     return all(lake.holds(one.path, one.bytes) for one in sidecar.work.artifacts)
 
 
-def _behind(rows: dict[tuple[Stage, str], StageRow], stage: Stage, model: str) -> bool:
+def _behind(rows: Mapping[tuple[Stage, str], StageRow], stage: Stage, model: str) -> bool:
     """Whether a stage before this one was recorded after it."""
     mine = rows[stage, model]
     before = [rows[other, model] for other in WORK[: WORK.index(stage)] if (other, model) in rows]
@@ -177,20 +184,22 @@ def _weight(error: BaseException) -> int:
     return 3 if isinstance(error, GateClosed) else 2 if isinstance(error, ContractError) else 1
 
 
-def _load(active: Active) -> None:
+def _load(active: Active, known: Known) -> None:
     together = active.session.pipeline.settings.publish == "batch"
     groups = [active.models] if together else [(model,) for model in active.models]
     for group in groups:
-        _load_group(active, group)
+        _load_group(active, known, group)
 
 
 def _load_settings(active: Active, model: str) -> str:
     return active.session.pipeline.load_settings(model, active.run.window)
 
 
-def _load_group(active: Active, models: tuple[str, ...]) -> None:
-    waiting = [model for model in models if not _stands(active, Stage.LOAD, model, _load_settings(active, model))]
-    absent = [model for model in waiting if not ledger.file_set(active.meant_files(), model)]
+def _load_group(active: Active, known: Known, models: tuple[str, ...]) -> None:
+    waiting = [
+        model for model in models if not _stands(active, known, Stage.LOAD, model, _load_settings(active, model))
+    ]
+    absent = [model for model in waiting if not ledger.file_set(known.meant, model)]
     for model in absent:
         settings = _load_settings(active, model)
         perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
@@ -201,14 +210,14 @@ def _load_group(active: Active, models: tuple[str, ...]) -> None:
             Stage.LOAD,
             model,
             _load_settings(active, model),
-            partial(_passed_over, active, model),
+            partial(_passed_over, active, known, model),
         )
     there = tuple(model for model in waiting if model not in absent and model not in passed)
     if not there:
         return
 
     def job() -> dict[str, Work]:
-        return _publish(active, there)
+        return _publish(active, known, there)
 
     with logging.bound(run_id=active.run.run_id, stage=Stage.LOAD.value):
         works = attempt(active, Stage.LOAD, there, job)
@@ -220,10 +229,10 @@ def _forgotten(known: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
     return tuple(file for file in known if file.status is FileStatus.FORGOTTEN and file.loaded)
 
 
-def _passed_over(active: Active, model: str) -> Work:
+def _passed_over(active: Active, known: Known, model: str) -> Work:
     """A snapshot that is not loaded, since a newer one waits."""
     newer, run_id, token = active.unit.newer[model], active.run.run_id, active.lease.token
-    standing = ledger.file_set(active.meant_files(), model)
+    standing = ledger.file_set(known.meant, model)
     return Work(
         counts=Counts(loaded=0),
         files=tuple(
@@ -234,12 +243,12 @@ def _passed_over(active: Active, model: str) -> Work:
     )
 
 
-def _publish(active: Active, models: Sequence[str]) -> dict[str, Work]:
+def _publish(active: Active, known: Known, models: Sequence[str]) -> dict[str, Work]:
     """Plan, write down what is meant, publish; again when the target holds another generation than planned."""
     ctx = active.context()
     for _ in range(PLANS):
         receipts = ctx.warehouse.receipts(active.pipeline_name)
-        given = {model: _given(active, model, receipts) for model in models}
+        given = {model: _given(active, known, model, receipts) for model in models}
         planned = {model: load.plan(ctx, given[model], receipts) for model in models}
         with active.lease.transaction() as conn:
             for plan in planned.values():
@@ -259,8 +268,8 @@ def _publish(active: Active, models: Sequence[str]) -> dict[str, Work]:
     raise WarehouseError(f"batch {active.batch} could not be published: its target moved {PLANS} times under the plan")
 
 
-def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Given:
-    validated = active.rows()[Stage.VALIDATE, model].work()
+def _given(active: Active, known: Known, model: str, receipts: Sequence[Receipt]) -> load.Given:
+    validated = known.rows[Stage.VALIDATE, model].work()
     made = validated.work.artifacts if validated else ()
     paths = {one.path for one in made}
     order = active.session.pipeline.order
@@ -271,8 +280,8 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
         done = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
         found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID, ArtifactKind.REJECTS])
         evolved = drifts.added(conn, active.pipeline_name, model)
-    known = [file for file in active.known_files() if file.model == model]
-    standing = ledger.file_set(active.meant_files(), model)
+    files = [file for file in known.files if file.model == model]
+    standing = ledger.file_set(known.meant, model)
     by_batch: dict[str, list[Artifact]] = {}
     for one in found:
         if one.status == "published" and load.tells_keys(one):
@@ -280,8 +289,8 @@ def _given(active: Active, model: str, receipts: Sequence[Receipt]) -> load.Give
     return load.Given(
         model=model,
         files=standing,
-        replaced=tuple(file for file in known if file.status in ledger.IN_SET and file not in standing),
-        let_go=_forgotten(known),
+        replaced=tuple(file for file in files if file.status in ledger.IN_SET and file not in standing),
+        let_go=_forgotten(files),
         made=made,
         others=tuple(one for one in active.artifacts(model) if one.path not in paths),
         kept=kept,
@@ -299,10 +308,9 @@ def _expected(given: load.Given) -> int:
     return valid - sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None)
 
 
-def _gate(active: Active) -> None:
+def _gate(active: Active, known: Known) -> None:
     def job() -> Work:
-        rows = active.rows()
-        works = {model: _works(rows, model) for model in active.models}
+        works = {model: _works(known.rows, model) for model in active.models}
         ended = tuple(_completion(active, model, works[model]) for model in active.models)
         mine = _published_rules(active, works, ended)
         rules = (*(rule for some in works.values() for work in some.values() for rule in work.rules), *mine)
@@ -336,7 +344,7 @@ def _published_rules(
     return _approved(active, rules, contents)
 
 
-def _works(rows: dict[tuple[Stage, str], StageRow], model: str) -> dict[Stage, Work]:
+def _works(rows: Mapping[tuple[Stage, str], StageRow], model: str) -> dict[Stage, Work]:
     found = {}
     for stage in WORK:
         row = rows.get((stage, model))
@@ -385,13 +393,13 @@ def _done_before(active: Active, model: str) -> Completion | None:
     return entry[0] if entry is not None and entry[0].status is CompletionStatus.DONE else None
 
 
-def _clean(active: Active) -> None:
+def _clean(active: Active, known: Known) -> None:
     """Tidy behind the run. A clean that fails warns: nothing hangs on it."""
 
     def job() -> Work:
         details = {}
         for model in active.models:
-            found = clean.debris(active.context(), model, active.known_files(), active.artifacts(model))
+            found = clean.debris(active.context(), model, known.files, active.artifacts(model))
             with active.session.state.read() as conn:
                 # Layouts that changed places with each other may have laid another batch's objects there.
                 others = ledger.paths_of_others(conn, found, active.batch, model)

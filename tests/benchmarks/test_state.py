@@ -86,6 +86,6 @@ def timed(name: str, folder: Path) -> None:
         costs.append(cost(run))
         parts.append(json.loads((folder / "said.txt").read_text().splitlines()[-1]))
     said = [
-        f"{part:32}{median(one[part][0] for one in parts):>8.2f} s in {parts[0][part][1]} calls" for part in parts[0]
+        f"{part:32}{median(one[part][0] for one in parts):>8.3f} s in {parts[0][part][1]} calls" for part in parts[0]
     ]
     report(name, {run.name: costs}, {part: median(one[part][0] for one in parts) for part in parts[0]}, said)

@@ -62,10 +62,14 @@ def write_and_fail(db: StateDatabase) -> None:
 
 
 def test_a_reader_cannot_write(db: StateDatabase) -> None:
-    with pytest.raises(StateError, match="may not be written to"), db.read() as conn:
-        conn.execute(sql.insert(tables.pipeline).values(ROW))
+    def refused() -> None:
+        with pytest.raises(StateError, match="may not be written to"), db.read() as conn:
+            conn.execute(sql.insert(tables.pipeline).values(ROW))
+
+    refused()
     with db.write() as conn:
         conn.execute(sql.insert(tables.pipeline).values(ROW))
+    refused()
     assert count(db) == 1
 
 

@@ -1,6 +1,6 @@
 """The ledger of files and artifacts: what is asked of `file_manifest` and `artifact`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -21,17 +21,33 @@ UNPUBLISHED = (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED, FileSta
 
 CHUNK = 500
 
+# Asked at each stage of a run, so that they are made once.
+VERSIONS = (
+    sql.select(file_manifest)
+    .where(
+        file_manifest.c.pipeline == sql.bindparam("of"),
+        file_manifest.c.batch.in_(sql.bindparam("some", expanding=True)),
+    )
+    .order_by(file_manifest.c.path, file_manifest.c.version)
+)
+ARTIFACTS = (
+    sql.select(artifact)
+    .where(
+        artifact.c.pipeline == sql.bindparam("of"),
+        artifact.c.batch.in_(sql.bindparam("some", expanding=True)),
+        artifact.c.model == sql.bindparam("one"),
+        artifact.c.kind.in_(sql.bindparam("kinds", expanding=True)),
+        artifact.c.status != "removed",
+    )
+    .order_by(artifact.c.path)
+)
+
 
 def versions(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> list[FileVersion]:
     """All versions of all files of these batches, by path and version."""
     found: list[FileVersion] = []
     for start in range(0, len(batches), CHUNK):
-        query = (
-            sql.select(file_manifest)
-            .where(file_manifest.c.pipeline == pipeline, file_manifest.c.batch.in_(batches[start : start + CHUNK]))
-            .order_by(file_manifest.c.path, file_manifest.c.version)
-        )
-        found.extend(_files(conn, query))
+        found.extend(_files(conn, VERSIONS, {"of": pipeline, "some": batches[start : start + CHUNK]}))
     return found
 
 
@@ -220,20 +236,18 @@ def released_to(conn: sql.Connection, pipeline: str, paths: Sequence[str]) -> se
 
 
 def artifacts(
-    conn: sql.Connection, pipeline: str, batches: Sequence[str], model: str, kinds: Iterable[ArtifactKind] | None = None
+    conn: sql.Connection,
+    pipeline: str,
+    batches: Sequence[str],
+    model: str,
+    kinds: Iterable[ArtifactKind] = ArtifactKind,
 ) -> list[Artifact]:
     """The artifacts of a model in these batches that are not removed."""
     found: list[Artifact] = []
+    given = {"of": pipeline, "one": model, "kinds": [kind.value for kind in kinds]}
     for start in range(0, len(batches), CHUNK):
-        query = sql.select(artifact).where(
-            artifact.c.pipeline == pipeline,
-            artifact.c.batch.in_(batches[start : start + CHUNK]),
-            artifact.c.model == model,
-            artifact.c.status != "removed",
-        )
-        if kinds is not None:
-            query = query.where(artifact.c.kind.in_([kind.value for kind in kinds]))
-        found.extend(_artifact(row) for row in conn.execute(query.order_by(artifact.c.path)).mappings())
+        some = {"some": batches[start : start + CHUNK]}
+        found.extend(_artifact(row) for row in conn.execute(ARTIFACTS, given | some).mappings())
     return found
 
 
@@ -263,11 +277,11 @@ def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> No
         conn.execute(sql.update(artifact).where(artifact.c.path.in_(some)).values(status="removed", at=at))
 
 
-def _files(conn: sql.Connection, query: sql.Select[Any]) -> list[FileVersion]:
+def _files(conn: sql.Connection, query: sql.Select[Any], given: Mapping[str, Any] | None = None) -> list[FileVersion]:
     names = file_manifest.columns.keys()
     found = []
     # A batch of many files is read in every run that looks at it: rows as tuples cost half of rows as mappings.
-    for row in conn.execute(query).fetchall():
+    for row in conn.execute(query, given).fetchall():
         fields = dict(zip(names, row, strict=True))
         for name in ("at", "released", "released_at", "first_seen"):
             del fields[name]

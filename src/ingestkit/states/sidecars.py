@@ -19,8 +19,7 @@ def status_of(sidecar: Sidecar) -> StageStatus:
 def apply(conn: sql.Connection, sidecar: Sidecar, path: str, now: datetime) -> bool:
     """Write all rows a sidecar stands for. False, and nothing written, when the stored stage row is as new or newer."""
     stage, model = sidecar.stage, sidecar.model
-    where = stage_rows.where(sidecar.run_id, stage, model)
-    before = conn.execute(sql.select(pipeline_stage).where(*where)).one_or_none()
+    before = stage_rows.left(conn, sidecar.run_id, stage, model)
     if before is not None and before.sidecar is not None:
         stored = (before.sidecar["token"], before.sidecar["sequence"])
         if stored >= (sidecar.token, sidecar.sequence):

@@ -114,13 +114,12 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 
 def _begin(conn: sql.Connection) -> None:
+    writes = bool(conn.get_execution_options().get(WRITES))
+    if conn.info.get(WRITES) is not writes:
+        conn.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
+        conn.info[WRITES] = writes
     # A deferred transaction that reads and then writes fails at once when another one wrote in between.
-    if conn.get_execution_options().get(WRITES):
-        conn.exec_driver_sql("PRAGMA query_only=OFF")
-        conn.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        conn.exec_driver_sql("PRAGMA query_only=ON")
-        conn.exec_driver_sql("BEGIN")
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 @contextmanager

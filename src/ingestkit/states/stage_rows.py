@@ -22,6 +22,41 @@ UNENDED = {StageStatus.PENDING, StageStatus.RUNNING, StageStatus.INTERRUPTED}
 EXPECTED_FROM = 10
 """Of how many past successes the expected duration is the median."""
 
+# Each stage begins and ends with these, so that they are made once.
+OF_RUN = sql.select(pipeline_stage).where(pipeline_stage.c.run_id == sql.bindparam("run"))
+# Only some columns: the sidecars of all stages are long.
+STATUSES = sql.select(pipeline_stage.c.stage, pipeline_stage.c.model, pipeline_stage.c.status).where(
+    pipeline_stage.c.run_id == sql.bindparam("run")
+)
+ONE = (
+    pipeline_stage.c.run_id == sql.bindparam("run"),
+    pipeline_stage.c.stage == sql.bindparam("phase"),
+    pipeline_stage.c.model == sql.bindparam("of"),
+)
+BEGUN = sql.select(pipeline_stage.c.retry, pipeline_stage.c.sequence).where(*ONE)
+LEFT = sql.select(pipeline_stage.c.retry, pipeline_stage.c.started_at, pipeline_stage.c.sidecar).where(*ONE)
+PAST_SECONDS = (
+    sql.select(pipeline_stage.c.seconds)
+    .where(
+        pipeline_stage.c.pipeline == sql.bindparam("pipe"),
+        pipeline_stage.c.stage == sql.bindparam("phase"),
+        pipeline_stage.c.model == sql.bindparam("of"),
+        pipeline_stage.c.status == StageStatus.SUCCESS.value,
+        pipeline_stage.c.seconds.is_not(None),
+    )
+    .order_by(pipeline_stage.c.ended_at.desc())
+    .limit(EXPECTED_FROM)
+)
+MODELS = (
+    sql.select(run_model.c.model, run_model.c.status)
+    .where(run_model.c.run_id == sql.bindparam("run"))
+    .order_by(run_model.c.model)
+)
+OWN_ROW = sql.update(pipeline_run).where(pipeline_run.c.run_id == sql.bindparam("run"))
+TOUCHED = OWN_ROW.values(touched_at=sql.bindparam("now"))
+PHASES = ("completed", "skipped", "failed", "pending")
+NOTED = OWN_ROW.values({f"phases_{name}": sql.bindparam(name) for name in PHASES})
+
 
 class RunKey(Protocol):
     """What of a run a stage row repeats."""
@@ -57,15 +92,14 @@ class StageRow:
 
 def own_models(conn: sql.Connection, run_id: str) -> tuple[str, ...]:
     """The run's models without those another attempt has taken; all of them where it took them all."""
-    query = sql.select(run_model.c.model, run_model.c.status).where(run_model.c.run_id == run_id)
-    found = conn.execute(query.order_by(run_model.c.model)).all()
+    found = conn.execute(MODELS, {"run": run_id}).all()
     left = tuple(row.model for row in found if row.status != RunStatus.SUPERSEDED.value)
     return left or tuple(row.model for row in found)
 
 
 def of_run(conn: sql.Connection, run_id: str) -> dict[tuple[Stage, str], StageRow]:
     found = {}
-    for row in conn.execute(sql.select(pipeline_stage).where(pipeline_stage.c.run_id == run_id)):
+    for row in conn.execute(OF_RUN, {"run": run_id}):
         one = StageRow(
             run_id=row.run_id,
             stage=Stage(row.stage),
@@ -82,6 +116,11 @@ def of_run(conn: sql.Connection, run_id: str) -> dict[tuple[Stage, str], StageRo
         )
         found[one.stage, one.model] = one
     return found
+
+
+def left(conn: sql.Connection, run_id: str, stage: Stage, model: str) -> sql.Row[Any, Any, Any] | None:
+    """What a stage's row says of its beginning, and the sidecar it was last written from."""
+    return conn.execute(LEFT, _one(run_id, stage, model)).one_or_none()
 
 
 def judged(conn: sql.Connection, pipeline: str) -> list[tuple[str, Rule]]:
@@ -109,9 +148,7 @@ def begin(
     conn: sql.Connection, run: RunKey, stage: Stage, model: str, token: int, now: datetime, retry: int | None = None
 ) -> int:
     """Mark a stage RUNNING, and return its retry number: one more than when it was last begun."""
-    # Only these columns: the sidecars of all its stages are long.
-    columns = sql.select(pipeline_stage.c.retry, pipeline_stage.c.sequence)
-    before = conn.execute(columns.where(*where(run.run_id, stage, model))).one_or_none()
+    before = conn.execute(BEGUN, _one(run.run_id, stage, model)).one_or_none()
     number = 0 if before is None else before.retry + 1
     values = {
         "run_id": run.run_id,
@@ -140,11 +177,11 @@ def begin(
 def end_badly(
     conn: sql.Connection, run_id: str, stage: Stage, model: str, status: StageStatus, error: str, now: datetime
 ) -> None:
-    here = where(run_id, stage, model)
-    started = conn.execute(sql.select(pipeline_stage.c.started_at).where(*here)).scalar()
+    here = _one(run_id, stage, model)
+    started = conn.execute(sql.select(pipeline_stage.c.started_at).where(*ONE), here).scalar()
     seconds = (now - started).total_seconds() if started else None
     values = {"status": status.value, "error": error, "ended_at": now, "seconds": seconds}
-    conn.execute(sql.update(pipeline_stage).where(*here).values(**values))
+    conn.execute(sql.update(pipeline_stage).where(*ONE).values(**values), here)
     note_phases(conn, run_id)
 
 
@@ -179,29 +216,16 @@ def interrupt(conn: sql.Connection, run_id: str, models: Iterable[str], below: i
 
 
 def expected_seconds(conn: sql.Connection, pipeline: str, stage: Stage, model: str) -> float | None:
-    query = (
-        sql.select(pipeline_stage.c.seconds)
-        .where(
-            pipeline_stage.c.pipeline == pipeline,
-            pipeline_stage.c.stage == stage.value,
-            pipeline_stage.c.model == model,
-            pipeline_stage.c.status == StageStatus.SUCCESS.value,
-            pipeline_stage.c.seconds.is_not(None),
-        )
-        .order_by(pipeline_stage.c.ended_at.desc())
-        .limit(EXPECTED_FROM)
-    )
-    past = [float(seconds) for (seconds,) in conn.execute(query)]
+    here = {"pipe": pipeline, "phase": stage.value, "of": model}
+    past = [float(seconds) for (seconds,) in conn.execute(PAST_SECONDS, here)]
     return median(past) if past else None
 
 
 def note_phases(conn: sql.Connection, run_id: str) -> None:
     """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
-    # Only these columns: it is done at each stage's beginning and end, and sidecars are long.
-    columns = (pipeline_stage.c.stage, pipeline_stage.c.model, pipeline_stage.c.status)
-    known = conn.execute(sql.select(*columns).where(pipeline_stage.c.run_id == run_id)).fetchall()
+    known = conn.execute(STATUSES, {"run": run_id}).fetchall()
     models = own_models(conn, run_id)
-    groups: dict[str, list[str]] = {"completed": [], "skipped": [], "failed": [], "pending": []}
+    groups: dict[str, list[str]] = {name: [] for name in PHASES}
     for stage in ALL_STAGES:
         expected = 1 if stage in RUN_WIDE else len(models)
         statuses = [StageStatus(status) for name, model, status in known if name == stage and model in (*models, "*")]
@@ -216,17 +240,12 @@ def note_phases(conn: sql.Connection, run_id: str) -> None:
             groups["skipped"].append(stage.value)
         else:
             groups["completed"].append(stage.value)
-    values = {f"phases_{name}": value for name, value in groups.items()}
-    conn.execute(sql.update(pipeline_run).where(pipeline_run.c.run_id == run_id).values(values))
+    conn.execute(NOTED, {"run": run_id} | groups)
 
 
-def where(run_id: str, stage: Stage, model: str) -> tuple[sql.ColumnElement[bool], ...]:
-    return (
-        pipeline_stage.c.run_id == run_id,
-        pipeline_stage.c.stage == stage.value,
-        pipeline_stage.c.model == model,
-    )
+def _one(run_id: str, stage: Stage, model: str) -> dict[str, str]:
+    return {"run": run_id, "phase": stage.value, "of": model}
 
 
 def _touch(conn: sql.Connection, run_id: str, now: datetime) -> None:
-    conn.execute(sql.update(pipeline_run).where(pipeline_run.c.run_id == run_id).values(touched_at=now))
+    conn.execute(TOUCHED, {"run": run_id, "now": now})
