@@ -46,6 +46,23 @@ if path == "arrow":
 else:
     print(pipeline.run((files | read_csv()).with_name("hcp")))
 """
+DLT_MERGE = """
+import dlt, pathlib, sys
+from dlt.sources.filesystem import filesystem, read_csv, read_csv_duckdb
+source, target, url, dataset, strategy, first = sys.argv[1:]
+pipeline = dlt.pipeline(
+    dataset, destination=dlt.destinations.postgres(url), dataset_name=dataset, pipelines_dir=target
+)
+files = filesystem(bucket_url=pathlib.Path(source).as_uri(), file_glob="*.csv")
+if strategy:
+    people, written = files | read_csv_duckdb(use_pyarrow=True, all_varchar=True), "csv"
+else:
+    people, written = files | read_csv(dtype=str, keep_default_na=False), None
+merge = {"disposition": "merge", "strategy": strategy} if strategy else "merge"
+people = people.with_name("hcp")
+people.apply_hints(primary_key="vid__v", write_disposition="append" if first else merge)
+print(pipeline.run(people, loader_file_format=written))
+"""
 
 
 def bare_duckdb(source: Path, folder: Path) -> Program:
@@ -71,6 +88,13 @@ def dlt(source: Path, folder: Path, path: str) -> Program:
         target.mkdir()
 
     return Program(f"dlt: {path} path", [_peers(), "-c", DLT, str(source), str(target), path], folder, begin)
+
+
+def dlt_merge(source: Path, folder: Path, url: str, strategy: str, *, first: bool = False) -> Program:
+    """dlt from a folder into PostgreSQL: by Arrow and COPY with a strategy of merging, or without by its defaults."""
+    dataset = f"dlt_{strategy.replace('-', '_') or 'default'}"
+    told = [str(source), str(folder / "dlt"), url, dataset, strategy, "first" if first else ""]
+    return Program(f"dlt merge: {strategy or 'as it comes'}", [_peers(), "-c", DLT_MERGE, *told], folder)
 
 
 def _peers() -> str:
