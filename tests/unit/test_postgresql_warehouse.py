@@ -215,6 +215,27 @@ def test_an_open_reader_of_a_table_to_be_replaced_is_named_after_a_while(
     assert rows(warehouse) == NEW
 
 
+def test_a_key_that_the_target_has_twice_is_merged_in_both_places_and_not_added(
+    warehouse: PostgresqlWarehouse, tmp_path: Path
+) -> None:
+    ready(warehouse, "hcp")
+    for batch in ("b1", "b2"):
+        put(warehouse, tmp_path, OLD, LoadMode.APPEND, batch=batch)
+    put(warehouse, tmp_path, [("1", "Bonn"), ("3", "Ulm")], LoadMode.MERGE, batch="b3")
+    assert rows(warehouse) == [("1", "Bonn"), ("1", "Bonn"), ("2", "Bern"), ("2", "Bern"), ("3", "Ulm")]
+
+
+def test_a_row_that_a_trigger_keeps_as_it_was_is_not_added_beside_it(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path
+) -> None:
+    ready(warehouse, "hcp")
+    put(warehouse, tmp_path, OLD, LoadMode.MERGE)
+    does("CREATE FUNCTION kept() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    does("CREATE TRIGGER it BEFORE UPDATE ON hcp FOR EACH ROW EXECUTE FUNCTION kept()")
+    put(warehouse, tmp_path, [("1", "Bonn"), *NEW], LoadMode.MERGE, batch="b2")
+    assert rows(warehouse) == [*OLD, *NEW]
+
+
 def test_rows_are_added_beside_an_open_reader(
     warehouse: PostgresqlWarehouse, server: PostgresServer, database: str, tmp_path: Path
 ) -> None:

@@ -103,10 +103,22 @@ def update_keys(target: str, stage: str, columns: tuple[str, ...], key: tuple[st
     return f"UPDATE {target} AS target SET {changed} FROM {stage} AS staged WHERE {same_key('target', 'staged', key)}"
 
 
+def noting_met(update: str, met: str) -> str:
+    """The UPDATE of `update_keys`, which writes into another table where in the stage the keys are that it knew."""
+    return f"WITH known AS ({update} RETURNING staged.ctid AS place) INSERT INTO {met} SELECT place FROM known"
+
+
+def insert_unmet(target: str, stage: str, columns: tuple[str, ...], met: str) -> str:
+    """Rows of the stage that the UPDATE has not met are added."""
+    return _insert_unless(target, stage, columns, f"SELECT FROM {met} AS met WHERE met.place = staged.ctid")
+
+
 def insert_keys(target: str, stage: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
     """Rows of the stage whose key the target does not have are added."""
+    same = same_key("target", "staged", key)
+    return _insert_unless(target, stage, columns, f"SELECT FROM {target} AS target WHERE {same}")
+
+
+def _insert_unless(target: str, stage: str, columns: tuple[str, ...], there: str) -> str:
     shown = ", ".join(f"staged.{name(column)}" for column in columns)
-    return (
-        f"INSERT INTO {target} ({names(columns)}) SELECT {shown} FROM {stage} AS staged "
-        f"WHERE NOT EXISTS (SELECT FROM {target} AS target WHERE {same_key('target', 'staged', key)})"
-    )
+    return f"INSERT INTO {target} ({names(columns)}) SELECT {shown} FROM {stage} AS staged WHERE NOT EXISTS ({there})"

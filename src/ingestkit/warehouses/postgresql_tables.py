@@ -233,6 +233,17 @@ WHERE held.oid = to_regclass(%s) AND held.relkind = 'r' AND held.relpersistence 
 """
 
 
+def does_as_told(connection: Connection, schema: str, table: str) -> bool:
+    """Whether nothing beneath it, such as a trigger, may let what an UPDATE meets stay as it was."""
+    return bool(one(connection, DOES_AS_TOLD, sql.name(schema, table)))
+
+
+DOES_AS_TOLD = """
+SELECT count(*) FROM pg_catalog.pg_class
+WHERE oid = to_regclass(%s) AND relkind = 'r' AND NOT (relhastriggers OR relhasrules OR relhassubclass)
+"""
+
+
 def carried_over(connection: Connection, schema: str, table: str, beside: str) -> tuple[str, ...]:
     """Statements that give a new table the grants and comments of the one whose place it takes."""
     new = sql.name(schema, beside)
