@@ -92,7 +92,7 @@ class PostgresqlTransaction:
         target, deleted = self._named(table), 0
         if gone is not None:
             keys = f"SELECT DISTINCT {duckdb_sql.names(rows.key)} FROM ({gone})"
-            self._staged(GONE, table, Rows(keys, rows.key))
+            self._staged(GONE, table, Rows(keys, rows.key, rows.key))
             deleted = self.connection.execute(sql.delete_keys(target, GONE, rows.key)).rowcount
             self.connection.execute(f"DROP TABLE {GONE}")
         self._staged(STAGE, table, rows)
