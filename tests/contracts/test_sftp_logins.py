@@ -1,14 +1,10 @@
 """Who is let in by an SFTP server, and which server is taken for itself."""
 
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import paramiko
 import pytest
 
 from ingestkit.errors import ConfigError, IngestkitError, SourceError
@@ -16,6 +12,7 @@ from ingestkit.sources import hostkeys, ssh
 from ingestkit.sources.hostkeys import HostKey
 from ingestkit.sources.ssh import Server
 from tests.contracts.test_sftp_source import connection
+from tests.doubles.sftp import sftp_double
 from tests.services import SftpServer, sftp
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -223,54 +220,10 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(
     assert caught.value.hint
 
 
-class Gate(paramiko.ServerInterface):
-    """A server that knows passwords only."""
-
-    def check_auth_password(self, username: str, password: str) -> int:
-        return paramiko.common.AUTH_SUCCESSFUL if password == "open sesame" else paramiko.common.AUTH_FAILED
-
-    def get_allowed_auths(self, username: str) -> str:
-        return "password"
-
-    def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.common.OPEN_SUCCEEDED
-
-
-@contextmanager
-def guarded(host_key: Path) -> Iterator[int]:
-    """A server of passwords, and its port."""
-    transports: list[paramiko.Transport] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    link, _ = listener.accept()
-                except OSError:
-                    return
-                transport = paramiko.Transport(link)
-                transport.set_log_channel(ssh.SILENT)
-                transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(host_key)))
-                transport.set_subsystem_handler("sftp", paramiko.SFTPServer)
-                transports.append(transport)
-                transport.start_server(threading.Event(), Gate())
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
-            for one in transports:
-                one.close()
-
-
 def test_a_password_lets_in_and_is_not_told(server: SftpServer) -> None:
-    with guarded(server.folder / "host") as port:
-        more = {"port": port, "key": (), "host_keys": [server.fingerprint()]}
-        client = ssh.connecting(reached(server, password="open sesame", **more))()
-        client.end()
+    with sftp_double("open sesame") as double:
+        more = {"port": double.port, "key": (), "host_keys": [double.fingerprint]}
+        connects(reached(server, password="open sesame", **more))
         to = reached(server, password="wrong word", **more)
         said = refused(to)
         assert "does not let" in said

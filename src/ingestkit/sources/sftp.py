@@ -148,7 +148,7 @@ class SftpDrop:
                 raise
             if above:
                 self.make_folder(above)
-            self._asked(lambda client: client.make_folder(self._path(path)))
+            self._asked(lambda client: client.make_folder(self._path(path)), again=False)
 
     def failed(self, error: OSError, path: str, *, gone: str = GONE, transient: bool = False) -> SourceError:
         name = self.named(path)
