@@ -12,7 +12,7 @@ from ingestkit.errors import SourceError
 from ingestkit.model import FileStatus, FileVersion
 from ingestkit.ports import Source
 from ingestkit.settings import Batches
-from tests.contracts.source import FIRST, FOLDERS, NOON, Drop, models, settings
+from tests.contracts.source import FIRST, FOLDERS, NOON, SECOND, Drop, models, settings
 from tests.contracts.zipped import zipped
 
 LATER = NOON + timedelta(hours=1)
@@ -272,6 +272,27 @@ class ReleaseContract:
         released(source, version(source, CSV))
         drop.put(f"{FIRST}/hcp_2.csv")
         assert [item.path for item in source.items(FIRST)] == [f"{FIRST}/hcp_2.csv"]
+
+    @pytest.mark.parametrize(
+        ("batches", "told"),
+        [
+            (Batches(folders=r"(?:\w+/)?(?P<batch>\d{8}_\d{6})"), ["archive/notes.txt", "notes.txt"]),
+            (Batches(files=r"(?P<batch>\d{8}_\d{6})/\w+\.csv"), ["archive/notes.txt", "notes.txt"]),
+            # Where no batch lies deeper nothing deeper is looked at.
+            (FOLDERS, ["notes.txt"]),
+        ],
+        ids=["nested", "files", "folders"],
+    )
+    def test_beside_what_was_moved_a_file_is_a_stray_and_no_folder_on_the_way_is(
+        self, drop: Drop, batches: Batches, told: list[str]
+    ) -> None:
+        for path in (CSV, "notes.txt", "archive/notes.txt", f"{SECOND}/hcp.csv"):
+            drop.put(path)
+        source = self.source(drop, {"move": "archive/done"}, batches)
+        before = list(source.strays())
+        released(source, version(source, CSV))
+        again = self.source(drop, {"move": "archive/done"}, batches)
+        assert (before, list(again.strays())) == (told, told)
 
     def test_of_what_cannot_be_moved_one_failure_speaks_for_all(self, drop: Drop) -> None:
         drop.put("done", b"a file where the folder should be")

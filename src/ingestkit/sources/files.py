@@ -182,8 +182,7 @@ class FilesSource:
         keyed = {key: tuple(paths) for key, paths in batches.items()}
         speaks = Beside(self.settings.settle, ()).speaks_of_others
         beside = tuple(path for path in strays if self.settings.batches.files and speaks(path))
-        moved = {self._moved_to, *(_above(self._moved_to) if self._moved_to else ())}
-        strays = sorted(set(strays).difference(beside, moved - {None}))
+        strays = sorted(set(strays).difference(beside))
         return Walk(keyed, tuple(sorted(times)), tuple(strays), beside, stamps, began)
 
     def _folder_of_moved(self) -> str | None:
@@ -211,7 +210,8 @@ class FilesSource:
         """Folders that may be batches; those that are one are not looked into. What leads to none is a stray."""
         text = self.settings.batches.folders or ""
         pattern, may_nest = re.compile(text), MAY_NEST.search(text) is not None
-        waiting, leading, others = [""], {""}, []
+        # The folder of what was moved is in no listing; those that lead to it are no strays, and what lies in them is.
+        waiting, leading, others = [""], {"", *(_above(self._moved_to) if self._moved_to else ())}, []
         while waiting:
             folder = waiting.pop()
             for path, entry in self._entries(folder, stamps):
