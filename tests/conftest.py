@@ -7,6 +7,8 @@ from collections.abc import Generator
 import pytest
 
 KEPT = ("INGESTKIT_REQUIRE_SERVICES", "INGESTKIT_FAULT_SEEDS", "INGESTKIT_TEST_STATE")
+# Where the clouds' own libraries look for credentials and settings.
+CLOUDS = ("AWS_", "AZURE_", "IDENTITY_", "MSI_", "IMDS_")
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 
@@ -36,5 +38,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of whoever runs the tests must not reach them."""
     for name in list(os.environ):
-        if name.upper().startswith("INGESTKIT_") and name not in KEPT:
+        if name.upper().startswith(("INGESTKIT_", *CLOUDS)) and name not in KEPT:
             monkeypatch.delenv(name)
+    # Neither files of whoever runs the tests nor the network of the machine may be asked for credentials.
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

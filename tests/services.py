@@ -82,7 +82,7 @@ def postgres() -> Iterator[PostgresServer]:
         # Words are sorted as people sort them, so that nothing comes to rely on the order of characters.
         init += ["--locale-provider=icu", "--icu-locale=en-US", "--locale=C.UTF-8"]
         subprocess.run([*_as_postgres(), *init], check=True, stdout=subprocess.DEVNULL, cwd="/")
-        server = PostgresServer(folder, here, _free_port())
+        server = PostgresServer(folder, here, free_port())
         server.start()
         try:
             yield server
@@ -95,7 +95,7 @@ def _as_postgres() -> list[str]:
     return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -189,7 +189,7 @@ def sftp() -> Iterator[SftpServer]:
         # Where it puts itself away before a login; elsewhere the system has made it.
         Path("/run/sshd").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ingestkit-sshd-") as name:
-        server = SftpServer(Path(name), _free_port())
+        server = SftpServer(Path(name), free_port())
         server.key("host")
         server.key("client")
         server.lets_in("client")

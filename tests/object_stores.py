@@ -1,0 +1,122 @@
+"""Object stores that tests speak to by their vendors' own clients: processes on loopback, ended with the test."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.services import free_port
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+DOUBLES = Path(__file__).parent / "doubles"
+REGION: Final = "eu-central-1"
+FOREIGN = ("COVERAGE_", "AWS_", "AZURE_", "RCLONE_", "MOTO_")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """Where an S3 server answers, and with which keys; its names go behind the address, not before it."""
+
+    endpoint: str
+    access_key: str = "AKIAIOSFODNN7EXAMPLE"
+    secret_key: str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    region: str = REGION
+
+    @property
+    def port(self) -> int:
+        return int(self.endpoint.rpartition(":")[2])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the standard chain of credentials finds in the environment of a process."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, endpoint: str | None = None, **more: Any) -> "S3Client":
+        """The vendor's client, unmodified; by another endpoint where something stands in between."""
+        config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}).merge(Config(**more))
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint or self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=config,
+        )
+
+    def bucket(self) -> str:
+        """A new bucket, which nobody else knows."""
+        name = f"lake-{uuid.uuid4().hex}"
+        client = self.client()
+        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        client.close()
+        return name
+
+
+@contextmanager
+def s3() -> Iterator[S3Server]:
+    """A new moto, which keeps conditions of writes, and whatever it holds in memory; it is gone afterwards."""
+    port = free_port()
+    command = [sys.executable, str(DOUBLES / "s3.py"), str(port)]
+    with _running(command, port):
+        yield S3Server(f"http://127.0.0.1:{port}")
+
+
+@contextmanager
+def s3_without_conditions() -> Iterator[S3Server]:
+    """A new rclone, which checks signatures, and writes over what is there whatever a condition says."""
+    program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
+    if program is None:
+        pytest.skip("rclone is not installed")
+    port = free_port()
+    server = S3Server(f"http://127.0.0.1:{port}")
+    with tempfile.TemporaryDirectory(prefix="ingestkit-rclone-") as folder:
+        command = [program, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}"]
+        with _running([*command, "--auth-key", f"{server.access_key},{server.secret_key}", folder], port):
+            yield server
+
+
+@contextmanager
+def _running(command: Sequence[str], port: int, **environment: str) -> Iterator[None]:
+    """A process that answers at a port; what it says is kept for whoever has to find out why it does not."""
+    # What is not ours is not measured, and takes no settings of whoever runs the tests.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**kept, **environment}
+        )
+        try:
+            until = time.monotonic() + 60
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    raise AssertionError(log.read().decode())
+                time.sleep(0.02)
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
