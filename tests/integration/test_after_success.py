@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.doubles.sftp import sftp_double
 from tests.integration.world import FIRST, SECOND, World, batches_of
 
 ONE = "id,n\n1,1\n"
@@ -223,3 +224,26 @@ def test_one_batch_that_cannot_be_let_go_of_does_not_keep_the_others(world: Worl
 def test_a_suffix_of_data_is_refused(world: World) -> None:
     world.set_up({"source.after_success": {"rename": ".csv"}})
     assert ".csv is how files are named that are data" in world.refused(3, "run")
+
+
+@pytest.mark.parametrize("lost", [3, 4])
+def test_a_move_that_was_done_and_not_answered_is_told_by_the_next_run_as_done(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """Of a file, the third change is that it is taken aside, and the fourth that it comes to its place."""
+    monkeypatch.setenv("DROP_PASSWORD", "open sesame")
+    world.set_up({"source.after_success": {"move": "done"}})
+    world.drop({"20260101/a.csv": ONE, "20260101/b.csv": B})
+    with sftp_double("open sesame") as double:
+        place = {"type": "sftp", "host": "127.0.0.1", "port": double.port, "user": "me", "path": f"{world.root}/drops"}
+        secret = {"password": "${env:DROP_PASSWORD}", "host_keys": double.fingerprint}
+        world.settle({"connections.drop": {**place, **secret}})
+        double.loses = {lost}
+        ended = world.call("run")
+        assert ended.code == 0, ended.err
+        assert "are done with stay at the source: the connection to" in ended.err
+        assert double.changes == lost
+        ended = world.call("run")
+        assert (ended.code, "stay at the source" in ended.err) == (0, False)
+    assert released(world) == {f"20260101/{name}": f"moved to done/20260101/{name}" for name in ("a.csv", "b.csv")}
+    assert there(world) == ["done/20260101/a.csv", "done/20260101/b.csv"]
