@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
@@ -194,21 +195,24 @@ class Project:
                 make_folder(folder)
             except OSError as error:
                 raise StateError(f"folder {folder} cannot be made: {error.strerror}") from error
-        shared = {
-            "settings": self.settings,
-            "state": self.state(),
-            "queue": registered(QUEUES, "jsonl")(self.folder / "pending_updates.jsonl"),
-            "mirror": registered(MIRRORS, "json")(self.folder),
-            "root": self.root,
-            "folder": self.folder,
-            "scratch": scratch,
-            "clock": clock,
-            "stop": stop,
-            "progress": progress,
-            "jobs": jobs or self.settings.jobs,
-            "closing": ExitStack(),
-        }
-        return _session(self.secrets, shared, config)
+        with _closed_by_an_error() as closing:
+            state = self.state()
+            closing.callback(state.close)
+            shared = {
+                "settings": self.settings,
+                "state": state,
+                "queue": registered(QUEUES, "jsonl")(self.folder / "pending_updates.jsonl"),
+                "mirror": registered(MIRRORS, "json")(self.folder),
+                "root": self.root,
+                "folder": self.folder,
+                "scratch": scratch,
+                "clock": clock,
+                "stop": stop,
+                "progress": progress,
+                "jobs": jobs or self.settings.jobs,
+                "closing": closing,
+            }
+            return _session(self.secrets, shared, config)
 
     def rehearse(
         self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None, writes: bool
@@ -216,29 +220,40 @@ class Project:
         """A pipeline opened with a lake of its own over the real one; who `writes` has a copy of the state too."""
         config = self.config(self.pipeline(name).settings)
         folder = self.root / self.settings.scratch / Owner.here().tag() / "rehearsal"
-        make_folder(folder)
         state = self.settings.state
         url = below_root(self.secrets.resolve(state.url, "state.url"), self.root)
         states, timeout = registered(STATES, "sql"), state.busy_timeout.total_seconds()
         file = folder / "state.db"
-        kept = states.copied(url, file, timeout, clock) if writes else states.to_read(url, file, timeout)
-        shared = {
-            "settings": self.settings,
-            "state": kept,
-            "queue": registered(QUEUES, "jsonl")(folder / "pending_updates.jsonl"),
-            "mirror": registered(MIRRORS, "json")(folder),
-            "root": self.root,
-            "folder": folder,
-            "scratch": folder / "scratch",
-            "clock": clock,
-            "stop": stop,
-            "progress": progress,
-            "jobs": jobs or self.settings.jobs,
-            "closing": ExitStack(),
-        }
-        opened = _session(self.secrets, shared, config)
-        over = registered(STORES, "overlay")(registered(STORES, "local")(folder / "lake"), opened.lake.store)
-        return replace(opened, lake=replace(opened.lake, store=over))
+        with _closed_by_an_error() as closing:
+            closing.callback(self._forget, folder.parent)
+            make_folder(folder)
+            kept = states.copied(url, file, timeout, clock) if writes else states.to_read(url, file, timeout)
+            closing.callback(kept.close)
+            shared = {
+                "settings": self.settings,
+                "state": kept,
+                "queue": registered(QUEUES, "jsonl")(folder / "pending_updates.jsonl"),
+                "mirror": registered(MIRRORS, "json")(folder),
+                "root": self.root,
+                "folder": folder,
+                "scratch": folder / "scratch",
+                "clock": clock,
+                "stop": stop,
+                "progress": progress,
+                "jobs": jobs or self.settings.jobs,
+                "closing": closing,
+            }
+            opened = _session(self.secrets, shared, config)
+            over = registered(STORES, "overlay")(registered(STORES, "local")(folder / "lake"), opened.lake.store)
+            return replace(opened, lake=replace(opened.lake, store=over))
+
+    def _forget(self, scratch: Path) -> None:
+        """Remove what a rehearsal stood on."""
+        shutil.rmtree(scratch, ignore_errors=True)
+        for folder in (scratch.parent, self.folder):
+            # A project that never ran has no such folders, and has none now.
+            with suppress(OSError):
+                folder.rmdir()
 
     def server(self, name: str) -> "Server | None":
         """The server that a pipeline's source is on, not spoken to yet; None where it is on none."""
@@ -251,6 +266,17 @@ class Project:
         used = sorted({settings.source.connection, settings.lake, settings.warehouse})
         held = {name: _dumped(self.settings.connections[name]) for name in used}
         return {"profile": self.profile, "pipeline": _dumped(settings), "connections": held}
+
+
+@contextmanager
+def _closed_by_an_error() -> Iterator[ExitStack]:
+    """What ends all that is opened, in the session's own time, or at once where it does not come to one."""
+    closing = ExitStack()
+    try:
+        yield closing
+    except BaseException:
+        closing.close()
+        raise
 
 
 def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Session:

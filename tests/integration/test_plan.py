@@ -248,3 +248,11 @@ def test_what_a_lost_target_would_be_built_from_is_shown(world: World) -> None:
     found = unchanged(world, "backfill", "p", "--from-lake", "--dry-run")
     told = [(one["batch"], one["model"], one["action"]) for one in found["batches"]]
     assert told == [("20260101", "b", "do again"), ("20260108", "a", "do again"), ("20260108", "b", "do again")]
+
+
+def test_where_a_secret_is_not_said_a_plan_leaves_nothing_behind(world: World) -> None:
+    place = {"type": "sftp", "host": "127.0.0.1", "user": "me", "path": "/", "password": "${env:NOT_SAID}"}
+    world.settle({"connections.drop": place})
+    for command in (("plan",), ("run", "--dry-run"), ("run", "--dry-run=data")):
+        assert "NOT_SAID, which is not set" in world.refused(3, *command)
+        assert not (world.root / "state").exists()

@@ -149,7 +149,7 @@ def _tried(name: str, text: str, samples: Sequence[Path]) -> "Sequence[ModelResu
         try:
             outcome = rehearsing.rehearse(session, RunOptions(), None)
         finally:
-            session.state.close()
+            session.closing.close()
     refused = [one for one in outcome.results if one.rejected]
     if outcome.exit_code or refused:
         why = (

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -81,8 +81,6 @@ def rehearsing(
     ctx: typer.Context, name: str | None, jobs: int | None = None, *, writes: bool = True
 ) -> "Iterator[Session]":
     """A session on copies, which are gone when it ends; who writes nothing to the state reads the real one."""
-    import shutil
-
     from ingestkit.cli import progress
     from ingestkit.pipeline import Stop, SystemClock
 
@@ -95,12 +93,6 @@ def rehearsing(
             yield session
         finally:
             session.closing.close()
-            session.state.close()
-            shutil.rmtree(session.folder.parent, ignore_errors=True)
-            for folder in (session.folder.parent.parent, loaded.folder):
-                # A project that never ran has no such folders, and has none now.
-                with suppress(OSError):
-                    folder.rmdir()
 
 
 @contextmanager
@@ -260,7 +252,6 @@ def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: 
         raise RuntimeError(f"a connection was lost and nobody said whose: {error}") from error
     finally:
         session.closing.close()
-        session.state.close()
 
 
 def _pipeline_of_run(loaded: "Project", run_id: str) -> str | None:
