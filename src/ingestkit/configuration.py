@@ -28,6 +28,7 @@ from ingestkit.variables import Variable
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
 SECRETS = ("password", "passphrase")
+URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 """Settings of connections that are only said by reference."""
 LONGEST_IDENTIFIER = 63
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
@@ -290,6 +291,13 @@ def _references(tree: Node, at: Keys = ()) -> tuple[str, ...]:
 
 def _open_secret(keys: Keys, value: str) -> str | None:
     """A secret that stands in a file would be read by whoever reads that."""
+    if keys == ("state", "url"):
+        said = [match[1] or match[2] or "" for match in URL_PASSWORD.finditer(value)]
+        if all(not one or references.REFERENCE.search(one) for one in said):
+            return None
+        return (
+            "state.url: its password is a secret, and is only said where it is found: user:${env:STATE_PASSWORD}@host"
+        )
     if keys[:1] != ("connections",) or keys[-1] not in SECRETS or references.REFERENCE.search(value):
         return None
     return f"{dotted(keys)}: is a secret, and is only said where it is found, such as ${{env:{str(keys[-1]).upper()}}}"

@@ -269,6 +269,19 @@ def test_secrets_are_not_written_into_the_settings(tmp_path: Path) -> None:
     load(root)
 
 
+@pytest.mark.parametrize(
+    "said", ["//me:{}@host/d", "//me:{}@host:5432/d?sslmode=require", "//host/d?user=me&password={}"]
+)
+def test_a_password_is_not_written_into_the_address_of_the_state(tmp_path: Path, said: str) -> None:
+    root = write(tmp_path, yaml.safe_dump({"state": {"url": f"postgresql:{said.format('hunter2')}"}}))
+    [told] = problems(lambda: load(root))
+    assert told.startswith("config/settings.yaml:2: state.url: its password is a secret")
+    assert "hunter2" not in told
+    for right in (said.format("${env:STATE_PASSWORD}"), said.format(""), "//me@host/d"):
+        write(tmp_path, yaml.safe_dump({"state": {"url": f"postgresql:{right}"}}))
+        load(root)
+
+
 def test_names_that_postgresql_would_cut_short_or_has_itself_are_told(tmp_path: Path) -> None:
     long = "é" * 32
     columns = {long: {}, "CTID": {}, "ctid_": {}, "xmin": {}, "doc": {"type": "json"}}

@@ -191,3 +191,16 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(StateError) as refused:
         StateDatabase.open("postgresql://me:secret@127.0.0.1:1/state?password=secret", 2)
     assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize("password", ["left@secret", "left@secret/right", "left@secret:right"])
+def test_a_password_that_would_be_taken_for_the_place_is_not_shown_as_one(password: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        StateDatabase.open(f"postgresql://me:{password}@127.0.0.1:1/state", 2)
+    assert "secret" not in f"{refused.value.message}{refused.value.hint}"
+
+
+def test_an_address_that_is_none_is_a_mistake_in_the_settings() -> None:
+    for url in ("postgresql://me@host:port/state", "nonsense"):
+        with pytest.raises(ConfigError, match="is not a database URL"):
+            StateDatabase.open(url, 2)

@@ -195,9 +195,12 @@ def absent(url: str) -> bool:
 
 
 def _parsed(url: str) -> sql.URL:
+    if not url.startswith("sqlite") and "@" in url.partition("@")[2].partition("?")[0]:
+        # The rest of a password would be taken for the place, and shown.
+        raise ConfigError("the password in state.url has an @ in it", hint="write %40 in its place, and %25 for a %")
     try:
         parsed = sql.make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ConfigError("state.url is not a database URL such as sqlite:///state/ingestkit.db") from error
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise ConfigError(
