@@ -283,14 +283,3 @@ def test_an_open_reader_ends_a_replace_with_its_name_and_the_next_run_goes_on(
         reader.rollback()
     world.does("run")
     assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
-
-
-def test_a_password_is_seen_nowhere(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WAREHOUSE_PASSWORD", "hunter2-and-more")
-    world.settle({"connections.warehouse.password": "${env:WAREHOUSE_PASSWORD}"})
-    world.drop(FIRST)
-    world.does("run")
-    world.does("config", "show", "--origin")
-    for path in world.root.rglob("*"):
-        if path.is_file():
-            assert b"hunter2-and-more" not in path.read_bytes(), path
