@@ -9,7 +9,7 @@ DRAW ?=
 LOT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run prod install develop test lint format check faults bench
+.PHONY: help run prod install develop azurite test lint format check faults bench
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
@@ -23,6 +23,8 @@ prod: .venv/developed ## the same from SFTP into PostgreSQL, on servers of its o
 install: .venv/installed ## make .venv with ingestkit in it
 
 develop: .venv/developed ## add the tools of development to it
+
+azurite: .azurite/installed ## add the Azure storage account that tests speak to; needs node and npm
 
 test: .venv/developed ## the quick tests, under a minute
 	$(PYTEST) -q -n 2 -m "not slow" $(wildcard tests/unit tests/contracts tests/cli)
@@ -60,6 +62,11 @@ bench: .venv/developed bench/peers/installed ## speed beside limits and other to
 
 .venv/developed: .venv/installed
 	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+# At one version, as the tools of development are.
+.azurite/installed: Makefile
+	@npm install --silent --no-save --no-audit --no-fund --prefix .azurite azurite@3.35.0
 	@touch $@
 
 # What we are measured beside lives apart, so that its pins and ours need not agree.

@@ -16,14 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import pytest
+from azure.storage.blob import BlobServiceClient
+from azure.storage.filedatalake import DataLakeServiceClient
 from botocore.config import Config
 
+from tests.certificates import Certified, certified
+from tests.doubles.identity import Identity, identity
 from tests.services import free_port
 
 if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
     from types_boto3_s3 import S3Client
 
 DOUBLES = Path(__file__).parent / "doubles"
+# Where `make azurite` puts it.
+AZURITE = Path(__file__).parents[1] / ".azurite/node_modules/azurite/dist/src/blob/main.js"
 REGION: Final = "eu-central-1"
 FOREIGN = ("COVERAGE_", "AWS_", "AZURE_", "RCLONE_", "MOTO_")
 
@@ -51,12 +58,12 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, endpoint: str | None = None, **more: Any) -> "S3Client":
-        """The vendor's client, unmodified; by another endpoint where something stands in between."""
+    def client(self, **more: Any) -> "S3Client":
+        """The vendor's client, unmodified; more is said to its configuration."""
         config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}).merge(Config(**more))
         return boto3.client(
             "s3",
-            endpoint_url=endpoint or self.endpoint,
+            endpoint_url=self.endpoint,
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name=self.region,
@@ -93,6 +100,84 @@ def s3_without_conditions() -> Iterator[S3Server]:
         command = [program, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}"]
         with _running([*command, "--auth-key", f"{server.access_key},{server.secret_key}", folder], port):
             yield server
+
+
+@dataclass(frozen=True, slots=True)
+class AzureServer:
+    """Where an Azure storage account answers, and its key; over https also whom to trust, and who this machine is."""
+
+    endpoint: str
+    signed: Certified | None = None
+    identity: Identity | None = None
+    account: str = "devstoreaccount1"
+    # The one that every Azurite has.
+    key: str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+    @property
+    def connection_string(self) -> str:
+        said = {
+            "DefaultEndpointsProtocol": self.endpoint.partition(":")[0],
+            "AccountName": self.account,
+            "AccountKey": self.key,
+            "BlobEndpoint": self.endpoint,
+            "DfsEndpoint": self.endpoint,
+        }
+        return ";".join(f"{name}={value}" for name, value in said.items())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What those find in the environment of a process who look for credentials and for whom to trust."""
+        said = dict(self.identity.environment) if self.identity else {}
+        if self.signed:
+            said |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(self.signed.certificate))
+        return said
+
+    def service(self, credential: "TokenCredential | str | None" = None) -> BlobServiceClient:
+        """The vendor's client, unmodified, by the account's key unless something else is said."""
+        return BlobServiceClient(self.endpoint, credential=credential or self.key, **self._options())
+
+    def lake(self, credential: "TokenCredential | str | None" = None) -> DataLakeServiceClient:
+        """The same for folders and renames, where something that has them stands in front."""
+        return DataLakeServiceClient(self.endpoint, credential=credential or self.key, **self._options())
+
+    def container(self) -> str:
+        """A new container, which nobody else knows."""
+        name = f"lake-{uuid.uuid4().hex}"
+        with self.service() as service, service.create_container(name):
+            return name
+
+    def _options(self) -> dict[str, Any]:
+        trusting = {"connection_verify": str(self.signed.certificate)} if self.signed else {}
+        return {"retry_total": 0, **trusting}
+
+
+@contextmanager
+def azurite() -> Iterator[AzureServer]:
+    """A new account that is asked by its key; it is gone afterwards."""
+    with _azurite() as port:
+        yield AzureServer(f"http://127.0.0.1:{port}/devstoreaccount1")
+
+
+@contextmanager
+def azurite_with_identity() -> Iterator[AzureServer]:
+    """The same over https, where who says by a token who it is is let in too."""
+    with tempfile.TemporaryDirectory(prefix="ingestkit-azurite-") as name, identity() as mine:
+        signed = certified(Path(name))
+        with _azurite("--oauth", "basic", "--cert", str(signed.certificate), "--key", str(signed.key)) as port:
+            yield AzureServer(f"https://127.0.0.1:{port}/devstoreaccount1", signed, mine)
+
+
+@contextmanager
+def _azurite(*more: str) -> Iterator[int]:
+    node = shutil.which("node")
+    if node is None or not AZURITE.exists():
+        pytest.skip("Azurite is not installed: make azurite")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ingestkit-azurite-") as folder:
+        command = [node, str(AZURITE), "--location", folder, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        # The libraries are newer than it is; what they say has not changed.
+        with _running([*command, "--silent", "--disableTelemetry", "--skipApiVersionCheck", *more], port):
+            yield port
 
 
 @contextmanager

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+from azure.core import MatchConditions
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceExistsError
+from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
+from azure.storage.blob import BlobBlock, BlobServiceClient
 from botocore.exceptions import ClientError
 
-from tests.object_stores import S3Server, s3, s3_without_conditions
+from tests.doubles.identity import Identity
+from tests.object_stores import AzureServer, S3Server, azurite, azurite_with_identity, s3, s3_without_conditions
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -28,6 +33,29 @@ def moto() -> Iterator[S3Server]:
 def rclone() -> Iterator[S3Server]:
     with s3_without_conditions() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def by_key() -> Iterator[AzureServer]:
+    with azurite() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def by_token() -> Iterator[AzureServer]:
+    with azurite_with_identity() as server:
+        yield server
+
+
+@pytest.fixture
+def machine(by_token: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Identity:
+    """The identity of this machine, as the clouds' own libraries find it."""
+    for name, value in by_token.environment.items():
+        monkeypatch.setenv(name, value)
+    assert by_token.identity
+    monkeypatch.setattr(by_token.identity, "audience", None)
+    monkeypatch.setattr(by_token.identity, "lifetime", 3600.0)
+    return by_token.identity
 
 
 def code(refused: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -119,3 +147,69 @@ def test_the_standard_chain_of_credentials_finds_a_server_s_keys(
     client = boto3.Session().client("s3", endpoint_url=moto.endpoint)
     bucket = moto.bucket()
     assert bucket in [one["Name"] for one in client.list_buckets()["Buckets"]]
+
+
+def test_azurite_commits_blocks_of_a_name_once(by_key: AzureServer) -> None:
+    with BlobServiceClient.from_connection_string(by_key.connection_string, retry_total=0) as service:
+        blob = service.get_blob_client(by_key.container(), "name")
+        blob.stage_block("MQ==", b"first")
+        assert not blob.exists()
+        blob.commit_block_list([BlobBlock("MQ==")], match_condition=MatchConditions.IfMissing)
+        blob.stage_block("MQ==", b"second")
+        with pytest.raises(ResourceExistsError) as refused:
+            blob.commit_block_list([BlobBlock("MQ==")], match_condition=MatchConditions.IfMissing)
+        assert refused.value.status_code == 409
+        assert blob.download_blob().readall() == b"first"
+
+
+def test_azurite_refuses_another_key(by_key: AzureServer) -> None:
+    with replace(by_key, key="bm90IGl0").service() as service, pytest.raises(HttpResponseError) as refused:
+        list(service.list_containers())
+    assert refused.value.status_code == 403
+
+
+@pytest.mark.parametrize("kind", [DefaultAzureCredential, ManagedIdentityCredential])
+def test_the_identity_of_a_machine_is_let_in(
+    by_token: AzureServer, machine: Identity, kind: type[DefaultAzureCredential | ManagedIdentityCredential]
+) -> None:
+    container = by_token.container()
+    with kind() as credential, BlobServiceClient(by_token.endpoint, credential=credential, retry_total=0) as service:
+        service.get_blob_client(container, "name").upload_blob(b"content")
+        assert service.get_blob_client(container, "name").download_blob().readall() == b"content"
+    assert set(machine.asked) == {"https://storage.azure.com"}
+
+
+def refused_by_token(server: AzureServer) -> str:
+    with (
+        ManagedIdentityCredential() as credential,
+        server.service(credential) as service,
+        pytest.raises(ClientAuthenticationError) as refused,
+    ):
+        list(service.list_containers())
+    return str(refused.value)
+
+
+def test_a_token_for_another_audience_is_refused(by_token: AzureServer, machine: Identity) -> None:
+    machine.audience = "https://vault.azure.net"
+    assert "audience" in refused_by_token(by_token)
+
+
+def test_a_token_that_has_run_out_is_refused(by_token: AzureServer, machine: Identity) -> None:
+    machine.lifetime = -1
+    assert "expired" in refused_by_token(by_token)
+
+
+def test_a_machine_without_the_identity_gets_no_token(
+    by_token: AzureServer, machine: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "refuses", True)
+    with ManagedIdentityCredential() as credential, pytest.raises(ClientAuthenticationError):
+        credential.get_token("https://storage.azure.com/.default")
+
+
+def test_who_does_not_know_the_secret_of_the_platform_gets_no_token(
+    machine: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    with ManagedIdentityCredential() as credential, pytest.raises(ClientAuthenticationError):
+        credential.get_token("https://storage.azure.com/.default")
