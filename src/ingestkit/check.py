@@ -74,7 +74,7 @@ def examine(session: Session) -> Iterator[Finding]:
     looks: tuple[tuple[str, Callable[[], object]], ...] = (
         (f"{name}: contracts", lambda: _proven(session)),
         (f"{name}: source", session.source.check),
-        (f"{name}: lake", session.lake.store.check),
+        (f"{name}: lake", lambda: _keeps_what_is_written(session)),
         (f"{name}: warehouse", lambda: _takes_contracts(session)),
         (f"{name}: state", lambda: _agrees(session)),
     )
@@ -90,6 +90,15 @@ def examine(session: Session) -> Iterator[Finding]:
 def _proven(session: Session) -> None:
     for model, settings in session.pipeline.settings.models.items():
         session.prove(model, settings)
+
+
+def _keeps_what_is_written(session: Session) -> None:
+    session.lake.store.check()
+    if not session.lake.store.keeps_names:
+        session.progress.warned(
+            "the lake's service overwrites what has a name already, whatever is asked of it: what is landed there "
+            "has a name of each owner, and who else writes there can undo it"
+        )
 
 
 def _takes_contracts(session: Session) -> None:

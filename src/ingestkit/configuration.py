@@ -18,6 +18,7 @@ from ingestkit.settings import (
     LocalConnection,
     PipelineSettings,
     PostgresqlConnection,
+    S3Connection,
     Settings,
     SftpConnection,
     Warehouse,
@@ -311,7 +312,7 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
         found.append(f"{where}: pipeline: says {settings.pipeline!r}, but the file is named for {name!r}")
     wanted: tuple[tuple[Keys, str, type[BaseModel] | UnionType], ...] = (
         (("source", "connection"), settings.source.connection, LocalConnection | SftpConnection),
-        (("lake",), settings.lake, LocalConnection),
+        (("lake",), settings.lake, LocalConnection | S3Connection),
         (("warehouse",), settings.warehouse, Warehouse),
     )
     connections = configuration.settings.connections

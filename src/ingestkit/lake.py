@@ -126,8 +126,11 @@ class Lake:
     layout: str = layouts.DEFAULT
     """The folders of what is written from now on; what is there is found by the path that was recorded for it."""
 
-    def raw_name(self, pipeline: str, model: str, batch: str, file_id: str, path: str) -> str:
+    def raw_name(self, pipeline: str, model: str, batch: str, file_id: str, path: str, token: int) -> str:
+        """Of each owner its own where the store does not refuse a taken name: none overwrites another's then."""
         name = f"{file_id}-{safe_name(path.rsplit('/', 1)[-1])}"
+        if not self.store.keeps_names:
+            name = f"{file_id}-{token:012d}-{name.removeprefix(f'{file_id}-')}"
         return f"{_folder(self.layout, 'raw', pipeline, model, batch)}/{name}"
 
     def made_name(self, kind: str, place: Place, batch: str, name: str) -> str:
@@ -177,7 +180,7 @@ class Lake:
         """Publish what was written, or adopt the object of that name as `publish` does."""
         adopted = False
         try:
-            self.store.publish(written.inflight, name)
+            self.store.publish(written.inflight, name, written.sha256)
         except ObjectExists:
             there = self.store.stat(name)
             if there is None or there.bytes != written.bytes or self.store.sha256(name) != written.sha256:

@@ -84,15 +84,20 @@ class Store(Protocol):
     def write(self, inflight: str) -> AbstractContextManager[BinaryIO]:
         """Open an in-flight object for writing. No listing of published names ever shows it.
 
-        Leaving the block without an error promises that its bytes are durable. After an error it is removed.
+        After an error it is removed.
         """
         ...
 
-    def publish(self, inflight: str, name: str) -> None:
-        """Make the in-flight object appear under `name`, whole and durable, in one step.
+    def publish(self, inflight: str, name: str, sha256: str) -> None:
+        """Make the in-flight object, of bytes with this hash, appear under `name`, whole and durable, in one step.
 
         ObjectExists when the name is taken: the object there stays as it is, and the in-flight one is gone.
         """
+        ...
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether `publish` finds out by itself, at that moment, that a name is taken; else two could race for one."""
         ...
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
@@ -121,6 +126,10 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove an object, published or in flight; one that is gone already is no error."""
+        ...
+
+    def let_go(self) -> None:
+        """Forget copies that were kept at hand for the stages that come next."""
         ...
 
 

@@ -30,6 +30,7 @@ from ingestkit.settings import (
     LocalConnection,
     PipelineSettings,
     PostgresqlConnection,
+    S3Connection,
     Settings,
     SftpConnection,
 )
@@ -49,11 +50,17 @@ Found = TypeVar("Found")
 SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
 DROPS = {"local": "ingestkit.sources.local:LocalDrop", "sftp": "ingestkit.sources.sftp:open_drop"}
 SERVERS = {"sftp": "ingestkit.sources.ssh:Server"}
-STORES = {"local": "ingestkit.stores.local:LocalStore", "overlay": "ingestkit.stores.overlay:OverlayStore"}
+STORES = {
+    "local": "ingestkit.stores.local:LocalStore",
+    "overlay": "ingestkit.stores.overlay:OverlayStore",
+    "s3": "ingestkit.stores.s3:opened",
+}
 WAREHOUSES = {
     "duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse",
     "postgresql": "ingestkit.warehouses.postgresql:opened",
 }
+# Where the extra that brings the driver is not named after the type.
+EXTRAS = {"s3": "aws"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
@@ -291,7 +298,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         config=config,
         config_hash=sha256_of(config),
         source=_source(root, connections[asked.connection], asked, settings, shared),
-        lake=Lake(_store(root, connections[settings.lake]), settings.layout),
+        lake=Lake(_store(root, connections[settings.lake], shared), settings.layout),
         **_warehouse(root, connections[settings.warehouse], shared),
         validate=partial(_called, STAGES, "validate"),
         prove=partial(_called, STAGES, "prove"),
@@ -327,13 +334,18 @@ def _server(root: Path, connection: SftpConnection, name: str, pipeline: str) ->
     return made
 
 
-def _store(root: Path, connection: Connection) -> Store:
+def _store(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Store:
+    made: Any
     match connection:
         case LocalConnection():
-            made: Store = registered(STORES, connection.type)(root / connection.path)
-            return made
+            made = registered(STORES, connection.type)(root / connection.path)
+        case S3Connection():
+            made = _driven(STORES, connection.type, connection=connection, root=root, scratch=shared["scratch"])
+            shared["closing"].callback(made.close)
         case _:
             raise _unfit("lake", connection)
+    opened: Store = made
+    return opened
 
 
 def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,7 +404,7 @@ def _driven(registry: Mapping[str, str], kind: str, **named: Any) -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a connection is of type {kind}, and its driver is not installed ({error.name})",
-            hint=f"pip install 'ingestkit[{kind}]'",
+            hint=f"pip install 'ingestkit[{EXTRAS.get(kind, kind)}]'",
         ) from error
 
 

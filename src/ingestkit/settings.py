@@ -777,6 +777,47 @@ class SftpConnection(Section):
         return self
 
 
+def ends_with_a_slash(value: str) -> str:
+    if value and "${" not in value and (value[-1] != "/" or value[0] == "/" or "//" in value):
+        raise ValueError("is what names begin with: it ends with a slash, and begins with none")
+    return value
+
+
+class S3Connection(Section):
+    """A bucket of S3, or of what speaks like it: a lake."""
+
+    type: Literal["s3"] = "s3"
+    bucket: Named
+    prefix: Annotated[str, AfterValidator(ends_with_a_slash)] = ""
+    """What all names begin with; it ends with a slash."""
+    region: str | None = None
+    endpoint_url: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
+    """Of another service than AWS."""
+    path_style: bool = False
+    """Whether the bucket stands in the path, not in the host's name."""
+    profile: str | None = None
+    """One of ~/.aws/config; without one, what the standard chain of credentials finds."""
+    access_key: str | None = None
+    secret_key: Annotated[str | None, Field(repr=False)] = None
+    """References, such as ${env:LAKE_SECRET}; a role of the machine is safer."""
+    sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
+    kms_key: str | None = None
+    ca_file: Path | None = None
+    """Certificates of those who may vouch for the endpoint."""
+    part_size: Annotated[Whole, Field(ge=5 * 2**20, le=2**30)] = 16 * 2**20
+    """Bytes; what is longer is sent in parts of as many, four at once."""
+    connect_timeout: Duration = timedelta(seconds=10)
+    answer_timeout: Duration = timedelta(seconds=60)
+
+    @model_validator(mode="after")
+    def says_whole_credentials(self) -> "S3Connection":
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key are said together")
+        if self.kms_key is not None and (self.sse is None or not self.sse.startswith("aws:kms")):
+            raise ValueError("kms_key is of sse: aws:kms")
+        return self
+
+
 class DuckdbConnection(Section):
     """A DuckDB file: the embedded warehouse."""
 
@@ -812,7 +853,8 @@ class PostgresqlConnection(Section):
 
 
 Connection = Annotated[
-    LocalConnection | SftpConnection | DuckdbConnection | PostgresqlConnection, Field(discriminator="type")
+    LocalConnection | SftpConnection | S3Connection | DuckdbConnection | PostgresqlConnection,
+    Field(discriminator="type"),
 ]
 Warehouse = DuckdbConnection | PostgresqlConnection
 """Connections that models can be published into."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from ingestkit.errors import LakeError
+from ingestkit.lake import Lake
 from ingestkit.ports import Store
 from ingestkit.stores.local import LocalStore
-from tests.contracts.store import CONTENT, NAME, PLACE, StoreContract, names, put
+from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, names, put
 
 FULL = """
 import sys
@@ -33,6 +34,8 @@ except LakeError as error:
 
 
 class TestLocalStore(StoreContract):
+    early = True
+
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         return LocalStore(tmp_path / "lake")
@@ -47,6 +50,28 @@ class TestLocalStore(StoreContract):
             "from pathlib import Path; from ingestkit.stores.local import LocalStore; "
             f"store = LocalStore(Path({str(tmp_path / 'lake')!r}))"
         )
+
+    def test_who_was_taken_over_cannot_publish(self, store: Store, second: Store) -> None:
+        inflight = f"{PLACE.inflight()}/1-hcp.csv"
+        with store.write(inflight) as file:
+            file.write(CONTENT)
+        assert Lake(second).remove_inflight("opendata", "hcp", below=8) == 1
+        with pytest.raises(LakeError, match="another owner"):
+            store.publish(inflight, NAME, DIGEST)
+        assert names(second) == []
+
+    def test_who_was_taken_over_while_writing_cannot_publish(self, store: Store, second: Store) -> None:
+        inflight = f"{PLACE.inflight()}/1-hcp.csv"
+
+        def write_and_publish() -> None:
+            with store.write(inflight) as file:
+                file.write(CONTENT)
+                second.remove(inflight)
+            store.publish(inflight, NAME, DIGEST)
+
+        with pytest.raises(LakeError, match="another owner"):
+            write_and_publish()
+        assert names(second) == []
 
     def test_nothing_but_the_object_is_left_on_disk(self, store: Store, tmp_path: Path) -> None:
         put(store, NAME, CONTENT)

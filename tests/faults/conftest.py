@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ingestkit.states import migrate
+from tests.faults.lakes import Bucket
 from tests.faults.processes import Launcher
 from tests.faults.world import ACTS, Shared, World
+from tests.object_stores import S3Server, s3
 from tests.services import PostgresServer, SftpServer, postgres, sftp
 from tests.warehouses import warehouse_database
 
@@ -85,6 +87,30 @@ def remote_story(
     target = Shared(server, warehouse_database(server, "remote_target"))
     # Copies of a database have not its own grants, but everybody's.
     return told(folder, World.made(folder / "world", launcher, Shared(server, "remote_state"), target, sftp_server))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with s3() as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=["s3"])
+def object_story(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    launcher: Launcher,
+    server: PostgresServer,
+    s3_server: S3Server,
+) -> Story:
+    """The same with the lake in a service of objects and the state in PostgreSQL."""
+    folder = tmp_path_factory.mktemp(f"{request.param}_story")
+    name = f"story_{request.param}"
+    server.does(f"CREATE DATABASE {name}")
+    migrate.upgrade(server.url(name))
+    target = Shared(server, warehouse_database(server, f"target_{request.param}"))
+    objects = Bucket(s3_server, s3_server.bucket())
+    return told(folder, World.made(folder / "world", launcher, Shared(server, name), target, objects=objects))
 
 
 def told(folder: Path, world: World) -> Story:

@@ -39,7 +39,7 @@ def disturbed(
     """Tell one act with a command killed, and say what came out otherwise than undisturbed."""
     act, place = where
     world = story.before[act].copied(folder)
-    with watched(world.lake):
+    with watched(world.published):
         for current, command in enumerate(ACTS[act].commands):
             if current == place:
                 ended = world.call(*command, kill=f"{step}:{number}")
@@ -102,7 +102,7 @@ def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]
     print(f"seed {seed}")
     world = story.before[0].copied(folder)
     told = []
-    with watched(world.lake):
+    with watched(world.published):
         for number, act in enumerate(ACTS):
             world.drop(act.drops)
             for command in act.commands:

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "release.aside": "test_remote",
     "release.ended": "test_remote",
     "release.recorded": "test_remote",
+    "store.sent": "test_object_lakes",
     "windows.stepped_over": "test_windows",
 }
 """Steps this story does not come to, and the scenario that does."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 import duckdb
 import psycopg
 
+from tests.faults.lakes import LAKE_VARIABLE, Objects, Sight, in_a_folder
 from tests.faults.processes import Ended, Launcher, Started
 from tests.services import PostgresServer, SftpServer
 from tests.warehouses import LOADER
@@ -36,6 +36,7 @@ profiles:
 TARGET_VARIABLE = "FAULTS_TARGET"
 SOURCE_VARIABLE = "FAULTS_DROP"
 IN_A_FOLDER = "{type: local, path: drops}"
+LAKE_HERE = "{type: local, path: lake}"
 IN_A_FILE = "{type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}"
 PIPELINE = """
 pipeline: opendata
@@ -163,6 +164,8 @@ class World:
     """Where the target is, if not in a file below the folder."""
     source: SftpServer | None = None
     """Which server the drops are read through, and moved within when they are done with."""
+    objects: Objects | None = None
+    """Where the lake is, if not in a folder below the folder."""
 
     @classmethod
     def made(
@@ -172,12 +175,14 @@ class World:
         shared: Shared | None = None,
         target: Shared | None = None,
         source: SftpServer | None = None,
+        objects: Objects | None = None,
     ) -> "World":
         (folder / "config/pipelines").mkdir(parents=True)
         settings = SETTINGS if target is None else SETTINGS.replace(IN_A_FILE, on_a_server(target.server.port))
         settings = settings if source is None else settings.replace(IN_A_FOLDER, behind_a_server(source))
+        settings = settings if objects is None else settings.replace(LAKE_HERE, objects.settings())
         (folder / "config/settings.yaml").write_text(settings)
-        world = cls(folder, launcher, shared, target, source)
+        world = cls(folder, launcher, shared, target, source, objects)
         world.lets_go(None if source is None else "{move: done}")
         return world
 
@@ -191,7 +196,7 @@ class World:
         """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
         shutil.copytree(self.folder, folder, symlinks=True)
         shared, target = self.shared and self.shared.copied(), self.target and self.target.copied()
-        return World(folder, self.launcher, shared, target, self.source)
+        return World(folder, self.launcher, shared, target, self.source, self.objects and self.objects.copied())
 
     @property
     def state(self) -> Path:
@@ -224,6 +229,7 @@ class World:
         places = {"INGESTKIT__STATE__URL": self.shared.url} if self.shared else {}
         places |= {TARGET_VARIABLE: self.target.name} if self.target else {}
         places |= {SOURCE_VARIABLE: str(self.folder / "drops")} if self.source else {}
+        places |= {LAKE_VARIABLE: self.objects.place} if self.objects else {}
         return self.launcher.start(self.folder, arguments, fault, {**places, **(environ or {})})
 
     def call(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Ended:
@@ -241,9 +247,13 @@ class World:
             self.does(*command)
 
     def forget_shortcuts(self) -> None:
-        """Remove what is only a shortcut: the queue, and the sidecars for people."""
+        """Remove what is only a shortcut: the queue, the sidecars for people, and what was kept at hand.
+
+        Where state, target and lake are elsewhere, that is all that a worker's disk holds of the work.
+        """
         self.queue.unlink(missing_ok=True)
-        shutil.rmtree(self.state / "runs", ignore_errors=True)
+        for name in ("runs", "scratch"):
+            shutil.rmtree(self.state / name, ignore_errors=True)
 
     def expire_leases(self) -> None:
         """Let the time of all leases pass at once."""
@@ -266,6 +276,10 @@ class World:
             return
         with psycopg.connect(self.target.url) as server:
             yield lambda query: server.execute(query).fetchall()
+
+    def published(self) -> Iterator[Sight]:
+        """What readers of the lake see."""
+        return in_a_folder(self.lake) if self.objects is None else self.objects.published()
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -306,7 +320,8 @@ class World:
         """Files nobody needs, wherever they lie."""
         registered = {path for (path,) in self.rows("SELECT path FROM artifact WHERE status != 'removed'")}
         registered |= {raw for (raw,) in self.rows("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
-        lake = {str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file()}
+        found = (str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file())
+        lake = set(found) if self.objects is None else self.objects.names()
         # What a kill leaves of a probe of the lake goes when it is an hour old.
         kept = ("_runs/", "_decisions/", "_layouts/", "_inflight/_check/")
         left = {name for name in lake if not name.startswith(kept)} - registered
@@ -372,23 +387,20 @@ def _without(some: list[str], others: list[str]) -> list[str]:
 
 
 @contextmanager
-def watched(lake: Path) -> Iterator[None]:
+def watched(published: Callable[[], Iterator[Sight]]) -> Iterator[None]:
     """A reader that lists the lake again and again: whatever it sees must be whole from the first sight on."""
     ended = threading.Event()
-    stats: dict[str, tuple[int, int, int]] = {}
+    stats: dict[str, tuple[object, ...]] = {}
     first: dict[str, str] = {}
     torn: list[str] = []
 
     def look() -> None:
-        for path in _published(lake):
-            name = str(path.relative_to(lake))
+        for name, facts, read in published():
+            if stats.get(name) == facts:
+                continue
             try:
-                found = path.stat()
-                facts = (found.st_ino, found.st_size, found.st_mtime_ns)
-                if stats.get(name) == facts:
-                    continue
+                content = hashlib.sha256(read()).hexdigest()
                 stats[name] = facts
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
             except FileNotFoundError:
                 continue
             if first.setdefault(name, content) != content:
@@ -408,11 +420,3 @@ def watched(lake: Path) -> Iterator[None]:
     stats.clear()
     look()
     assert not torn, torn
-
-
-def _published(lake: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(lake):
-        if Path(folder) == lake and "_inflight" in folders:
-            folders.remove("_inflight")
-        for name in files:
-            yield Path(folder) / name

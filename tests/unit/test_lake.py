@@ -132,7 +132,7 @@ def test_a_sidecar_that_is_none_is_named(lake: Lake) -> None:
 
 
 def test_names_hold_what_callers_chose_safely(lake: Lake) -> None:
-    raw = lake.raw_name("opendata", "hcp", "2026/01", "f00d", "2026/01/US hcp\n.csv")
+    raw = lake.raw_name("opendata", "hcp", "2026/01", "f00d", "2026/01/US hcp\n.csv", 7)
     made = lake.made_name("valid", PLACE, "2026-01", "f00d.parquet")
     assert raw.startswith("raw/opendata/hcp/2026-01-")
     assert "/f00d-US-hcp-.csv-" in raw
@@ -143,7 +143,7 @@ def test_names_hold_what_callers_chose_safely(lake: Lake) -> None:
 
 def test_a_layout_decides_the_folders_and_nothing_else(lake: Lake) -> None:
     dated = replace(lake, layout="batch={year}-{month}/{batch}/model={model}")
-    raw = dated.raw_name("opendata", "hcp", "2026-01-12", "f00d", "2026-01-12/hcp.csv")
+    raw = dated.raw_name("opendata", "hcp", "2026-01-12", "f00d", "2026-01-12/hcp.csv", 7)
     made = dated.made_name("rejects", PLACE, "2026-01-12", "f00d.parquet")
     assert raw == "raw/opendata/batch=2026-01/2026-01-12/model=hcp/f00d-hcp.csv"
     assert made.startswith("rejects/opendata/batch=2026-01/2026-01-12/model=hcp/nightly-")
@@ -157,12 +157,12 @@ def test_what_is_of_a_batch_is_found_in_every_layout_there_was(lake: Lake) -> No
         laid.note_layout(PLACE)
         laid.note_layout(PLACE)
         for name in (
-            laid.raw_name("opendata", "hcp", "20260101", "f00d", "hcp.csv"),
-            laid.raw_name("opendata", "hco", "20260101", "f00d", "hco.csv"),
-            laid.raw_name("opendata", "hcp", "20260108", "f00d", "hcp.csv"),
+            laid.raw_name("opendata", "hcp", "20260101", "f00d", "hcp.csv", 7),
+            laid.raw_name("opendata", "hco", "20260101", "f00d", "hco.csv", 7),
+            laid.raw_name("opendata", "hcp", "20260108", "f00d", "hcp.csv", 7),
         ):
             lake.publish(PLACE, name, hello)
-        names.add(laid.raw_name("opendata", "hcp", "20260101", "f00d", "hcp.csv"))
+        names.add(laid.raw_name("opendata", "hcp", "20260101", "f00d", "hcp.csv", 7))
     assert set(lake.of_batch("raw", "opendata", "hcp", "20260101")) == names
     assert len(names) == 3
     assert set(lake.of_batch("raw", "another", "hcp", "20260101")) == set()
@@ -170,7 +170,7 @@ def test_what_is_of_a_batch_is_found_in_every_layout_there_was(lake: Lake) -> No
 
 def test_what_lies_deeper_is_of_another_layout_and_another_batch(lake: Lake) -> None:
     deeper = replace(lake, layout="hcp/{model}/{batch}")
-    lake.publish(PLACE, deeper.raw_name("opendata", "hco", "20260101", "f00d", "hco.csv"), hello)
+    lake.publish(PLACE, deeper.raw_name("opendata", "hco", "20260101", "f00d", "hco.csv", 7), hello)
     lake.publish(PLACE, deeper.made_name("valid", replace(PLACE, model="hco"), "20260101", "f00d.parquet"), hello)
     assert list(lake.of_batch("raw", "opendata", "hcp", "hco")) == []
     assert list(lake.of_batch("valid", "opendata", "hcp", "hco")) == []

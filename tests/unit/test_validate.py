@@ -71,7 +71,7 @@ def context(folder: Path, *, run_id: str = "p.b.1", token: int = 1, facts: Any =
 
 def land(ctx: RunContext, path: str, content: bytes) -> FileVersion:
     identity = hashlib.sha256(path.encode()).hexdigest()[:16]
-    name = ctx.lake.raw_name("p", "hcp", ctx.batch, identity, path)
+    name = ctx.lake.raw_name("p", "hcp", ctx.batch, identity, path, ctx.token)
     landed = ctx.lake.publish(ctx.place("hcp"), name, lambda into: cast("None", into.write(content)))
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return FileVersion(

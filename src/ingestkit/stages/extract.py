@@ -29,7 +29,7 @@ def extract(
 
 def _land(ctx: RunContext, model: str, version: FileVersion, item: Item, known: FileVersion | None) -> FileVersion:
     """The version as it landed, or as skipped where the bytes are those of the version before it."""
-    name = ctx.lake.raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path)
+    name = ctx.lake.raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path, ctx.token)
     there = _landed_before(ctx, model, version, item, name)
     if there is None:
         written = ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))

@@ -18,8 +18,8 @@ from ingestkit import steps
 from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.files import make_folder, shown, sync_folder
 from ingestkit.ports import Stored
+from ingestkit.stores import names
 
-INFLIGHT = "_inflight"
 FORGOTTEN = 3600
 """Seconds after which a probe is taken for one of a process that was killed."""
 
@@ -35,7 +35,7 @@ class LocalStore:
     root: Path
 
     def check(self) -> None:
-        probe = self.root / INFLIGHT / "_check" / secrets.token_hex(6)
+        probe = self.root / names.INFLIGHT / "_check" / secrets.token_hex(6)
         with self._translated("checking it"):
             make_folder(probe.parent)
             try:
@@ -74,7 +74,7 @@ class LocalStore:
             if not whole:
                 self._drop(path)
 
-    def publish(self, inflight: str, name: str) -> None:
+    def publish(self, inflight: str, name: str, sha256: str) -> None:  # noqa: ARG002 - it is read where it is asked for
         source, target = self._inflight(inflight), self._published(name)
         with self._translated(f"publishing {shown(name)}"):
             taken = not self._linked_into_place(source, target)
@@ -126,14 +126,21 @@ class LocalStore:
 
     def inflight(self, prefix: str) -> Iterator[str]:
         top = prefix.rstrip("/")
-        self._checked(top)
+        names.checked(top)
         with self._translated(f"listing {shown(top)}"):
             yield from self._leaves(top)
 
     def remove(self, name: str) -> None:
-        path = self._checked(name)
+        path = self.root / names.checked(name)
         with self._translated(f"removing {shown(name)}"):
             self._drop(path)
+
+    @property
+    def keeps_names(self) -> bool:
+        return True
+
+    def let_go(self) -> None:
+        """What is here is at hand."""
 
     def _linked_into_place(self, source: Path, target: Path) -> bool:
         """False when the name is taken by another object."""
@@ -180,11 +187,11 @@ class LocalStore:
             else:
                 path.unlink()
         for folder in path.parents:
-            if folder in (self.root, self.root / INFLIGHT) or not _removed_empty(folder):
+            if folder in (self.root, self.root / names.INFLIGHT) or not _removed_empty(folder):
                 return
 
     def _list(self, folder: str) -> Iterator[Stored]:
-        entries = [entry for entry in self._entries(folder) if folder or entry.name != INFLIGHT]
+        entries = [entry for entry in self._entries(folder) if folder or entry.name != names.INFLIGHT]
         # A folder stands among its neighbours by the names below it, which go on with a slash.
         for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -209,19 +216,10 @@ class LocalStore:
             return ()
 
     def _inflight(self, name: str) -> Path:
-        if not name.startswith(f"{INFLIGHT}/"):
-            raise LakeError(f"{name!r} is no name of an object in flight")
-        return self._checked(name)
+        return self.root / names.inflight(name)
 
     def _published(self, name: str) -> Path:
-        if name.split("/", maxsplit=1)[0] == INFLIGHT:
-            raise LakeError(f"{name!r} is the name of an object in flight, which nobody may read or publish under")
-        return self._checked(name)
-
-    def _checked(self, name: str) -> Path:
-        if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-            raise LakeError(f"{name!r} is no name of an object in a lake")
-        return self.root / name
+        return self.root / names.published(name)
 
     def _missing(self, name: str) -> LakeError:
         return LakeError(f"lake {shown(self.root)} holds no {shown(name)}")

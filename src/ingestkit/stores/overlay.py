@@ -27,11 +27,11 @@ class OverlayStore:
     def write(self, inflight: str) -> AbstractContextManager[BinaryIO]:
         return self.upper.write(inflight)
 
-    def publish(self, inflight: str, name: str) -> None:
+    def publish(self, inflight: str, name: str, sha256: str) -> None:
         if self.lower.stat(name) is not None:
             self.upper.remove(inflight)
             raise ObjectExists(f"{name} is in the lake already")
-        self.upper.publish(inflight, name)
+        self.upper.publish(inflight, name, sha256)
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
         return self._of(name).open(name)
@@ -53,6 +53,14 @@ class OverlayStore:
 
     def remove(self, name: str) -> None:
         self.upper.remove(name)
+
+    @property
+    def keeps_names(self) -> bool:
+        return self.upper.keeps_names
+
+    def let_go(self) -> None:
+        self.upper.let_go()
+        self.lower.let_go()
 
     def _of(self, name: str) -> Store:
         return self.upper if self.upper.stat(name) is not None else self.lower

@@ -1,0 +1,363 @@
+"""A lake in a bucket of S3, or of what speaks like it."""
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+
+from ingestkit import steps
+from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.files import shown
+from ingestkit.ports import Stored
+from ingestkit.settings import S3Connection
+from ingestkit.stores import names
+from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, sent_side_by_side, taken_over
+
+PARTS = 10_000
+CONFLICTS = 5
+"""How often an object is sent again because another request for its name was under way."""
+PROBE = b"ingestkit"
+
+# By the service's code: what is the matter, what helps, and whether trying again may.
+TROUBLES: dict[str, tuple[str, str, bool]] = {
+    "NoSuchBucket": ("does not exist", "have the bucket made, or name another as `bucket` of the connection", False),
+    "AccessDenied": ("does not allow it", "grant what docs/lakes.md lists to these credentials", False),
+    "InvalidAccessKeyId": (
+        "does not know these credentials",
+        "aws sts get-caller-identity shows whose they are",
+        False,
+    ),
+    "SignatureDoesNotMatch": ("does not take these credentials", "look at the secret key", False),
+    "ExpiredToken": ("says that the credentials have expired", "renew them, then run again", True),
+    "RequestTimeTooSkewed": ("says that this machine's clock is wrong", "set the clock, then run again", True),
+    "SlowDown": ("is asked too much", "run again", True),
+    "PermanentRedirect": ("is in another region", "name it as `region` of the connection", False),
+}
+ALIASES = {
+    "403": "AccessDenied",
+    "Forbidden": "AccessDenied",
+    "AllAccessDisabled": "AccessDenied",
+    "ExpiredTokenException": "ExpiredToken",
+    "TokenRefreshRequired": "ExpiredToken",
+    "RequestExpired": "ExpiredToken",
+    "ServiceUnavailable": "SlowDown",
+    "Throttling": "SlowDown",
+    "RequestLimitExceeded": "SlowDown",
+    "301": "PermanentRedirect",
+    "AuthorizationHeaderMalformed": "PermanentRedirect",
+}
+TAKEN = {"PreconditionFailed", "412"}
+CONFLICT = {"ConditionalRequestConflict", "409", "OperationAborted"}
+MISSING = {"NoSuchKey", "404", "NotFound"}
+GIVEN_UP = "NoSuchUpload"
+
+
+def opened(*, connection: S3Connection, root: Path, scratch: Path) -> RemoteStore:
+    """The lake of a connection whose references are resolved; nothing is asked of it yet."""
+    vouching = None if connection.ca_file is None else root / connection.ca_file
+    return RemoteStore(S3Bucket(connection.model_copy(update={"ca_file": vouching})), scratch / "lake")
+
+
+@dataclass
+class S3Bucket:
+    """Not frozen: its client is made at the first question, and what the endpoint keeps to is learnt once."""
+
+    connection: S3Connection = field(repr=False)
+
+    @property
+    def place(self) -> str:
+        return f"s3://{self.connection.bucket}/{self.connection.prefix}".rstrip("/")
+
+    def check(self) -> None:
+        with self._translated("checking it"):
+            name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
+            self._client.put_object(**self._named(name), Body=PROBE, **self._sealed())
+            list(self.list(f"{names.INFLIGHT}/_check/"))
+            self._client.get_object(**self._named(name))["Body"].read()
+            self._client.delete_object(**self._named(name))
+        self.keeps_names()
+
+    def keeps_names(self) -> bool:
+        return self._refuses_taken
+
+    def put(self, inflight: str, name: str, file: Path, sha256: str) -> None:
+        size = file.stat().st_size
+        if not self._refuses_taken and self.head(name) is not None:
+            raise self._exists(name)
+        with self._translated(f"publishing {shown(name)}"):
+            for _ in range(CONFLICTS):
+                # Of two requests for a name one is told to come again. What was sent in parts is void then.
+                with suppress(_Conflict):
+                    if size <= self.connection.part_size:
+                        self._send_whole(name, file, sha256)
+                    else:
+                        self._send_parts(inflight, name, file, size, sha256)
+                    return
+        raise LakeError(f"lake {self.place} is asked for {shown(name)} by others again and again", transient=True)
+
+    def head(self, name: str) -> Head | None:
+        with self._translated(f"looking at {shown(name)}"):
+            try:
+                found = self._client.head_object(**self._named(name))
+            except ClientError as error:
+                if _code(error) in MISSING:
+                    return None
+                raise
+        stored = Stored(name, found["ContentLength"], found["LastModified"])
+        return Head(stored, found["Metadata"].get("sha256"), found["ETag"])
+
+    def read(self, name: str, tag: str, start: int, behind: int) -> "S3Body":
+        with self._translated(f"reading {shown(name)}"):
+            try:
+                answer = self._client.get_object(**self._named(name), Range=f"bytes={start}-{behind - 1}", IfMatch=tag)
+            except ClientError as error:
+                if _code(error) in MISSING:
+                    raise LakeError(f"lake {self.place} holds no {shown(name)}") from error
+                if _code(error) in TAKEN:
+                    raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read") from error
+                raise
+        return S3Body(self, name, answer["Body"])
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        pages = self._client.get_paginator("list_objects_v2")
+        asked = pages.paginate(Bucket=self.connection.bucket, Prefix=self.connection.prefix + prefix)
+        answers = iter(asked)
+        while True:
+            with self._translated(f"listing {shown(prefix) or 'it'}"):
+                page = next(answers, None)
+            if page is None:
+                return
+            for one in page.get("Contents", ()):
+                yield Stored(one["Key"].removeprefix(self.connection.prefix), one["Size"], one["LastModified"])
+
+    def delete(self, name: str) -> None:
+        with self._translated(f"removing {shown(name)}"):
+            self._client.delete_object(**self._named(name))
+
+    def let_go(self, inflight: str) -> None:
+        """Void the uploads of the object that the mark speaks of, whoever goes on with them."""
+        with self._translated(f"removing {shown(inflight)}"):
+            try:
+                mark = self._client.get_object(**self._named(inflight))["Body"].read()
+            except ClientError as error:
+                if _code(error) in MISSING:
+                    return
+                raise
+            self._void_uploads(json.loads(mark)["name"])
+            self._client.delete_object(**self._named(inflight))
+
+    def _send_whole(self, name: str, file: Path, sha256: str) -> None:
+        with file.open("rb") as body, self._conditional(name):
+            self._client.put_object(
+                **self._named(name), Body=body, Metadata={"sha256": sha256}, **self._sealed(), **self._if_absent()
+            )
+
+    def _send_parts(self, inflight: str, name: str, file: Path, size: int, sha256: str) -> None:
+        """What is under way has a mark, by which a later owner finds and voids it."""
+        part = max(self.connection.part_size, -(-size // PARTS))
+        mark = json.dumps({"name": name}).encode()
+        self._client.put_object(**self._named(inflight), Body=mark, **self._sealed())
+        made = self._client.create_multipart_upload(**self._named(name), Metadata={"sha256": sha256}, **self._sealed())
+        upload = {**self._named(name), "UploadId": made["UploadId"]}
+
+        def send(number: int) -> Mapping[str, Any]:
+            with file.open("rb") as body:
+                body.seek((number - 1) * part)
+                content = body.read(part)
+            with self._conditional(name):
+                answer = self._client.upload_part(**upload, PartNumber=number, Body=content)
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
+        try:
+            sent = sent_side_by_side(-(-size // part), send)
+            steps.reached("store.sent")
+            with self._conditional(name):
+                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
+        except BaseException:
+            self._void(upload)
+            self._client.delete_object(**self._named(inflight))
+            raise
+        self._client.delete_object(**self._named(inflight))
+
+    def _void(self, upload: Mapping[str, Any]) -> None:
+        with _unless(GIVEN_UP):
+            self._client.abort_multipart_upload(**upload)
+
+    def _void_uploads(self, name: str) -> None:
+        named, pages = self._named(name), self._client.get_paginator("list_multipart_uploads")
+        with _unless(GIVEN_UP):
+            for page in pages.paginate(Bucket=named["Bucket"], Prefix=named["Key"]):
+                for one in page.get("Uploads", ()):
+                    if one["Key"] == named["Key"]:
+                        self._void({**named, "UploadId": one["UploadId"]})
+
+    @cached_property
+    def _refuses_taken(self) -> bool:
+        """Learnt by trying, at endpoints other than AWS: some take `If-None-Match` and overwrite all the same."""
+        if self.connection.endpoint_url is None:
+            return True
+        with self._translated("trying what it keeps to"):
+            name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
+            self._client.put_object(**self._named(name), Body=PROBE, **self._sealed())
+            upload: dict[str, Any] = {}
+            try:
+                if not self._refused(lambda: self._client.put_object(**self._named(name), Body=PROBE, IfNoneMatch="*")):
+                    return False
+                made = self._client.create_multipart_upload(**self._named(name))
+                upload = {**self._named(name), "UploadId": made["UploadId"]}
+                part = self._client.upload_part(**upload, PartNumber=1, Body=PROBE)
+                parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+                return self._refused(
+                    lambda: self._client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
+                )
+            finally:
+                self._void_uploads(name)
+                self._client.delete_object(**self._named(name))
+
+    def _refused(self, ask: Any) -> bool:
+        try:
+            ask()
+        except ClientError as error:
+            if _code(error) in TAKEN | CONFLICT:
+                return True
+            # Not a word that it knows: then it keeps nothing.
+            if _code(error) in {"NotImplemented", "501"}:
+                return False
+            raise
+        return False
+
+    @cached_property
+    def _client(self) -> Any:
+        said = self.connection
+        seconds = said.connect_timeout.total_seconds(), said.answer_timeout.total_seconds()
+        foreign = said.endpoint_url is not None
+        # What others than AWS make of its newer checksums differs; a signature over the bytes they all know.
+        checked: Literal["when_required", "when_supported"] = "when_required" if foreign else "when_supported"
+        config = Config(
+            connect_timeout=seconds[0],
+            read_timeout=seconds[1],
+            retries={"mode": "standard", "total_max_attempts": 5},
+            max_pool_connections=4 * SIDE_BY_SIDE,
+            tcp_keepalive=True,
+            s3={"addressing_style": "path" if said.path_style else "auto", "payload_signing_enabled": foreign},
+            request_checksum_calculation=checked,
+            response_checksum_validation=checked,
+        )
+        with self._translated("looking for credentials"):
+            session: Any = boto3.Session(
+                aws_access_key_id=said.access_key,
+                aws_secret_access_key=said.secret_key,
+                profile_name=said.profile,
+                region_name=said.region,
+            )
+            vouching = None if said.ca_file is None else str(said.ca_file)
+            return session.client("s3", endpoint_url=said.endpoint_url, verify=vouching, config=config)
+
+    def _named(self, name: str) -> dict[str, str]:
+        return {"Bucket": self.connection.bucket, "Key": self.connection.prefix + name}
+
+    def _sealed(self) -> dict[str, str]:
+        """How what is written is to be encrypted there."""
+        said = {"ServerSideEncryption": self.connection.sse, "SSEKMSKeyId": self.connection.kms_key}
+        return {key: value for key, value in said.items() if value is not None}
+
+    def _if_absent(self) -> dict[str, str]:
+        return {"IfNoneMatch": "*"} if self._refuses_taken else {}
+
+    @contextmanager
+    def _conditional(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            if _code(error) in TAKEN:
+                raise self._exists(name) from error
+            if _code(error) in CONFLICT:
+                raise _Conflict from error
+            if _code(error) == GIVEN_UP:
+                raise taken_over(name) from error
+            raise
+
+    def _exists(self, name: str) -> ObjectExists:
+        return ObjectExists(f"{shown(name)} is in lake {self.place} already")
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise self._refusal(error, doing) from error
+        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+            raise LakeError(
+                f"lake {self.place}: {error}",
+                hint="aws configure, a role of this machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ) from error
+        except (HTTPClientError, ReadTimeoutError) as error:
+            raise self._silent(error, doing) from error
+        except BotoCoreError as error:
+            raise LakeError(f"lake {self.place} failed while {doing}: {error}") from error
+
+    def _silent(self, error: Exception, doing: str) -> LakeError:
+        return LakeError(
+            f"lake {self.place} does not answer while {doing}: {error}",
+            hint="look at network, region and endpoint_url of the connection",
+            transient=True,
+        )
+
+    def _refusal(self, error: ClientError, doing: str) -> LakeError:
+        code = _code(error)
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if (known := TROUBLES.get(ALIASES.get(code, code))) is not None:
+            what, hint, passing = known
+            return LakeError(f"lake {self.place} {what} (while {doing})", hint=hint, transient=passing)
+        said = shown(error.response.get("Error", {}).get("Message") or code)
+        return LakeError(f"lake {self.place} failed while {doing}: {code}, {said}", transient=status >= 500)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Body:
+    bucket: S3Bucket
+    name: str
+    stream: Any
+
+    def read(self, size: int) -> bytes:
+        try:
+            found: bytes = self.stream.read(size)
+        except (BotoCoreError, OSError) as error:
+            raise self.bucket._silent(error, f"reading {shown(self.name)}") from error  # noqa: SLF001 - its own part
+        return found
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class _Conflict(Exception):
+    """Another request for the same name was under way."""
+
+
+@contextmanager
+def _unless(*codes: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) not in codes:
+            raise
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

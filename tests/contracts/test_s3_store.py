@@ -1,0 +1,183 @@
+"""A lake in S3 keeps the contract of stores, with a service that refuses taken names and with one that does not."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from ingestkit import steps
+from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.lake import Lake, file_id_of
+from ingestkit.ports import Store
+from ingestkit.settings import S3Connection
+from ingestkit.stores.remote import RemoteStore
+from ingestkit.stores.s3 import S3Bucket
+from tests.contracts.store import CONTENT, DIGEST, NAME, StoreContract, killed, names, put, read
+from tests.object_stores import S3Server, s3, s3_without_conditions
+
+pytestmark = pytest.mark.services
+
+LARGE = Random(1).randbytes(12_000_000)
+PART = 5 * 2**20
+OPENING = """
+from pathlib import Path
+from ingestkit.settings import S3Connection
+from ingestkit.stores.remote import RemoteStore
+from ingestkit.stores.s3 import S3Bucket
+store = RemoteStore(S3Bucket(S3Connection.model_validate({said!r})), Path({folder!r}))
+"""
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[S3Server]:
+    with s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rclone() -> Iterator[S3Server]:
+    with s3_without_conditions() as server:
+        yield server
+
+
+@pytest.fixture
+def said(moto: S3Server) -> dict[str, Any]:
+    return said_of(moto)
+
+
+def said_of(server: S3Server) -> dict[str, Any]:
+    """A connection to a new bucket."""
+    return {
+        "bucket": server.bucket(),
+        "prefix": "some/where/",
+        "endpoint_url": server.endpoint,
+        "path_style": True,
+        "part_size": PART,
+        "region": server.region,
+        "access_key": server.access_key,
+        "secret_key": server.secret_key,
+    }
+
+
+def handle(said: dict[str, Any], folder: Path) -> RemoteStore:
+    return RemoteStore(S3Bucket(S3Connection.model_validate(said)), folder)
+
+
+class TestS3Store(StoreContract):
+    early = False
+
+    @pytest.fixture
+    def store(self, said: dict[str, Any], tmp_path: Path) -> Store:
+        return handle(said, tmp_path / "one")
+
+    @pytest.fixture
+    def second(self, said: dict[str, Any], tmp_path: Path) -> Store:
+        return handle(said, tmp_path / "two")
+
+    @pytest.fixture
+    def opening(self, said: dict[str, Any], tmp_path: Path) -> str:
+        return OPENING.format(said=said, folder=str(tmp_path / "three")).strip().replace("\n", "; ")
+
+    def test_a_large_object_is_sent_in_parts_and_read_in_ranges(
+        self, store: Store, second: Store, moto: S3Server, said: dict[str, Any]
+    ) -> None:
+        put(store, NAME, LARGE)
+        assert read(second, NAME) == LARGE
+        assert second.path(NAME).read_bytes() == LARGE
+        assert second.sha256(NAME) == hashlib.sha256(LARGE).hexdigest()
+        found = moto.client().head_object(Bucket=said["bucket"], Key=f"some/where/{NAME}")
+        assert found["ETag"].endswith('-3"')
+        assert list(second.inflight("_inflight/")) == []
+
+    @pytest.mark.faults
+    def test_parts_of_who_was_killed_are_voided_by_who_comes_next(
+        self, store: Store, second: Store, opening: str, moto: S3Server, said: dict[str, Any]
+    ) -> None:
+        child = f"{opening}; CONTENT = bytes(12_000_000)"
+        killed(child, "store.sent")
+        assert names(second) == []
+        assert len(list(second.inflight("_inflight/opendata/hcp/"))) == 1
+        assert Lake(second).remove_inflight("opendata", "hcp", below=8) == 1
+        assert list(second.inflight("_inflight/")) == []
+        assert moto.client().list_multipart_uploads(Bucket=said["bucket"]).get("Uploads", []) == []
+
+    def test_of_large_objects_of_one_name_the_first_stays(self, store: Store, second: Store) -> None:
+        put(store, NAME, LARGE)
+        with pytest.raises(ObjectExists, match=NAME):
+            put(second, NAME, LARGE[::-1])
+        assert read(second, NAME) == LARGE
+        assert list(second.inflight("_inflight/")) == []
+
+    def test_what_was_published_here_is_not_read_back(self, store: Store, second: Store) -> None:
+        put(store, NAME, CONTENT)
+        second.remove(NAME)
+        assert store.path(NAME).read_bytes() == CONTENT
+        assert read(store, NAME) == CONTENT
+        store.let_go()
+        with pytest.raises(LakeError, match=NAME):
+            store.path(NAME)
+
+    def test_a_part_of_an_object_is_read_where_it_is_asked_for(self, store: Store, second: Store) -> None:
+        put(store, NAME, LARGE)
+        with second.open(NAME) as file:
+            file.seek(7_000_000)
+            assert file.read(1000) == LARGE[7_000_000:7_001_000]
+            file.seek(-10, 2)
+            assert file.read() == LARGE[-10:]
+
+    def test_the_hash_lies_with_the_object(self, store: Store, moto: S3Server, said: dict[str, Any]) -> None:
+        put(store, NAME, CONTENT)
+        found = moto.client().head_object(Bucket=said["bucket"], Key=f"some/where/{NAME}")
+        assert found["Metadata"] == {"sha256": DIGEST}
+
+
+class TestEndpointThatIgnoresConditions:
+    @pytest.fixture
+    def said(self, rclone: S3Server) -> dict[str, Any]:
+        return said_of(rclone) | {"prefix": ""}
+
+    def test_it_is_found_out(self, said: dict[str, Any], moto: S3Server, tmp_path: Path) -> None:
+        store = handle(said, tmp_path)
+        store.check()
+        assert not store.keeps_names
+        assert names(store) == []
+        assert list(store.inflight("_inflight/")) == []
+        assert handle(said_of(moto), tmp_path).keeps_names
+
+    @pytest.mark.parametrize("content", [CONTENT, LARGE])
+    def test_a_taken_name_is_seen_before_it_is_written(
+        self, said: dict[str, Any], tmp_path: Path, content: bytes
+    ) -> None:
+        one, other = handle(said, tmp_path / "one"), handle(said, tmp_path / "two")
+        put(one, NAME, content)
+        with pytest.raises(ObjectExists, match=NAME):
+            put(other, NAME, b"other")
+        assert read(other, NAME) == content
+
+    def test_what_two_owners_land_has_a_name_of_each(
+        self, said: dict[str, Any], moto: S3Server, tmp_path: Path
+    ) -> None:
+        lake = Lake(handle(said, tmp_path))
+        first, second = (lake.raw_name("opendata", "hcp", "b1", "f1", "HCP.csv", token) for token in (7, 8))
+        assert first != second
+        assert {file_id_of(first), file_id_of(second)} == {"f1"}
+        sure = Lake(handle(said_of(moto), tmp_path))
+        assert sure.raw_name("opendata", "hcp", "b1", "f1", "HCP.csv", 7) == f"{first.rpartition('/')[0]}/f1-HCP.csv"
+
+    def test_who_is_taken_over_while_parts_are_sent_publishes_nothing(
+        self, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, second = handle(said, tmp_path / "one"), handle(said, tmp_path / "two")
+
+        def take_over(step: str) -> None:
+            if step == "store.sent":
+                assert Lake(second).remove_inflight("opendata", "hcp", below=8) == 1
+
+        monkeypatch.setattr(steps, "reached", take_over)
+        with pytest.raises(LakeError, match="another owner"):
+            put(store, NAME, LARGE)
+        assert names(second) == []
+        assert list(second.inflight("_inflight/")) == []

@@ -1,0 +1,97 @@
+"""Where the lake of a small project may lie, for who breaks the project and for who looks at it from outside."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tests.object_stores import S3Server
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+LAKE_VARIABLE = "FAULTS_LAKE"
+
+Sight = tuple[str, tuple[object, ...], Callable[[], bytes]]
+"""A name, facts that change when the object does, and its bytes."""
+
+
+class Objects(Protocol):
+    """A lake that lies in a service."""
+
+    @property
+    def place(self) -> str:
+        """What the variable of its settings says."""
+        ...
+
+    def settings(self) -> str: ...
+
+    def copied(self) -> "Objects": ...
+
+    def names(self) -> set[str]: ...
+
+    def published(self) -> Iterator[Sight]:
+        """All objects that readers see; what is gone when it is to be read is a FileNotFoundError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    server: S3Server
+    place: str
+
+    def settings(self) -> str:
+        said = {
+            "endpoint_url": self.server.endpoint,
+            "region": self.server.region,
+            "access_key": self.server.access_key,
+            "secret_key": self.server.secret_key,
+        }
+        told = ", ".join(f"{name}: {value}" for name, value in said.items())
+        return f"{{type: s3, bucket: '${{env:{LAKE_VARIABLE}}}', prefix: lake/, path_style: true, {told}}}"
+
+    def copied(self) -> "Bucket":
+        copy = Bucket(self.server, self.server.bucket())
+        with closing(self.server.client()) as client:
+            for key in self._keys(client):
+                client.copy_object(Bucket=copy.place, Key=key, CopySource={"Bucket": self.place, "Key": key})
+        return copy
+
+    def names(self) -> set[str]:
+        with closing(self.server.client()) as client:
+            return {key.removeprefix("lake/") for key in self._keys(client)}
+
+    def published(self) -> Iterator[Sight]:
+        with closing(self.server.client()) as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.place, Prefix="lake/")
+            for page in pages:
+                for one in page.get("Contents", ()):
+                    name = one["Key"].removeprefix("lake/")
+                    if not name.startswith("_inflight/"):
+                        yield name, (one["ETag"], one["LastModified"]), partial(self._read, client, one["Key"])
+
+    def _keys(self, client: "S3Client") -> list[str]:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.place)
+        return [one["Key"] for page in pages for one in page.get("Contents", ())]
+
+    def _read(self, client: "S3Client", key: str) -> bytes:
+        try:
+            return client.get_object(Bucket=self.place, Key=key)["Body"].read()
+        except client.exceptions.NoSuchKey as error:
+            raise FileNotFoundError(key) from error
+
+
+def in_a_folder(lake: Path) -> Iterator[Sight]:
+    for folder, folders, files in os.walk(lake):
+        if Path(folder) == lake and "_inflight" in folders:
+            folders.remove("_inflight")
+        for name in files:
+            path = Path(folder) / name
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            yield str(path.relative_to(lake)), (found.st_ino, found.st_size, found.st_mtime_ns), path.read_bytes

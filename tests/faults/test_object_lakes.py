@@ -1,0 +1,69 @@
+"""A lake in a service of objects, state and target in PostgreSQL: killed at every step, the disk thrown away."""
+
+import random
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Story
+from tests.faults.test_kills import STEPS, disturbed, places
+from tests.faults.world import RUN, World, alike, watched
+
+pytestmark = [pytest.mark.faults, pytest.mark.services]
+
+# A file is made, a database is not.
+HERE = [step for step in STEPS if step != "warehouse.created"]
+SOME = (
+    "lake.written",
+    "store.linked",
+    "extract.recorded",
+    "validate.sidecar_written",
+    "load.committed",
+    "clean.removed",
+)
+
+
+def test_the_story_reaches_every_step_but_that_of_making_a_file(object_story: Story) -> None:
+    reached = set(sum(chain.from_iterable(object_story.steps), Counter[str]()))
+    assert reached == set(HERE)
+
+
+@pytest.mark.parametrize(
+    "step", [*SOME, *(pytest.param(one, marks=pytest.mark.matrix) for one in HERE if one not in SOME)]
+)
+def test_killed_and_its_disk_thrown_away_the_next_run_finishes_the_work(
+    object_story: Story, step: str, tmp_path: Path
+) -> None:
+    act, place, _ = next(places(object_story, step))
+    assert disturbed(object_story, tmp_path / "world", (act, place), step, 1, bare=True) == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("step", HERE)
+def test_killed_twice_the_next_run_finishes_the_work(object_story: Story, step: str, tmp_path: Path) -> None:
+    act, place, times = [found for found in places(object_story, step) if found[0] <= 1][-1]
+    number = random.Random(step).randint(1, times)
+    assert disturbed(object_story, tmp_path / "world", (act, place), step, number, bare=True, twice=True) == []
+
+
+def test_killed_while_parts_are_sent_the_next_run_sends_them_again(object_story: Story, tmp_path: Path) -> None:
+    large = {"20260101/a.csv": "id,born\n" + "".join(f"{number},1970\n" for number in range(1_700_000))}
+    world = prepared(object_story, tmp_path / "world", large)
+    with watched(world.published):
+        ended = world.call(*RUN, kill="store.sent:1")
+        assert ended.killed, ended
+        world.forget_shortcuts()
+        world.does(*RUN)
+    undisturbed = prepared(object_story, tmp_path / "undisturbed", large)
+    undisturbed.does(*RUN)
+    alike(undisturbed.seen(), world.seen())
+    assert world.debris() == []
+    assert not [name for name in world.objects.names() if name.startswith("_inflight/")]  # type: ignore[union-attr]
+
+
+def prepared(story: Story, folder: Path, files: dict[str, str]) -> World:
+    world = story.before[0].copied(folder)
+    world.drop(files)
+    return world
