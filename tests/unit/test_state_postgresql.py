@@ -146,6 +146,18 @@ def test_a_writer_that_waits_too_long_says_so_and_may_try_again(db: StateDatabas
         impatient.close()
 
 
+def test_a_server_that_is_gone_without_a_word_is_noticed(db: StateDatabase) -> None:
+    with db.read() as conn:
+        driver = conn.connection.driver_connection
+        assert driver is not None
+        said = driver.info.get_parameters()
+    assert {name: said[name] for name in said if name.startswith("keepalives")} == {
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+    }
+
+
 def test_time_is_the_servers_own(db: StateDatabase) -> None:
     class Wrong(SystemClock):
         def now(self) -> datetime:

@@ -42,7 +42,14 @@ def opened(url: sql.URL, busy_timeout: float) -> sql.Engine:
     try:
         engine = sql.create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": max(2, round(busy_timeout)), "application_name": "ingestkit"},
+            connect_args={
+                "connect_timeout": max(2, round(busy_timeout)),
+                "application_name": "ingestkit",
+                # A server that is gone without a word is waited for no longer than a lease lasts.
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+            },
             # Never wait for a connection: the heartbeat must beat however many threads work.
             max_overflow=-1,
             # A server that was restarted is connected to again, and not asked in vain.
