@@ -21,6 +21,8 @@ class Faults:
     """Cut a link when so many bytes have gone from server to client."""
     cuts_down: list[int] = field(default_factory=list)
     """The same for each next link by itself; those behind the last are cut as `cut_down` says."""
+    cuts_at: list[int] = field(default_factory=list)
+    """Cut the link over which so many bytes have come, over all links and both ways; then at the next number."""
     cut_before: bytes | None = None
     """Cut a link in place of passing on what holds these bytes: the server never sees them."""
     cut_after: bytes | None = None
@@ -46,8 +48,11 @@ class Proxy:
     upstream: tuple[str, int]
     faults: Faults = field(default_factory=Faults)
     cuts: int = 0
+    passed: int = 0
+    """How many bytes have come, over all links and both ways."""
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     _links: list["_Link"] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def port(self) -> int:
@@ -58,6 +63,16 @@ class Proxy:
     def links(self) -> int:
         """How many links were taken until now."""
         return len(self._links)
+
+    def counts(self, size: int) -> bool:
+        """Count bytes that come; whether the link over which they do is to be cut in place of passing them on."""
+        with self._lock:
+            self.passed += size
+            at = self.faults.cuts_at
+            if not at or self.passed < at[0]:
+                return False
+            at.pop(0)
+            return True
 
     def serve(self) -> None:
         while True:
@@ -118,6 +133,8 @@ class _Link:
             while block := out.recv(BLOCK):
                 faults = self.proxy.faults
                 self._slow(len(block))
+                if self.proxy.counts(len(block)):
+                    return self.cut()
                 if not self._to_be_cut(block, upward=upward):
                     into.sendall(block)
                     continue
