@@ -81,7 +81,7 @@ class S3Server:
 
 @contextmanager
 def s3() -> Iterator[S3Server]:
-    """A new moto, which keeps conditions of writes, and whatever it holds in memory; it is gone afterwards."""
+    """A new moto, which keeps conditions of writes and does not look who signs; it is gone afterwards."""
     port = free_port()
     command = [sys.executable, str(DOUBLES / "s3.py"), str(port)]
     with _running(command, port):
@@ -126,11 +126,15 @@ class AzureServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What those find in the environment of a process who look for credentials and for whom to trust."""
-        said = dict(self.identity.environment) if self.identity else {}
-        if self.signed:
-            said |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(self.signed.certificate))
-        return said
+        """What the standard chain of credentials finds in a process's environment on a machine with an identity."""
+        return {**(self.identity.environment if self.identity else {}), **self.trust}
+
+    @property
+    def trust(self) -> dict[str, str]:
+        """Whom to trust, as whoever checks certificates finds it there."""
+        return (
+            dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(self.signed.certificate)) if self.signed else {}
+        )
 
     def service(self, credential: "TokenCredential | str | None" = None) -> BlobServiceClient:
         """The vendor's client, unmodified, by the account's key unless something else is said."""
@@ -161,9 +165,10 @@ def azurite() -> Iterator[AzureServer]:
 @contextmanager
 def azurite_with_identity() -> Iterator[AzureServer]:
     """The same over https, where who says by a token who it is is let in too."""
-    with tempfile.TemporaryDirectory(prefix="ingestkit-azurite-") as name, identity() as mine:
+    with tempfile.TemporaryDirectory(prefix="ingestkit-azurite-") as name:
         signed = certified(Path(name))
-        with _azurite("--oauth", "basic", "--cert", str(signed.certificate), "--key", str(signed.key)) as port:
+        secured = ("--oauth", "basic", "--cert", str(signed.certificate), "--key", str(signed.key))
+        with identity(signed) as mine, _azurite(*secured) as port:
             yield AzureServer(f"https://127.0.0.1:{port}/devstoreaccount1", signed, mine)
 
 

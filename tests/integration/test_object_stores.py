@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -177,6 +178,25 @@ def test_the_identity_of_a_machine_is_let_in(
         service.get_blob_client(container, "name").upload_blob(b"content")
         assert service.get_blob_client(container, "name").download_blob().readall() == b"content"
     assert set(machine.asked) == {"https://storage.azure.com"}
+
+
+@pytest.mark.parametrize("kind", ["principal", "workload"])
+def test_who_is_known_to_entra_is_let_in_and_who_knows_another_secret_is_not(
+    by_token: AzureServer, machine: Identity, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IDENTITY_ENDPOINT")
+    said = machine.principal if kind == "principal" else machine.workload(tmp_path)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with DefaultAzureCredential() as credential, by_token.service(credential) as service:
+        list(service.list_containers())
+    monkeypatch.setattr(machine, "secret", "another")
+    with (
+        DefaultAzureCredential() as credential,
+        by_token.service(credential) as service,
+        pytest.raises(ClientAuthenticationError, match="Invalid client secret"),
+    ):
+        list(service.list_containers())
 
 
 def refused_by_token(server: AzureServer) -> str:
