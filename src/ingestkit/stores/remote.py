@@ -26,6 +26,8 @@ RANGE = 16 * 2**20
 SIDE_BY_SIDE = 4
 """So many requests are under way at once."""
 BLOCK = 1 << 20
+PIECE = 64 * 1024
+"""What a cut may cost of an answer: less than this of what had come."""
 TRIES = 5
 """How often reading goes on behind a cut without a byte between two of them."""
 
@@ -312,7 +314,7 @@ class RemoteObject(io.RawIOBase):
             try:
                 if self._body is None:
                     self._body = self._bucket.read(self._name, self._tag, self._at, self._behind)
-                if block := self._body.read(size):
+                if block := self._body.read(min(size, PIECE)):
                     return block
                 raise LakeError(f"{shown(self._name)} ended before its end", transient=True)
             except LakeError as error:

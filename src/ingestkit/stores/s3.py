@@ -18,8 +18,8 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
-    ReadTimeoutError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 
 from ingestkit import steps
 from ingestkit.errors import LakeError, ObjectExists
@@ -187,7 +187,7 @@ class S3Bucket:
         try:
             sent = sent_side_by_side(-(-size // part), send)
             steps.reached("store.sent")
-            with self._conditional(name):
+            with self._conditional(name, sha256):
                 self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
         except BaseException:
             self._void(upload)
@@ -281,7 +281,8 @@ class S3Bucket:
         return {"IfNoneMatch": "*"} if self._refuses_taken else {}
 
     @contextmanager
-    def _conditional(self, name: str) -> Iterator[None]:
+    def _conditional(self, name: str, sha256: str | None = None) -> Iterator[None]:
+        """`sha256` is said of what may be there by an answer that was lost."""
         try:
             yield
         except ClientError as error:
@@ -290,7 +291,10 @@ class S3Bucket:
             if _code(error) in CONFLICT:
                 raise _Conflict from error
             if _code(error) == GIVEN_UP:
-                raise taken_over(name) from error
+                there = self.head(name)
+                if there is None or sha256 is None or there.sha256 != sha256:
+                    raise taken_over(name) from error
+                return
             raise
 
     def _exists(self, name: str) -> ObjectExists:
@@ -307,7 +311,7 @@ class S3Bucket:
                 f"lake {self.place}: {error}",
                 hint="aws configure, a role of this machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ) from error
-        except (HTTPClientError, ReadTimeoutError) as error:
+        except (HTTPClientError, NoConnection) as error:
             raise self._silent(error, doing) from error
         except BotoCoreError as error:
             raise LakeError(f"lake {self.place} failed while {doing}: {error}") from error

@@ -1,0 +1,224 @@
+"""What a service of objects can do to a lake: requests refused, answers lost, links cut, keys that expire."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from ingestkit.errors import LakeError
+from ingestkit.lake import Lake, Landed
+from ingestkit.settings import S3Connection
+from ingestkit.stores.remote import RemoteStore
+from ingestkit.stores.s3 import S3Bucket
+from tests.contracts.store import NAME, PLACE, names, put, read
+from tests.doubles.httpfaults import (
+    ACCESS_DENIED,
+    ANSWER_LOST,
+    CLOCK_SKEWED,
+    CONFLICT,
+    EXPIRED_TOKEN,
+    INTERNAL_ERROR,
+    NEVER_ARRIVES,
+    SLOW_DOWN,
+    Fault,
+    FaultyServer,
+    Said,
+    faulty,
+)
+from tests.doubles.proxy import proxied
+from tests.object_stores import S3Server, s3
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+SMALL, LARGE = Random(1).randbytes(100_000), Random(2).randbytes(12_000_000)
+PARTS = r"partNumber=\d"
+LAST = "partNumber=3"
+COMMIT = r"uploadId=[^&]+$"
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[S3Server]:
+    with s3() as server:
+        yield server
+
+
+@pytest.fixture
+def service(moto: S3Server) -> Iterator[FaultyServer]:
+    with faulty(moto.endpoint) as server:
+        yield server
+
+
+@pytest.fixture
+def said(moto: S3Server, service: FaultyServer) -> dict[str, Any]:
+    return {
+        "bucket": moto.bucket(),
+        "endpoint_url": service.endpoint,
+        "path_style": True,
+        "part_size": 5 * 2**20,
+        "region": moto.region,
+        "access_key": moto.access_key,
+        "secret_key": moto.secret_key,
+    }
+
+
+@pytest.fixture
+def store(said: dict[str, Any], tmp_path: Path) -> RemoteStore:
+    made = opened(said, tmp_path / "one")
+    made.check()
+    return made
+
+
+@pytest.fixture
+def second(said: dict[str, Any], tmp_path: Path) -> RemoteStore:
+    return opened(said, tmp_path / "two")
+
+
+def opened(said: dict[str, Any], folder: Path) -> RemoteStore:
+    return RemoteStore(S3Bucket(S3Connection.model_validate(said)), folder)
+
+
+def landed(store: RemoteStore, content: bytes) -> Landed:
+    def fill(writer: Any) -> None:
+        writer.write(content)
+
+    return Lake(store).publish(PLACE, NAME, fill)
+
+
+def nothing_is_left(store: RemoteStore, moto: S3Server, said: dict[str, Any]) -> None:
+    assert names(store) == []
+    assert list(store.inflight("_inflight/")) == []
+    assert moto.client().list_multipart_uploads(Bucket=said["bucket"]).get("Uploads", []) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "method", "target", "told", "passing"),
+    [
+        (INTERNAL_ERROR, "PUT", LAST, "InternalError", True),
+        (EXPIRED_TOKEN, "PUT", "partNumber=2", "have expired", True),
+        (EXPIRED_TOKEN, "POST", COMMIT, "have expired", True),
+        (SLOW_DOWN, "PUT", PARTS, "asked too much", True),
+        (ACCESS_DENIED, "POST", COMMIT, "does not allow it", False),
+        (CLOCK_SKEWED, "PUT", LAST, "clock is wrong", True),
+        (NEVER_ARRIVES, "PUT", LAST, "does not answer", True),
+    ],
+)
+def test_an_upload_that_is_refused_in_its_midst_leaves_nothing(
+    store: RemoteStore,
+    service: FaultyServer,
+    moto: S3Server,
+    said: dict[str, Any],
+    fault: Fault,
+    method: str,
+    target: str,
+    told: str,
+    passing: bool,
+) -> None:
+    service.breaks(fault, method, target, times=None)
+    with pytest.raises(LakeError, match=told) as refused:
+        landed(store, LARGE)
+    assert refused.value.transient is passing
+    assert service.broken > 0
+    service.heals()
+    nothing_is_left(store, moto, said)
+    assert not landed(store, LARGE).adopted
+    assert read(store, NAME) == LARGE
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["whole", "parts"])
+def test_what_passes_is_tried_again(store: RemoteStore, service: FaultyServer, content: bytes) -> None:
+    service.breaks(SLOW_DOWN, "PUT", "raw/", times=2)
+    assert not landed(store, content).adopted
+    assert service.broken == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "content", "method", "target"),
+    [
+        (ANSWER_LOST, SMALL, "PUT", "raw/"),
+        (ANSWER_LOST, LARGE, "POST", COMMIT),
+        # What a service says to the vendor's second try that has forgotten the upload by then.
+        (Said(404, "NoSuchUpload", done=True), LARGE, "POST", COMMIT),
+    ],
+    ids=["whole", "parts", "forgotten"],
+)
+def test_what_was_done_and_not_answered_is_done_once(
+    store: RemoteStore,
+    second: RemoteStore,
+    service: FaultyServer,
+    fault: Fault,
+    content: bytes,
+    method: str,
+    target: str,
+) -> None:
+    service.breaks(fault, method, target)
+    landed(store, content)
+    assert service.broken == 1
+    assert names(second) == [NAME]
+    assert read(second, NAME) == content
+    assert list(second.inflight("_inflight/")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "method", "target"), [(SMALL, "PUT", "raw/"), (LARGE, "POST", COMMIT)], ids=["whole", "parts"]
+)
+def test_whoever_is_told_to_come_again_sends_all_of_it_again(
+    store: RemoteStore, second: RemoteStore, service: FaultyServer, content: bytes, method: str, target: str
+) -> None:
+    service.breaks(CONFLICT, method, target, times=2)
+    assert not landed(store, content).adopted
+    assert read(second, NAME) == content
+    if content is LARGE:
+        assert sum("partNumber=1" in one for one in service.seen if "_inflight" not in one) == 3
+
+
+def test_a_bucket_that_is_not_there_is_named(said: dict[str, Any], tmp_path: Path) -> None:
+    store = opened(said | {"bucket": "no-such-bucket"}, tmp_path)
+    with pytest.raises(LakeError, match="s3://no-such-bucket does not exist") as missing:
+        store.check()
+    assert not missing.value.transient
+    with pytest.raises(LakeError, match="s3://no-such-bucket does not exist"):
+        names(store)
+
+
+def test_who_has_no_rights_is_told_which_are_needed(store: RemoteStore, service: FaultyServer) -> None:
+    service.breaks(ACCESS_DENIED, "HEAD", times=None)
+    with pytest.raises(LakeError, match="does not allow it") as refused:
+        store.stat(NAME)
+    assert refused.value.hint is not None
+    assert "docs/lakes.md" in refused.value.hint
+
+
+def test_a_service_that_is_not_there_is_told_as_that(said: dict[str, Any], tmp_path: Path) -> None:
+    store = opened(said | {"endpoint_url": "http://127.0.0.1:9", "connect_timeout": "1s"}, tmp_path)
+    with pytest.raises(LakeError, match="does not answer") as silent:
+        store.check()
+    assert silent.value.transient
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reading_goes_on_behind_a_link_that_is_cut(
+    store: RemoteStore, moto: S3Server, said: dict[str, Any], tmp_path: Path, seed: int
+) -> None:
+    put(store, NAME, LARGE)
+    at = Random(seed).randrange(1000, len(LARGE))
+    print(f"seed {seed}: cut behind {at} bytes")
+    with proxied("127.0.0.1", moto.port) as proxy:
+        far = opened(said | {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}, tmp_path / "far")
+        assert far.stat(NAME) is not None
+        proxy.faults.cut_down = at
+        assert read(far, NAME) == LARGE
+        assert far.path(NAME).read_bytes() == LARGE
+
+
+def test_an_object_overwritten_while_it_is_read_is_not_read_as_two(
+    store: RemoteStore, second: RemoteStore, moto: S3Server, said: dict[str, Any]
+) -> None:
+    put(store, NAME, LARGE)
+    with second.open(NAME) as file:
+        assert file.read(10) == LARGE[:10]
+        moto.client().put_object(Bucket=said["bucket"], Key=NAME, Body=LARGE[::-1])
+        file.seek(6_000_000)
+        with pytest.raises(LakeError, match="overwritten while it was read"):
+            file.read(10)
