@@ -133,6 +133,25 @@ class TestS3Store(StoreContract):
         found = moto.client().head_object(Bucket=said["bucket"], Key=f"some/where/{NAME}")
         assert found["Metadata"] == {"sha256": DIGEST}
 
+    @pytest.mark.parametrize("content", [CONTENT, LARGE], ids=["whole", "parts"])
+    def test_it_is_encrypted_there_as_the_connection_says(
+        self, said: dict[str, Any], moto: S3Server, tmp_path: Path, content: bytes
+    ) -> None:
+        put(handle(said | {"sse": "aws:kms", "kms_key": "alias/lake"}, tmp_path), NAME, content)
+        found = moto.client().head_object(Bucket=said["bucket"], Key=f"some/where/{NAME}")
+        assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", "alias/lake")
+
+    def test_credentials_are_found_where_the_vendors_own_tools_find_them(
+        self, said: dict[str, Any], moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bare = {name: value for name, value in said.items() if name not in {"access_key", "secret_key", "region"}}
+        with pytest.raises(LakeError, match="Unable to locate credentials") as missing:
+            handle(bare | {"region": moto.region}, tmp_path).check()
+        assert missing.value.hint is not None
+        for name, value in moto.environment.items():
+            monkeypatch.setenv(name, value)
+        handle(bare, tmp_path).check()
+
 
 class TestEndpointThatIgnoresConditions:
     @pytest.fixture
