@@ -28,6 +28,8 @@ from tests.doubles.httpfaults import (
     faulty,
 )
 from tests.doubles.proxy import proxied
+from tests.faults.lakes import Bucket
+from tests.faults.world import watched
 from tests.object_stores import S3Server, s3
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -54,6 +56,7 @@ def service(moto: S3Server) -> Iterator[FaultyServer]:
 def said(moto: S3Server, service: FaultyServer) -> dict[str, Any]:
     return {
         "bucket": moto.bucket(),
+        "prefix": "lake/",
         "endpoint_url": service.endpoint,
         "path_style": True,
         "part_size": 5 * 2**20,
@@ -64,10 +67,12 @@ def said(moto: S3Server, service: FaultyServer) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(said: dict[str, Any], tmp_path: Path) -> RemoteStore:
+def store(said: dict[str, Any], moto: S3Server, tmp_path: Path) -> Iterator[RemoteStore]:
+    """Somebody lists the bucket all the time, and reads what is there: it must be whole from the first sight on."""
     made = opened(said, tmp_path / "one")
     made.check()
-    return made
+    with watched(Bucket(moto, said["bucket"]).published):
+        yield made
 
 
 @pytest.fixture
@@ -128,7 +133,7 @@ def test_an_upload_that_is_refused_in_its_midst_leaves_nothing(
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["whole", "parts"])
 def test_what_passes_is_tried_again(store: RemoteStore, service: FaultyServer, content: bytes) -> None:
-    service.breaks(SLOW_DOWN, "PUT", "raw/", times=2)
+    service.breaks(SLOW_DOWN, "PUT", "lake/raw/", times=2)
     assert not landed(store, content).adopted
     assert service.broken == 2
 
@@ -136,7 +141,7 @@ def test_what_passes_is_tried_again(store: RemoteStore, service: FaultyServer, c
 @pytest.mark.parametrize(
     ("fault", "content", "method", "target"),
     [
-        (ANSWER_LOST, SMALL, "PUT", "raw/"),
+        (ANSWER_LOST, SMALL, "PUT", "lake/raw/"),
         (ANSWER_LOST, LARGE, "POST", COMMIT),
         # What a service says to the vendor's second try that has forgotten the upload by then.
         (Said(404, "NoSuchUpload", done=True), LARGE, "POST", COMMIT),
@@ -161,7 +166,7 @@ def test_what_was_done_and_not_answered_is_done_once(
 
 
 @pytest.mark.parametrize(
-    ("content", "method", "target"), [(SMALL, "PUT", "raw/"), (LARGE, "POST", COMMIT)], ids=["whole", "parts"]
+    ("content", "method", "target"), [(SMALL, "PUT", "lake/raw/"), (LARGE, "POST", COMMIT)], ids=["whole", "parts"]
 )
 def test_whoever_is_told_to_come_again_sends_all_of_it_again(
     store: RemoteStore, second: RemoteStore, service: FaultyServer, content: bytes, method: str, target: str
@@ -175,10 +180,10 @@ def test_whoever_is_told_to_come_again_sends_all_of_it_again(
 
 def test_a_bucket_that_is_not_there_is_named(said: dict[str, Any], tmp_path: Path) -> None:
     store = opened(said | {"bucket": "no-such-bucket"}, tmp_path)
-    with pytest.raises(LakeError, match="s3://no-such-bucket does not exist") as missing:
+    with pytest.raises(LakeError, match="s3://no-such-bucket/lake does not exist") as missing:
         store.check()
     assert not missing.value.transient
-    with pytest.raises(LakeError, match="s3://no-such-bucket does not exist"):
+    with pytest.raises(LakeError, match="s3://no-such-bucket/lake does not exist"):
         names(store)
 
 
@@ -213,12 +218,12 @@ def test_reading_goes_on_behind_a_link_that_is_cut(
 
 
 def test_an_object_overwritten_while_it_is_read_is_not_read_as_two(
-    store: RemoteStore, second: RemoteStore, moto: S3Server, said: dict[str, Any]
+    second: RemoteStore, moto: S3Server, said: dict[str, Any], tmp_path: Path
 ) -> None:
-    put(store, NAME, LARGE)
+    put(opened(said, tmp_path / "one"), NAME, LARGE)
     with second.open(NAME) as file:
         assert file.read(10) == LARGE[:10]
-        moto.client().put_object(Bucket=said["bucket"], Key=NAME, Body=LARGE[::-1])
+        moto.client().put_object(Bucket=said["bucket"], Key=f"lake/{NAME}", Body=LARGE[::-1])
         file.seek(6_000_000)
         with pytest.raises(LakeError, match="overwritten while it was read"):
             file.read(10)
