@@ -172,6 +172,9 @@ class TestEndpointThatIgnoresConditions:
     ) -> None:
         one, other = handle(said, tmp_path / "one"), handle(said, tmp_path / "two")
         put(one, NAME, content)
+        head = other.bucket.head(NAME)
+        assert head is not None
+        assert head.sha256 == hashlib.sha256(content).hexdigest()
         with pytest.raises(ObjectExists, match=NAME):
             put(other, NAME, b"other")
         assert read(other, NAME) == content

@@ -120,7 +120,9 @@ class S3Bucket:
                     return None
                 raise
         stored = Stored(name, found["ContentLength"], found["LastModified"])
-        return Head(stored, found["Metadata"].get("sha256"), found["ETag"])
+        # Some services write the names of metadata their own way.
+        told = {key.lower(): value for key, value in found["Metadata"].items()}
+        return Head(stored, told.get("sha256"), found["ETag"])
 
     def read(self, name: str, tag: str, start: int, behind: int) -> "S3Body":
         with self._translated(f"reading {shown(name)}"):
