@@ -14,6 +14,7 @@ from ingestkit.errors import ConfigError
 from ingestkit.layers import PUT_RIGHT, Keys, Node, Origin, dotted
 from ingestkit.model import SqlCheck
 from ingestkit.settings import (
+    AdlsConnection,
     Everything,
     LocalConnection,
     PipelineSettings,
@@ -28,7 +29,7 @@ from ingestkit.variables import Variable
 
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
-SECRETS = ("password", "passphrase")
+SECRETS = ("password", "passphrase", "connection_string")
 URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 """Settings of connections that are only said by reference."""
 LONGEST_IDENTIFIER = 63
@@ -312,7 +313,7 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
         found.append(f"{where}: pipeline: says {settings.pipeline!r}, but the file is named for {name!r}")
     wanted: tuple[tuple[Keys, str, type[BaseModel] | UnionType], ...] = (
         (("source", "connection"), settings.source.connection, LocalConnection | SftpConnection),
-        (("lake",), settings.lake, LocalConnection | S3Connection),
+        (("lake",), settings.lake, LocalConnection | S3Connection | AdlsConnection),
         (("warehouse",), settings.warehouse, Warehouse),
     )
     connections = configuration.settings.connections

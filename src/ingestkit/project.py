@@ -25,6 +25,7 @@ from ingestkit.ports import Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import (
+    AdlsConnection,
     Connection,
     DuckdbConnection,
     LocalConnection,
@@ -54,6 +55,7 @@ STORES = {
     "local": "ingestkit.stores.local:LocalStore",
     "overlay": "ingestkit.stores.overlay:OverlayStore",
     "s3": "ingestkit.stores.s3:opened",
+    "adls": "ingestkit.stores.adls:opened",
 }
 WAREHOUSES = {
     "duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse",
@@ -341,6 +343,9 @@ def _store(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Sto
             made = registered(STORES, connection.type)(root / connection.path)
         case S3Connection():
             made = _driven(STORES, connection.type, connection=connection, root=root, scratch=shared["scratch"])
+            shared["closing"].callback(made.close)
+        case AdlsConnection():
+            made = _driven(STORES, connection.type, connection=connection, scratch=shared["scratch"])
             shared["closing"].callback(made.close)
         case _:
             raise _unfit("lake", connection)

@@ -818,6 +818,53 @@ class S3Connection(Section):
         return self
 
 
+ADLS_URL = re.compile(
+    r"abfss://(?P<container>[a-z0-9](?:-?[a-z0-9]){2,62})@"
+    r"(?P<host>(?P<account>[a-z0-9]{3,24})(?:\.[a-z0-9-]+)*?\.dfs\.[a-z0-9.-]+)"
+    r"(?P<prefix>(?:/(?!\.{1,2}(?:/|$))[^/\s?#]+)*)/?"
+)
+
+
+def of_a_container(value: str) -> str:
+    if "${" not in value and ADLS_URL.fullmatch(value) is None:
+        raise ValueError("is written as abfss://container@account.dfs.core.windows.net/folder")
+    return value
+
+
+class AdlsConnection(Section):
+    """A container of Azure storage: a lake."""
+
+    type: Literal["adls"] = "adls"
+    url: Annotated[str, AfterValidator(of_a_container)]
+    """abfss://container@account.dfs.core.windows.net/folder, the folder being optional."""
+    rename: bool = False
+    """Whether objects are written aside and renamed, which takes a hierarchical namespace."""
+    credential: Literal["default", "environment", "workload_identity", "managed_identity"] = "default"
+    """Who we are: one way of azure-identity, or the first of them that knows."""
+    client_id: str | None = None
+    """Of a user-assigned identity."""
+    connection_string: Annotated[str | None, Field(repr=False)] = None
+    """A reference, such as ${env:LAKE_CONNECTION_STRING}, for accounts that know no identities."""
+    endpoint: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
+    """Of an emulator, which has one for all."""
+    part_size: Annotated[Whole, Field(ge=2**20, le=2**30)] = 16 * 2**20
+    """Bytes; what is longer is sent in blocks of as many, four at once."""
+    connect_timeout: Duration = timedelta(seconds=10)
+    answer_timeout: Duration = timedelta(seconds=60)
+
+    @model_validator(mode="after")
+    def says_one_credential(self) -> "AdlsConnection":
+        if self.connection_string is not None and (self.endpoint, self.client_id, self.credential) != (
+            None,
+            None,
+            "default",
+        ):
+            raise ValueError("connection_string stands alone: it brings endpoint and credentials")
+        if self.client_id is not None and self.credential == "environment":
+            raise ValueError("client_id is of workload_identity and managed_identity; the environment names its own")
+        return self
+
+
 class DuckdbConnection(Section):
     """A DuckDB file: the embedded warehouse."""
 
@@ -853,7 +900,7 @@ class PostgresqlConnection(Section):
 
 
 Connection = Annotated[
-    LocalConnection | SftpConnection | S3Connection | DuckdbConnection | PostgresqlConnection,
+    LocalConnection | SftpConnection | S3Connection | AdlsConnection | DuckdbConnection | PostgresqlConnection,
     Field(discriminator="type"),
 ]
 Warehouse = DuckdbConnection | PostgresqlConnection
