@@ -3,18 +3,20 @@
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingestkit.states import migrate
-from tests.faults.lakes import Bucket
+from tests.doubles.dfs import hierarchical
+from tests.faults.lakes import Bucket, Container, Objects
 from tests.faults.processes import Launcher
 from tests.faults.world import ACTS, Shared, World
-from tests.object_stores import S3Server, s3
+from tests.object_stores import AzureServer, S3Server, azurite, s3
 from tests.services import PostgresServer, SftpServer, postgres, sftp
 from tests.warehouses import warehouse_database
 
@@ -95,22 +97,57 @@ def s3_server() -> Iterator[S3Server]:
         yield started
 
 
-@pytest.fixture(scope="session", params=["s3"])
-def object_story(
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[AzureServer]:
+    with azurite() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def azure_server_with_folders(azure_server: AzureServer) -> Iterator[AzureServer]:
+    with hierarchical(azure_server) as started:
+        yield started
+
+
+LAKES = ("s3", "adls", "adls_rename")
+
+
+@pytest.fixture(scope="session")
+def object_stories(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     launcher: Launcher,
     server: PostgresServer,
-    s3_server: S3Server,
-) -> Story:
-    """The same with the lake in a service of objects and the state in PostgreSQL."""
-    folder = tmp_path_factory.mktemp(f"{request.param}_story")
-    name = f"story_{request.param}"
-    server.does(f"CREATE DATABASE {name}")
-    migrate.upgrade(server.url(name))
-    target = Shared(server, warehouse_database(server, f"target_{request.param}"))
-    objects = Bucket(s3_server, s3_server.bucket())
-    return told(folder, World.made(folder / "world", launcher, Shared(server, name), target, objects=objects))
+) -> Callable[[str], Story]:
+    """The same with the lake in a service of objects and the state in PostgreSQL, each told once."""
+
+    @cache
+    def story_of(lake: str) -> Story:
+        folder = tmp_path_factory.mktemp(f"{lake}_story")
+        name = f"story_{lake}"
+        server.does(f"CREATE DATABASE {name}")
+        migrate.upgrade(server.url(name))
+        target = Shared(server, warehouse_database(server, f"target_{lake}"))
+        objects = lake_in_a_service(request, lake, folder)
+        return told(folder, World.made(folder / "world", launcher, Shared(server, name), target, objects=objects))
+
+    return story_of
+
+
+@pytest.fixture(params=LAKES)
+def object_story(request: pytest.FixtureRequest, object_stories: Callable[[str], Story]) -> Story:
+    return object_stories(request.param)
+
+
+def lake_in_a_service(request: pytest.FixtureRequest, lake: str, folder: Path) -> Objects:
+    if lake == "s3":
+        bucket: S3Server = request.getfixturevalue("s3_server")
+        return Bucket(bucket, bucket.bucket())
+    rename = lake == "adls_rename"
+    server: AzureServer = request.getfixturevalue("azure_server_with_folders" if rename else "azure_server")
+    secret = folder / "connection_string"
+    secret.write_text(server.connection_string)
+    return Container(server, server.container(), secret, rename)
 
 
 def told(folder: Path, world: World) -> Story:

@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tests.object_stores import S3Server
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob import BlobProperties, ContainerClient
+
+from tests.object_stores import AzureServer, S3Server
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -82,6 +85,55 @@ class Bucket:
             return client.get_object(Bucket=self.place, Key=key)["Body"].read()
         except client.exceptions.NoSuchKey as error:
             raise FileNotFoundError(key) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    server: AzureServer
+    place: str
+    secret: Path
+    """A file that holds the account's connection string."""
+    rename: bool
+
+    def settings(self) -> str:
+        url = f"abfss://${{env:{LAKE_VARIABLE}}}@{self.server.account}.dfs.core.windows.net/lake"
+        rename = str(self.rename).lower()
+        return f"{{type: adls, url: '{url}', connection_string: '${{file:{self.secret}}}', rename: {rename}}}"
+
+    def copied(self) -> "Container":
+        copy = Container(self.server, self.server.container(), self.secret, self.rename)
+        with self._opened() as source, copy._opened() as target:
+            for one in source.list_blobs(include=["metadata"]):
+                status = target.get_blob_client(one.name).start_copy_from_url(source.get_blob_client(one.name).url)
+                assert status["copy_status"] == "success"
+        return copy
+
+    def names(self) -> set[str]:
+        with self._opened() as container:
+            return {one.name.removeprefix("lake/") for one in self._objects(container)}
+
+    def published(self) -> Iterator[Sight]:
+        with self._opened() as container:
+            for one in self._objects(container):
+                name = one.name.removeprefix("lake/")
+                if not name.startswith("_inflight/"):
+                    yield name, (one.etag, one.last_modified), partial(self._read, container, one.name)
+
+    @contextmanager
+    def _opened(self) -> Iterator[ContainerClient]:
+        with self.server.service() as service, service.get_container_client(self.place) as container:
+            yield container
+
+    def _objects(self, container: ContainerClient) -> Iterator[BlobProperties]:
+        for one in container.list_blobs(include=["metadata"]):
+            if (one.metadata or {}).get("hdi_isfolder") != "true":
+                yield one
+
+    def _read(self, container: ContainerClient, name: str) -> bytes:
+        try:
+            return container.download_blob(name).readall()
+        except ResourceNotFoundError as error:
+            raise FileNotFoundError(name) from error
 
 
 def in_a_folder(lake: Path) -> Iterator[Sight]:

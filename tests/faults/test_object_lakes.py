@@ -2,12 +2,14 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from tests.faults.conftest import Story
+from tests.faults.conftest import LAKES, Story
 from tests.faults.test_kills import STEPS, disturbed, places
 from tests.faults.world import RUN, World, alike, watched
 
@@ -15,24 +17,43 @@ pytestmark = [pytest.mark.faults, pytest.mark.services]
 
 # A file is made, a database is not.
 HERE = [step for step in STEPS if step != "warehouse.created"]
-SOME = (
-    "lake.written",
-    "store.linked",
-    "extract.recorded",
-    "validate.sidecar_written",
-    "load.committed",
-    "clean.removed",
-)
+SOME = {
+    "s3": (
+        "lake.written",
+        "store.linked",
+        "extract.recorded",
+        "validate.sidecar_written",
+        "load.committed",
+        "clean.removed",
+    ),
+    "adls": ("store.linked", "load.committed"),
+    "adls_rename": ("store.sent", "store.linked"),
+}
 
 
-def test_the_story_reaches_every_step_but_that_of_making_a_file(object_story: Story) -> None:
-    reached = set(sum(chain.from_iterable(object_story.steps), Counter[str]()))
-    assert reached == set(HERE)
+def steps_of(lake: str) -> list[str]:
+    """Where everything is renamed, the story comes between sending and renaming too; elsewhere only large files do."""
+    return [*HERE, "store.sent"] if lake == "adls_rename" else HERE
+
+
+def cases(some: Mapping[str, Sequence[str]]) -> list[ParameterSet]:
+    """Every lake at every of its steps; but for some it is left to the matrix."""
+    return [
+        pytest.param(lake, step, marks=[] if step in some.get(lake, ()) else pytest.mark.matrix)
+        for lake in LAKES
+        for step in steps_of(lake)
+    ]
 
 
 @pytest.mark.parametrize(
-    "step", [*SOME, *(pytest.param(one, marks=pytest.mark.matrix) for one in HERE if one not in SOME)]
+    ("object_story", "steps"), [(lake, steps_of(lake)) for lake in LAKES], indirect=["object_story"]
 )
+def test_the_story_reaches_every_step_but_that_of_making_a_file(object_story: Story, steps: list[str]) -> None:
+    reached = set(sum(chain.from_iterable(object_story.steps), Counter[str]()))
+    assert reached == set(steps)
+
+
+@pytest.mark.parametrize(("object_story", "step"), cases(SOME), indirect=["object_story"])
 def test_killed_and_its_disk_thrown_away_the_next_run_finishes_the_work(
     object_story: Story, step: str, tmp_path: Path
 ) -> None:
@@ -40,14 +61,14 @@ def test_killed_and_its_disk_thrown_away_the_next_run_finishes_the_work(
     assert disturbed(object_story, tmp_path / "world", (act, place), step, 1, bare=True) == []
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("step", HERE)
+@pytest.mark.parametrize(("object_story", "step"), cases({}), indirect=["object_story"])
 def test_killed_twice_the_next_run_finishes_the_work(object_story: Story, step: str, tmp_path: Path) -> None:
     act, place, times = [found for found in places(object_story, step) if found[0] <= 1][-1]
     number = random.Random(step).randint(1, times)
     assert disturbed(object_story, tmp_path / "world", (act, place), step, number, bare=True, twice=True) == []
 
 
+@pytest.mark.parametrize("object_story", ["s3", pytest.param("adls", marks=pytest.mark.matrix)], indirect=True)
 def test_killed_while_parts_are_sent_the_next_run_sends_them_again(object_story: Story, tmp_path: Path) -> None:
     large = {"20260101/a.csv": "id,born\n" + "".join(f"{number},1970\n" for number in range(1_700_000))}
     world = prepared(object_story, tmp_path / "world", large)

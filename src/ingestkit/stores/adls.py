@@ -152,8 +152,7 @@ class AdlsBucket:
                 raise
         if _is_folder(found.metadata):
             return None
-        stored = Stored(name, found.size, found.last_modified)
-        return Head(stored, (found.metadata or {}).get("sha256"), found.etag)
+        return Head(Stored(name, found.size, found.last_modified), _told(found.metadata, "sha256"), found.etag)
 
     def read(self, name: str, tag: str, start: int, behind: int) -> "AdlsBody":
         with self.reading(name):
@@ -368,7 +367,12 @@ class AdlsBody:
 
 
 def _is_folder(metadata: dict[str, str] | None) -> bool:
-    return any(name.lower() == "hdi_isfolder" and value == "true" for name, value in (metadata or {}).items())
+    return _told(metadata, "hdi_isfolder") == "true"
+
+
+def _told(metadata: dict[str, str] | None, name: str) -> str | None:
+    """What metadata says, in whatever case it has come to write its names."""
+    return next((value for known, value in (metadata or {}).items() if known.lower() == name), None)
 
 
 def _code(error: HttpResponseError) -> str:
