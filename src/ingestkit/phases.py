@@ -1,7 +1,7 @@
 """What each stage of a run is given, when it stands already, and what becomes of what it returns."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -399,12 +399,18 @@ def _clean(active: Active, known: Known) -> None:
     def job() -> Work:
         details = {}
         for model in active.models:
-            found = clean.debris(active.context(), model, known.files, active.artifacts(model))
+            with active.session.state.read() as conn:
+                others = runs.at_work(conn, active.pipeline_name, model)
+            others.pop(active.run.run_id, None)
+            artifacts = active.artifacts(model)
+            found = clean.debris(active.context(), model, known.files, artifacts)
+            # What an attempt that may go on has made waits for it.
+            theirs = {one.path for one in artifacts if one.run_id in others}
             with active.session.state.read() as conn:
                 # Layouts that changed places with each other may have laid another batch's objects there.
-                others = ledger.paths_of_others(conn, found, active.batch, model)
-            found = [name for name in found if name not in others]
-            found += _expired(active, model)
+                theirs |= ledger.paths_of_others(conn, found, active.batch, model)
+            found = [name for name in found if name not in theirs]
+            found += _expired(active, model, set(others.values()))
             clean.remove(active.context(), found)
             steps.reached("clean.removed")
             with active.lease.transaction() as conn:
@@ -422,8 +428,8 @@ def _clean(active: Active, known: Known) -> None:
         active.session.progress.warned(f"clean failed and is left to the next run: {error.message}")
 
 
-def _expired(active: Active, model: str) -> list[str]:
-    """Objects of batches that retention no longer keeps, but for those with rejects that wait for a person."""
+def _expired(active: Active, model: str, at_work: Set[str]) -> list[str]:
+    """Objects of batches that retention no longer keeps, but for those at work, put back, or with rejects that wait."""
     session = active.session
     with session.state.read() as conn:
         if not completions.any_full(conn, active.pipeline_name, model):
@@ -431,6 +437,7 @@ def _expired(active: Active, model: str) -> list[str]:
         theirs = completions.whole(conn, active.pipeline_name, model=model)
         done = {batch: entry for (batch, _), entry in theirs.items()}
         old = clean.expired(session.pipeline, done, session.clock.now())
-        waiting = quarantine.batches_waiting(conn, active.pipeline_name, model)
-        kept = [batch for batch in old if batch not in waiting]
-        return [one.path for one in ledger.artifacts(conn, active.pipeline_name, kept, model)]
+        needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
+        needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
+        gone = [batch for batch in old if batch not in needed]
+        return [one.path for one in ledger.artifacts(conn, active.pipeline_name, gone, model)]

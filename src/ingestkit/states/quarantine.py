@@ -74,7 +74,7 @@ def batches_waiting(conn: sql.Connection, pipeline: str, model: str) -> set[str]
     query = (
         sql.select(quarantine.c.batch)
         .distinct()
-        .where(quarantine.c.pipeline == pipeline, quarantine.c.model == model, quarantine.c.status == "open")
+        .where(quarantine.c.pipeline == pipeline, quarantine.c.model == model, quarantine.c.status.in_(WAITING))
     )
     return {batch for (batch,) in conn.execute(query)}
 

@@ -11,6 +11,7 @@ import sqlalchemy as sql
 from ingestkit.model import Intent, LoadMode, RunStatus, Stage, Window, human_duration, instant
 from ingestkit.states import rows, stage_rows
 from ingestkit.states.tables import (
+    completion,
     decision,
     pipeline_run,
     run_model,
@@ -131,6 +132,36 @@ def open_runs(conn: sql.Connection, pipeline: str) -> list[tuple[Run, frozenset[
     for run_id, model in conn.execute(query):
         models.setdefault(run_id, set()).add(model)
     return [(one, frozenset(names)) for run_id, names in models.items() if (one := run(conn, run_id)) is not None]
+
+
+def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
+    """The runs that may go on with a model, each with its batch: open, or failed and waiting for a person.
+
+    One that failed waits until another attempt begins, or its batch is done or stepped over.
+    """
+    later, row = pipeline_run.alias(), pipeline_run.c
+    theirs = run_model.alias()
+    newer = sql.select(sql.literal(1)).where(
+        theirs.c.run_id == later.c.run_id,
+        theirs.c.model == model,
+        later.c.pipeline == pipeline,
+        later.c.batch == row.batch,
+        later.c.attempt > row.attempt,
+    )
+    done = sql.select(sql.literal(1)).where(
+        completion.c.pipeline == pipeline,
+        completion.c.batch == row.batch,
+        completion.c.model == model,
+        completion.c.at >= row.ended_at,
+    )
+    waits = sql.and_(run_model.c.status == RunStatus.FAILED.value, ~sql.exists(newer), ~sql.exists(done))
+    query = (
+        sql.select(row.run_id, row.batch)
+        .join(run_model, run_model.c.run_id == row.run_id)
+        .where(run_model.c.pipeline == pipeline, run_model.c.model == model, row.batch.is_not(None))
+        .where(sql.or_(run_model.c.open_key.is_not(None), waits))
+    )
+    return {run_id: batch for run_id, batch in conn.execute(query)}
 
 
 def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
