@@ -1,7 +1,8 @@
 """What each stage of a run is given, when it stands already, and what becomes of what it returns."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -428,7 +429,7 @@ def _clean(active: Active, known: Known) -> None:
         active.session.progress.warned(f"clean failed and is left to the next run: {error.message}")
 
 
-def _expired(active: Active, model: str, at_work: Set[str]) -> list[str]:
+def _expired(active: Active, model: str, at_work: AbstractSet[str]) -> list[str]:
     """Objects of batches that retention no longer keeps, but for those at work, put back, or with rejects that wait."""
     session = active.session
     with session.state.read() as conn:

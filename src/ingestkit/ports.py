@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from ingestkit.model import Counts, Fence, FileVersion, Intent, Item, Receipt, Window
 
@@ -68,6 +68,57 @@ class Stored:
     name: str
     bytes: int
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LakeRule:
+    """What a service is to do by itself, by age alone, with what is below a prefix of the lake."""
+
+    name: str
+    does: Literal["expire", "expire_noncurrent", "abort_uploads"]
+    prefix: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRule:
+    """A rule as a service words it."""
+
+    name: str
+    text: str
+    meaning: str
+    """Equal for rules that do the same, whatever their words' order."""
+    expires: tuple[str, int] | None = None
+    """What of the lake it removes: a prefix, and after how many days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All rules at one moment."""
+
+    rules: tuple[ServiceRule, ...]
+    document: str = field(repr=False)
+    """As the service gave it, with what belongs to no rule."""
+
+
+class Lifecycle(Protocol):
+    """The lifecycle rules of the bucket or account that a lake lies in; they may be written only all at once."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def prefix(self) -> str:
+        """Where in it the lake lies: two lakes may share it."""
+        ...
+
+    def read(self) -> Policy: ...
+
+    def worded(self, rule: LakeRule) -> ServiceRule: ...
+
+    def write(self, before: Policy, drop: Collection[str], put: Sequence[ServiceRule]) -> None:
+        """Replace the policy by one without the rules of these names and with these. All else stays to the letter."""
+        ...
 
 
 class Store(Protocol):

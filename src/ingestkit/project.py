@@ -21,7 +21,7 @@ from ingestkit.lake import Lake
 from ingestkit.layers import Origin
 from ingestkit.model import Json, sha256_of
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
-from ingestkit.ports import Source, Store
+from ingestkit.ports import Lifecycle, Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import (
@@ -35,8 +35,9 @@ from ingestkit.settings import (
     Settings,
     SftpConnection,
 )
+from ingestkit.settings import Lifecycle as LifecycleSettings
 from ingestkit.settings import Source as SourceSettings
-from ingestkit.shapes import checked
+from ingestkit.shapes import checked, nearest
 from ingestkit.states.owner import Owner
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ WAREHOUSES = {
     "duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse",
     "postgresql": "ingestkit.warehouses.postgresql:opened",
 }
+LIFECYCLES = {"s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
 EXTRAS = {"s3": "aws"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
@@ -269,6 +271,23 @@ class Project:
         used = self.pipeline(name).settings.source.connection
         connection = _resolved(self.secrets, self.settings.connections[used], f"connections.{used}")
         return _server(self.root, connection, used, name) if isinstance(connection, SftpConnection) else None
+
+    def lifecycle(self, lake: str) -> "tuple[Lifecycle, LifecycleSettings]":
+        """The rules of the service a lake lies in, and what the settings want of them; nothing is asked of it yet."""
+        if lake not in self.settings.connections:
+            raise ConfigError(f"there is no connection {lake}{nearest(lake, self.settings.connections)}")
+        connection = _resolved(self.secrets, self.settings.connections[lake], f"connections.{lake}")
+        match connection:
+            case S3Connection():
+                made: Lifecycle = _driven(LIFECYCLES, connection.type, connection=connection, root=self.root)
+                return made, connection.lifecycle
+            case LocalConnection():
+                raise ConfigError(
+                    f"connection {lake} is a folder of this machine: no service removes anything there by rules",
+                    hint="ingestkit clean removes what retention no longer keeps",
+                )
+            case _:
+                raise _unfit("lake", connection)
 
     def config(self, settings: PipelineSettings) -> Json:
         """What a run row keeps: enough to open the same pipeline again, with references, never values."""

@@ -783,6 +783,35 @@ def ends_with_a_slash(value: str) -> str:
     return value
 
 
+def whole_days(value: timedelta) -> timedelta:
+    if value < timedelta(days=1) or value % timedelta(days=1):
+        raise ValueError("services count in whole days, such as 30d")
+    return value
+
+
+Days = Annotated[Duration, AfterValidator(whole_days)]
+
+
+def is_a_folder(value: str) -> str:
+    if re.fullmatch(r"(raw|valid|rejects|_runs|_inflight)/([a-z][a-z0-9_]{0,62}/)?", value) is None:
+        raise ValueError("is raw/, valid/, rejects/, _runs/ or _inflight/, or a pipeline's folder there: raw/shop/")
+    return value
+
+
+Kept = Annotated[str, AfterValidator(is_a_folder)]
+"""A folder of the lake, or that of a pipeline in it."""
+
+
+class Lifecycle(Section):
+    """What a lake's service removes by itself, by age alone, once `ingestkit lake lifecycle apply` has told it to."""
+
+    keep: dict[Kept, Days] = Field(default_factory=dict)
+    """By folder, such as `_runs/` or `raw/shop/`: how long an object stays."""
+    noncurrent_versions: Days | None = None
+    """Where the service keeps what was removed: how long."""
+    abort_uploads_after: Days | None = None
+
+
 class S3Connection(Section):
     """A bucket of S3, or of what speaks like it: a lake."""
 
@@ -808,6 +837,7 @@ class S3Connection(Section):
     """Bytes; what is longer is sent in parts of as many, four at once."""
     connect_timeout: Duration = timedelta(seconds=10)
     answer_timeout: Duration = timedelta(seconds=60)
+    lifecycle: Lifecycle = Lifecycle()
 
     @model_validator(mode="after")
     def says_whole_credentials(self) -> "S3Connection":

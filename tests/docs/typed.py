@@ -14,7 +14,14 @@ def every_command() -> dict[str, Any]:
     """Every command there is, by what is typed."""
     found = {name: command(name) for name in COMMANDS}
     for group in GROUPS:
-        found |= {f"{group} {name}": one for name, one in command(group).commands.items()}
+        found |= _below(group, command(group))
+    return found
+
+
+def _below(name: str, group: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for word, one in group.commands.items():
+        found |= _below(f"{name} {word}", one) if hasattr(one, "commands") else {f"{name} {word}": one}
     return found
 
 
@@ -32,9 +39,9 @@ def understood(line: str) -> str:
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """A command's name, of one word or two, and what follows it."""
+    """A command's name, of some words, and what follows it."""
     known = every_command()
-    for length in (1, 2):
+    for length in (1, 2, 3):
         name = " ".join(words[:length])
         if name in known:
             return name, list(words[length:])

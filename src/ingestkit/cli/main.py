@@ -54,6 +54,7 @@ GROUPS = {
     "drift": ("drift:commands", "Show what headers said that their contracts did not."),
     "new": ("new:commands", "Propose files of a project, to be edited."),
     "state": ("state:commands", "Show what the state knows, and correct it."),
+    "lake": ("lake:commands", "Tell a lake's service what to remove by itself."),
     "queue": ("queue:commands", "Show and make the writes that are pending."),
     "config": ("config:commands", "Show the configuration, and check it."),
 }

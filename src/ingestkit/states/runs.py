@@ -161,7 +161,7 @@ def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
         .where(run_model.c.pipeline == pipeline, run_model.c.model == model, row.batch.is_not(None))
         .where(sql.or_(run_model.c.open_key.is_not(None), waits))
     )
-    return {run_id: batch for run_id, batch in conn.execute(query)}
+    return {row.run_id: row.batch for row in conn.execute(query)}
 
 
 def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:

@@ -85,12 +85,12 @@ class S3Bucket:
         return f"s3://{self.connection.bucket}/{self.connection.prefix}".rstrip("/")
 
     def check(self) -> None:
-        with self._translated("checking it"):
+        with self.translated("checking it"):
             name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
-            self._client.put_object(**self._named(name), Body=PROBE, **self._sealed())
+            self.client.put_object(**self._named(name), Body=PROBE, **self._sealed())
             list(self.list(f"{names.INFLIGHT}/_check/"))
-            self._client.get_object(**self._named(name))["Body"].read()
-            self._client.delete_object(**self._named(name))
+            self.client.get_object(**self._named(name))["Body"].read()
+            self.client.delete_object(**self._named(name))
         self.keeps_names()
 
     def keeps_names(self) -> bool:
@@ -100,7 +100,7 @@ class S3Bucket:
         size = file.stat().st_size
         if not self._refuses_taken and self.head(name) is not None:
             raise self._exists(name)
-        with self._translated(f"publishing {shown(name)}"):
+        with self.translated(f"publishing {shown(name)}"):
             for _ in range(CONFLICTS):
                 # Of two requests for a name one is told to come again. What was sent in parts is void then.
                 with suppress(_Conflict):
@@ -112,11 +112,11 @@ class S3Bucket:
         raise LakeError(f"lake {self.place} is asked for {shown(name)} by others again and again", transient=True)
 
     def head(self, name: str) -> Head | None:
-        with self._translated(f"looking at {shown(name)}"):
+        with self.translated(f"looking at {shown(name)}"):
             try:
-                found = self._client.head_object(**self._named(name))
+                found = self.client.head_object(**self._named(name))
             except ClientError as error:
-                if _code(error) in MISSING:
+                if error_code(error) in MISSING:
                     return None
                 raise
         stored = Stored(name, found["ContentLength"], found["LastModified"])
@@ -125,23 +125,23 @@ class S3Bucket:
         return Head(stored, told.get("sha256"), found["ETag"])
 
     def read(self, name: str, tag: str, start: int, behind: int) -> "S3Body":
-        with self._translated(f"reading {shown(name)}"):
+        with self.translated(f"reading {shown(name)}"):
             try:
-                answer = self._client.get_object(**self._named(name), Range=f"bytes={start}-{behind - 1}", IfMatch=tag)
+                answer = self.client.get_object(**self._named(name), Range=f"bytes={start}-{behind - 1}", IfMatch=tag)
             except ClientError as error:
-                if _code(error) in MISSING:
+                if error_code(error) in MISSING:
                     raise LakeError(f"lake {self.place} holds no {shown(name)}") from error
-                if _code(error) in TAKEN:
+                if error_code(error) in TAKEN:
                     raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read") from error
                 raise
         return S3Body(self, name, answer["Body"])
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        pages = self._client.get_paginator("list_objects_v2")
+        pages = self.client.get_paginator("list_objects_v2")
         asked = pages.paginate(Bucket=self.connection.bucket, Prefix=self.connection.prefix + prefix)
         answers = iter(asked)
         while True:
-            with self._translated(f"listing {shown(prefix) or 'it'}"):
+            with self.translated(f"listing {shown(prefix) or 'it'}"):
                 page = next(answers, None)
             if page is None:
                 return
@@ -149,24 +149,24 @@ class S3Bucket:
                 yield Stored(one["Key"].removeprefix(self.connection.prefix), one["Size"], one["LastModified"])
 
     def delete(self, name: str) -> None:
-        with self._translated(f"removing {shown(name)}"):
-            self._client.delete_object(**self._named(name))
+        with self.translated(f"removing {shown(name)}"):
+            self.client.delete_object(**self._named(name))
 
     def let_go(self, inflight: str) -> None:
         """Void the uploads of the object that the mark speaks of, whoever goes on with them."""
-        with self._translated(f"removing {shown(inflight)}"):
+        with self.translated(f"removing {shown(inflight)}"):
             try:
-                mark = self._client.get_object(**self._named(inflight))["Body"].read()
+                mark = self.client.get_object(**self._named(inflight))["Body"].read()
             except ClientError as error:
-                if _code(error) in MISSING:
+                if error_code(error) in MISSING:
                     return
                 raise
             self._void_uploads(json.loads(mark)["name"])
-            self._client.delete_object(**self._named(inflight))
+            self.client.delete_object(**self._named(inflight))
 
     def _send_whole(self, name: str, file: Path, sha256: str) -> None:
         with file.open("rb") as body, self._conditional(name):
-            self._client.put_object(
+            self.client.put_object(
                 **self._named(name), Body=body, Metadata={"sha256": sha256}, **self._sealed(), **self._if_absent()
             )
 
@@ -174,8 +174,8 @@ class S3Bucket:
         """What is under way has a mark, by which a later owner finds and voids it."""
         part = max(self.connection.part_size, -(-size // PARTS))
         mark = json.dumps({"name": name}).encode()
-        self._client.put_object(**self._named(inflight), Body=mark, **self._sealed())
-        made = self._client.create_multipart_upload(**self._named(name), Metadata={"sha256": sha256}, **self._sealed())
+        self.client.put_object(**self._named(inflight), Body=mark, **self._sealed())
+        made = self.client.create_multipart_upload(**self._named(name), Metadata={"sha256": sha256}, **self._sealed())
         upload = {**self._named(name), "UploadId": made["UploadId"]}
 
         def send(number: int) -> Mapping[str, Any]:
@@ -183,26 +183,26 @@ class S3Bucket:
                 body.seek((number - 1) * part)
                 content = body.read(part)
             with self._conditional(name):
-                answer = self._client.upload_part(**upload, PartNumber=number, Body=content)
+                answer = self.client.upload_part(**upload, PartNumber=number, Body=content)
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         try:
             sent = sent_side_by_side(-(-size // part), send)
             steps.reached("store.sent")
             with self._conditional(name, sha256):
-                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
+                self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
         except BaseException:
             self._void(upload)
-            self._client.delete_object(**self._named(inflight))
+            self.client.delete_object(**self._named(inflight))
             raise
-        self._client.delete_object(**self._named(inflight))
+        self.client.delete_object(**self._named(inflight))
 
     def _void(self, upload: Mapping[str, Any]) -> None:
         with _unless(GIVEN_UP):
-            self._client.abort_multipart_upload(**upload)
+            self.client.abort_multipart_upload(**upload)
 
     def _void_uploads(self, name: str) -> None:
-        named, pages = self._named(name), self._client.get_paginator("list_multipart_uploads")
+        named, pages = self._named(name), self.client.get_paginator("list_multipart_uploads")
         with _unless(GIVEN_UP):
             for page in pages.paginate(Bucket=named["Bucket"], Prefix=named["Key"]):
                 for one in page.get("Uploads", ()):
@@ -214,38 +214,38 @@ class S3Bucket:
         """Learnt by trying, at endpoints other than AWS: some take `If-None-Match` and overwrite all the same."""
         if self.connection.endpoint_url is None:
             return True
-        with self._translated("trying what it keeps to"):
+        with self.translated("trying what it keeps to"):
             name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
-            self._client.put_object(**self._named(name), Body=PROBE, **self._sealed())
+            self.client.put_object(**self._named(name), Body=PROBE, **self._sealed())
             upload: dict[str, Any] = {}
             try:
-                if not self._refused(lambda: self._client.put_object(**self._named(name), Body=PROBE, IfNoneMatch="*")):
+                if not self._refused(lambda: self.client.put_object(**self._named(name), Body=PROBE, IfNoneMatch="*")):
                     return False
-                made = self._client.create_multipart_upload(**self._named(name))
+                made = self.client.create_multipart_upload(**self._named(name))
                 upload = {**self._named(name), "UploadId": made["UploadId"]}
-                part = self._client.upload_part(**upload, PartNumber=1, Body=PROBE)
+                part = self.client.upload_part(**upload, PartNumber=1, Body=PROBE)
                 parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
                 return self._refused(
-                    lambda: self._client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
+                    lambda: self.client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
                 )
             finally:
                 self._void_uploads(name)
-                self._client.delete_object(**self._named(name))
+                self.client.delete_object(**self._named(name))
 
     def _refused(self, ask: Any) -> bool:
         try:
             ask()
         except ClientError as error:
-            if _code(error) in TAKEN | CONFLICT:
+            if error_code(error) in TAKEN | CONFLICT:
                 return True
             # Not a word that it knows: then it keeps nothing.
-            if _code(error) in {"NotImplemented", "501"}:
+            if error_code(error) in {"NotImplemented", "501"}:
                 return False
             raise
         return False
 
     @cached_property
-    def _client(self) -> Any:
+    def client(self) -> Any:
         said = self.connection
         seconds = said.connect_timeout.total_seconds(), said.answer_timeout.total_seconds()
         foreign = said.endpoint_url is not None
@@ -261,7 +261,7 @@ class S3Bucket:
             request_checksum_calculation=checked,
             response_checksum_validation=checked,
         )
-        with self._translated("looking for credentials"):
+        with self.translated("looking for credentials"):
             session: Any = boto3.Session(
                 aws_access_key_id=said.access_key,
                 aws_secret_access_key=said.secret_key,
@@ -288,11 +288,11 @@ class S3Bucket:
         try:
             yield
         except ClientError as error:
-            if _code(error) in TAKEN:
+            if error_code(error) in TAKEN:
                 raise self._exists(name) from error
-            if _code(error) in CONFLICT:
+            if error_code(error) in CONFLICT:
                 raise _Conflict from error
-            if _code(error) == GIVEN_UP:
+            if error_code(error) == GIVEN_UP:
                 there = self.head(name)
                 if there is None or sha256 is None or there.sha256 != sha256:
                     raise taken_over(name) from error
@@ -303,7 +303,7 @@ class S3Bucket:
         return ObjectExists(f"{shown(name)} is in lake {self.place} already")
 
     @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
+    def translated(self, doing: str) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
@@ -326,7 +326,7 @@ class S3Bucket:
         )
 
     def _refusal(self, error: ClientError, doing: str) -> LakeError:
-        code = _code(error)
+        code = error_code(error)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if (known := TROUBLES.get(ALIASES.get(code, code))) is not None:
             what, hint, passing = known
@@ -361,9 +361,9 @@ def _unless(*codes: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if _code(error) not in codes:
+        if error_code(error) not in codes:
             raise
 
 
-def _code(error: ClientError) -> str:
+def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
