@@ -308,13 +308,15 @@ def test_nothing_depends_on_what_a_role_has_set(
         "standard_conforming_strings = off",
         "default_transaction_isolation = serializable",
         "default_transaction_read_only = on",
-        "statement_timeout = '1ms'",
+        "statement_timeout = '200ms'",
         "extra_float_digits = 0",
         "client_encoding = 'LATIN1'",
         "synchronous_commit = off",
     ):
         does(f"ALTER ROLE {LOADER} IN DATABASE {database} SET {setting}")
     ready(warehouse, "hcp")
+    does("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'")
+    does("CREATE TRIGGER it BEFORE INSERT ON hcp FOR EACH STATEMENT EXECUTE FUNCTION slow()")
     put(warehouse, tmp_path, [("é\\'", "表")])
     put(warehouse, tmp_path, [("2", "x")], LoadMode.MERGE, batch="b2")
     assert rows(warehouse) == [("2", "x"), ("é\\'", "表")]
