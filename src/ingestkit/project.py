@@ -62,7 +62,7 @@ WAREHOUSES = {
     "duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse",
     "postgresql": "ingestkit.warehouses.postgresql:opened",
 }
-LIFECYCLES = {"s3": "ingestkit.stores.s3_lifecycle:opened"}
+LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
 EXTRAS = {"s3": "aws"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
@@ -280,6 +280,9 @@ class Project:
         match connection:
             case S3Connection():
                 made: Lifecycle = _driven(LIFECYCLES, connection.type, connection=connection, root=self.root)
+                return made, connection.lifecycle
+            case AdlsConnection():
+                made = _driven(LIFECYCLES, connection.type, connection=connection, name=lake)
                 return made, connection.lifecycle
             case LocalConnection():
                 raise ConfigError(

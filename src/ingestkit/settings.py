@@ -861,6 +861,15 @@ def of_a_container(value: str) -> str:
     return value
 
 
+def of_an_account(value: str) -> str:
+    form = r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.Storage/storageAccounts/[a-z0-9]{3,24}"
+    if "${" not in value and re.fullmatch(form, value, re.IGNORECASE) is None:
+        raise ValueError(
+            "is a resource id: /subscriptions/…/resourceGroups/…/providers/Microsoft.Storage/storageAccounts/…"
+        )
+    return value
+
+
 class AdlsConnection(Section):
     """A container of Azure storage: a lake."""
 
@@ -881,6 +890,18 @@ class AdlsConnection(Section):
     """Bytes; what is longer is sent in blocks of as many, four at once."""
     connect_timeout: Duration = timedelta(seconds=10)
     answer_timeout: Duration = timedelta(seconds=60)
+    lifecycle: Lifecycle = Lifecycle()
+    account_id: Annotated[str, AfterValidator(of_an_account)] | None = None
+    """The account's resource id, as the portal shows it; lifecycle rules are of the account, and asked for by it."""
+    management_endpoint: Annotated[str, Field(pattern=r"^(https://|\$\{)\S+$")] = "https://management.azure.com"
+
+    @model_validator(mode="after")
+    def has_rules_that_there_are(self) -> "AdlsConnection":
+        if self.lifecycle.abort_uploads_after is not None:
+            raise ValueError(
+                "lifecycle.abort_uploads_after: Azure discards after a week what was sent and not committed"
+            )
+        return self
 
     @model_validator(mode="after")
     def says_one_credential(self) -> "AdlsConnection":

@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 from ingestkit.cli.main import call
+from tests.certificates import certified
+from tests.doubles.arm import ACCOUNT, resource_manager
 from tests.doubles.httpfaults import ACCESS_DENIED, FaultyServer, faulty
+from tests.doubles.identity import identity
 from tests.object_stores import S3Server, s3
 
 PIPELINE = r"""
@@ -216,6 +219,25 @@ def test_rules_that_mean_nothing_are_refused(
     project["connections"]["lake"]["lifecycle"] = rules
     settle(project)
     assert told in refused(capsys, 3, "plan")
+
+
+def test_a_lake_in_azure_has_its_rules_with_the_account(
+    project: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed = certified(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(signed.certificate))
+    said = {"type": "adls", "url": "abfss://lake@acme.dfs.core.windows.net", "lifecycle": {"keep": {"_runs/": "400d"}}}
+    project["connections"]["lake"] = said
+    settle(project)
+    assert "account_id" in refused(capsys, 3, "plan")
+    with identity(signed) as mine, resource_manager(signed) as manager:
+        for name, value in mine.environment.items():
+            monkeypatch.setenv(name, value)
+        said |= {"credential": "managed_identity", "account_id": ACCOUNT, "management_endpoint": manager.endpoint}
+        settle(project)
+        assert done(capsys, "apply", "--yes")["status"] == "done"
+        assert done(capsys, "apply")["status"] == "up to date"
+        assert [one["name"].rpartition("-")[2] for [one] in [policy["rules"] for policy in manager.written]] == ["runs"]
 
 
 def test_one_of_several_lakes_must_be_named(project: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

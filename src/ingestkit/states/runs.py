@@ -137,24 +137,16 @@ def open_runs(conn: sql.Connection, pipeline: str) -> list[tuple[Run, frozenset[
 def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
     """The runs that may go on with a model, each with its batch: open, or failed and waiting for a person.
 
-    One that failed waits until another attempt begins, or its batch is done or stepped over.
+    One that failed waits until its batch is done, by another attempt, or stepped over.
     """
-    later, row = pipeline_run.alias(), pipeline_run.c
-    theirs = run_model.alias()
-    newer = sql.select(sql.literal(1)).where(
-        theirs.c.run_id == later.c.run_id,
-        theirs.c.model == model,
-        later.c.pipeline == pipeline,
-        later.c.batch == row.batch,
-        later.c.attempt > row.attempt,
-    )
+    row = pipeline_run.c
     done = sql.select(sql.literal(1)).where(
         completion.c.pipeline == pipeline,
         completion.c.batch == row.batch,
         completion.c.model == model,
         completion.c.at >= row.ended_at,
     )
-    waits = sql.and_(run_model.c.status == RunStatus.FAILED.value, ~sql.exists(newer), ~sql.exists(done))
+    waits = sql.and_(run_model.c.status == RunStatus.FAILED.value, ~sql.exists(done))
     query = (
         sql.select(row.run_id, row.batch)
         .join(run_model, run_model.c.run_id == row.run_id)

@@ -1,0 +1,175 @@
+"""The lifecycle rules of an account of Azure storage: one document, which its resource manager keeps."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from azure.core import PipelineClient
+from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
+from azure.core.rest import HttpRequest
+
+from ingestkit.errors import ConfigError, LakeError
+from ingestkit.files import shown
+from ingestkit.ports import LakeRule, Policy, ServiceRule
+from ingestkit.settings import ADLS_URL, AdlsConnection
+from ingestkit.stores.adls import LOGINS, AdlsBucket
+
+VERSION = "2023-05-01"
+NONE_YET = "ManagementPolicyNotFound"
+GRANT = 'grant "Storage Account Contributor" on the account (docs/lakes.md)'
+ACTIONS = {
+    "expire": ("baseBlob", "daysAfterModificationGreaterThan"),
+    "expire_noncurrent": ("version", "daysAfterCreationGreaterThan"),
+}
+
+
+def opened(*, connection: AdlsConnection, name: str) -> "AdlsLifecycle":
+    found = ADLS_URL.fullmatch(connection.url)
+    assert found is not None, "settings have looked at it"
+    if connection.account_id is None or not connection.account_id.endswith(f"/{found['account']}"):
+        raise ConfigError(
+            f"connection {name} does not say where the rules of account {found['account']} are kept",
+            hint=f"say its resource id: az storage account show --name {found['account']} --query id, as account_id",
+        )
+    return AdlsLifecycle(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class AdlsLifecycle:
+    connection: AdlsConnection
+
+    @property
+    def place(self) -> str:
+        return str(self._parts["host"])
+
+    @property
+    def prefix(self) -> str:
+        """What prefixes of rules begin with, the container before all."""
+        folder = (self._parts["prefix"] or "").strip("/")
+        return f"{self._parts['container']}/{folder}/" if folder else f"{self._parts['container']}/"
+
+    def read(self) -> Policy:
+        status, text = self._asked("GET")
+        if status == 404 and _code(text) == NONE_YET:
+            return Policy((), "{}")
+        if status != 200:
+            raise self._refused(status, text)
+        return Policy(tuple(self._rule(one) for one in _policy(text).get("rules", ())), text)
+
+    def worded(self, rule: LakeRule) -> ServiceRule:
+        kind, counted = ACTIONS[rule.does]
+        return self._rule(
+            {
+                "enabled": True,
+                "name": rule.name,
+                "type": "Lifecycle",
+                "definition": {
+                    "filters": {"blobTypes": ["blockBlob"], "prefixMatch": [self.prefix + rule.prefix]},
+                    "actions": {kind: {"delete": {counted: rule.days}}},
+                },
+            }
+        )
+
+    def write(self, before: Policy, drop: Collection[str], put: Sequence[ServiceRule]) -> None:
+        rules = [json.loads(one.text) for one in (*(rule for rule in before.rules if rule.name not in drop), *put)]
+        if not rules:
+            # A policy without rules is refused.
+            status, text = self._asked("DELETE")
+        else:
+            whole = {"properties": {"policy": {**_policy(before.document), "rules": rules}}}
+            status, text = self._asked("PUT", whole)
+        if status not in (200, 204):
+            raise self._refused(status, text)
+
+    @property
+    def _parts(self) -> Mapping[str, str | None]:
+        found = ADLS_URL.fullmatch(self.connection.url)
+        assert found is not None, "settings have looked at it"
+        return found.groupdict()
+
+    def _asked(self, method: str, body: Any = None) -> tuple[int, str]:
+        said, base = self.connection, self.connection.management_endpoint.rstrip("/")
+        # A token is of the same chain as for what is stored.
+        credential = AdlsBucket(said)._credential  # noqa: SLF001 - its own part
+        policies = [RetryPolicy(retry_total=2), BearerTokenCredentialPolicy(credential, f"{base}/.default")]
+        url = f"{base}{said.account_id}/managementPolicies/default"
+        request = HttpRequest(method, url, params={"api-version": VERSION}, json=body)
+        try:
+            client: PipelineClient[HttpRequest, Any] = PipelineClient(base, policies=policies)
+            with client:
+                answer = client.send_request(
+                    request,
+                    connection_timeout=said.connect_timeout.total_seconds(),
+                    read_timeout=said.answer_timeout.total_seconds(),
+                )
+                return answer.status_code, answer.text()
+        except ClientAuthenticationError as error:
+            raise LakeError(f"{self.place}: no credentials, {_line(error)}", hint=LOGINS) from error
+        except AzureError as error:
+            raise LakeError(
+                f"{base} does not answer while looking after the lifecycle rules of {self.place}: {_line(error)}",
+                hint="look at the network and at management_endpoint of the connection",
+                transient=True,
+            ) from error
+
+    def _refused(self, status: int, text: str) -> LakeError:
+        code = _code(text)
+        doing = f"looking after the lifecycle rules of {self.place}"
+        if status in (401, 403):
+            return LakeError(f"the account does not allow {doing}: {code}", hint=GRANT)
+        if status == 404:
+            return LakeError(
+                f"there is no such account for {doing}: {code}", hint="look at account_id of the connection"
+            )
+        told = shown(str(_error(text).get("message", "")))
+        return LakeError(f"failed while {doing}: {code}, {told}", transient=status >= 500 or status == 429)
+
+    def _rule(self, said: Mapping[str, Any]) -> ServiceRule:
+        meaning = json.dumps(_whole(said), sort_keys=True)
+        return ServiceRule(str(said.get("name", "")), json.dumps(said), meaning, self._expires(said))
+
+    def _expires(self, said: Mapping[str, Any]) -> tuple[str, int] | None:
+        """What of the lake a rule removes; one of tags removes nothing, since what is written here has none."""
+        definition = said.get("definition", {})
+        where = definition.get("filters") or {}
+        delete = (definition.get("actions", {}).get("baseBlob") or {}).get("delete")
+        if not said.get("enabled", True) or not delete or where.get("blobIndexMatch"):
+            return None
+        days = min(int(value) for value in delete.values())
+        for prefix in where.get("prefixMatch") or [""]:
+            if prefix.startswith(self.prefix) or self.prefix.startswith(prefix):
+                return prefix.removeprefix(self.prefix) if prefix.startswith(self.prefix) else "", days
+        return None
+
+
+def _policy(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text).get("properties", {}).get("policy", {})
+    return found
+
+
+def _error(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    error = found.get("error", {}) if isinstance(found, dict) else {}
+    return error if isinstance(error, dict) else {}
+
+
+def _code(text: str) -> str:
+    return str(_error(text).get("code", "no reason given"))
+
+
+def _whole(value: Any) -> Any:
+    """The same with whole numbers as such: the service gives 90 back as 90.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {name: _whole(one) for name, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list) else value
+
+
+def _line(error: Exception) -> str:
+    return shown(str(error).partition("\n")[0].strip())
