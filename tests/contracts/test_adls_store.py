@@ -2,9 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,8 +17,6 @@ from ingestkit.stores.adls import AdlsBucket
 from ingestkit.stores.remote import RemoteStore
 from tests.contracts.store import CONTENT, NAME, PLACE, StoreContract, fill, killed, names, put, read
 from tests.doubles.dfs import hierarchical
-from tests.doubles.httpfaults import ANSWER_LOST, NEVER_ARRIVES, SERVER_BUSY, FaultyServer, Said, faulty
-from tests.doubles.relay import Answer, served
 from tests.object_stores import AzureServer, azurite, azurite_with_identity
 
 pytestmark = pytest.mark.services
@@ -62,16 +57,6 @@ def container(account: AzureServer) -> str:
 @pytest.fixture
 def said(account: AzureServer, container: str) -> dict[str, Any]:
     return {"url": url(container), "connection_string": account.connection_string, "part_size": PART}
-
-
-@pytest.fixture
-def store(said: dict[str, Any], tmp_path: Path) -> Store:
-    return handle(said, tmp_path / "one")
-
-
-@pytest.fixture
-def second(said: dict[str, Any], tmp_path: Path) -> Store:
-    return handle(said, tmp_path / "two")
 
 
 def url(container: str) -> str:
@@ -162,13 +147,14 @@ class AdlsContract(StoreContract):
             file.seek(-10, 2)
             assert file.read() == LARGE[-10:]
 
+    @pytest.mark.parametrize("before", [0, 1000])
     def test_an_object_that_is_another_while_it_is_read_is_not_mixed(
-        self, store: Store, second: Store, said: dict[str, Any], tmp_path: Path
+        self, store: Store, second: Store, before: int
     ) -> None:
         content = LARGE * 4
         put(store, NAME, content)
         with second.open(NAME) as file:
-            file.read(1000)
+            file.read(before)
             store.remove(NAME)
             put(store, NAME, content[::-1])
             with pytest.raises(LakeError, match="overwritten while it was read"):
@@ -234,18 +220,6 @@ class TestRenaming(AdlsContract):
         assert names(second) == []
         assert list(second.inflight("_inflight/")) == []
 
-    def test_a_rename_whose_answer_was_lost_is_recognised(
-        self, account: AzureServer, container: str, tmp_path: Path
-    ) -> None:
-        with faulty(account.endpoint) as proxy:
-            said = {"url": url(container), "rename": True}
-            lake = Lake(handle(said | {"connection_string": through(proxy, account)}, tmp_path / "one"))
-            lake.publish(PLACE, "raw/opendata/hcp/20260101/0-hcp.csv", fill)
-            proxy.breaks(ANSWER_LOST, "PUT", "/raw/.*mode=")
-            assert lake.publish(PLACE, NAME, fill).adopted
-            assert proxy.broken == 1
-            assert list(lake.store.inflight("_inflight/")) == []
-
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Any, times: int = 1) -> None:
     """Let something happen when a sender comes to its last request, for the time that is said."""
@@ -258,106 +232,6 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Any, times: int = 1) -> None
                 act()
 
     monkeypatch.setattr(steps, "reached", reached)
-
-
-def through(proxy: FaultyServer, account: AzureServer) -> str:
-    return replace(account, endpoint=proxy.endpoint).connection_string
-
-
-@pytest.fixture
-def proxy(flat: AzureServer) -> Iterator[FaultyServer]:
-    with faulty(flat.endpoint) as server:
-        yield server
-
-
-@pytest.fixture
-def broken(flat: AzureServer, container: str, proxy: FaultyServer, tmp_path: Path) -> RemoteStore:
-    """A store that the proxy stands before."""
-    said = {"url": url(container), "connection_string": through(proxy, flat), "part_size": PART}
-    return handle(said, tmp_path / "broken")
-
-
-@pytest.mark.slow
-class TestTroubles:
-    @pytest.mark.parametrize("content", [CONTENT, b"small"])
-    def test_a_write_whose_answer_was_lost_is_adopted(
-        self, broken: RemoteStore, proxy: FaultyServer, content: bytes
-    ) -> None:
-        proxy.breaks(ANSWER_LOST, "PUT", "hcp.csv$" if content == b"small" else "comp=blocklist")
-        assert Lake(broken).publish(PLACE, NAME, lambda writer: (writer.write(content), None)[1]).adopted
-        assert proxy.broken == 1
-        assert read(broken, NAME) == content
-
-    def test_a_service_that_is_asked_too_much_once_is_asked_again(
-        self, broken: RemoteStore, proxy: FaultyServer
-    ) -> None:
-        proxy.breaks(SERVER_BUSY, "PUT", "comp=block&", spared=1)
-        put(broken, NAME, LARGE)
-        assert proxy.broken == 1
-        assert read(broken, NAME) == LARGE
-
-    @pytest.mark.parametrize(
-        ("fault", "told", "hint", "transient"),
-        [
-            (Said(401, "InvalidAuthenticationInfo"), "does not take these credentials", "credential", False),
-            (Said(403, "AuthorizationPermissionMismatch"), "allow", "Storage Blob Data Contributor", False),
-            (Said(403, "AuthorizationFailure"), "refuses these credentials", "network rules", False),
-            (Said(400, "InvalidHeaderValue"), "InvalidHeaderValue", None, False),
-        ],
-    )
-    def test_a_refusal_of_the_last_block_publishes_nothing_and_says_what_helps(
-        self, broken: RemoteStore, proxy: FaultyServer, fault: Said, told: str, hint: str | None, transient: bool
-    ) -> None:
-        proxy.breaks(fault, "PUT", "comp=block&", spared=2, times=None)
-        with pytest.raises(LakeError, match=told) as refused:
-            put(broken, NAME, LARGE)
-        assert refused.value.transient is transient
-        assert (hint or "") in (refused.value.hint or "")
-        proxy.heals()
-        assert names(broken) == []
-
-    @pytest.mark.parametrize(
-        ("here", "told"), [(True, "does not take these credentials"), (False, "this machine's clock is wrong")]
-    )
-    def test_a_wrong_clock_is_told_from_wrong_credentials(self, tmp_path: Path, *, here: bool, told: str) -> None:
-        when = datetime.now(UTC) if here else datetime(2026, 1, 1, tzinfo=UTC)
-        said = (("x-ms-error-code", "AuthenticationFailed"), ("Date", format_datetime(when, usegmt=True)))
-        with served(lambda _: Answer(403, said)) as port:
-            account = AzureServer(f"http://127.0.0.1:{port}/devstoreaccount1")
-            store = handle({"url": url("lake"), "connection_string": account.connection_string}, tmp_path)
-            with pytest.raises(LakeError, match=told) as refused:
-                put(store, NAME)
-        assert refused.value.transient is not here
-
-    def test_another_key_is_refused(self, flat: AzureServer, container: str, tmp_path: Path) -> None:
-        wrong = replace(flat, key="bm90IGl0").connection_string
-        with pytest.raises(LakeError, match="credentials") as refused:
-            handle({"url": url(container), "connection_string": wrong}, tmp_path).check()
-        assert "bm90IGl0" not in str(refused.value)
-
-    def test_a_container_that_is_not_there_is_named(self, flat: AzureServer, tmp_path: Path) -> None:
-        store = handle({"url": url("no-such"), "connection_string": flat.connection_string}, tmp_path)
-        for ask in (store.check, lambda: store.stat(NAME), lambda: names(store)):
-            with pytest.raises(LakeError, match=r"abfss://no-such@.* does not exist"):
-                ask()
-
-    def test_a_connection_string_of_another_account_is_refused(
-        self, flat: AzureServer, container: str, tmp_path: Path
-    ) -> None:
-        said = {"url": url(container).replace("devstoreaccount1", "another")}
-        with pytest.raises(LakeError, match="of the account devstoreaccount1"):
-            handle(said | {"connection_string": flat.connection_string}, tmp_path).check()
-
-    def test_a_connection_string_that_is_none_is_refused_and_not_shown(self, container: str, tmp_path: Path) -> None:
-        with pytest.raises(LakeError, match="cannot be opened") as refused:
-            handle({"url": url(container), "connection_string": "AccountKey:geheim"}, tmp_path).check()
-        assert "geheim" not in str(refused.value)
-
-    def test_a_service_that_is_gone_does_not_answer(self, broken: RemoteStore, proxy: FaultyServer) -> None:
-        proxy.breaks(NEVER_ARRIVES, "HEAD", times=None)
-        with pytest.raises(LakeError, match="does not answer") as refused:
-            broken.stat(NAME)
-        assert refused.value.transient
 
 
 @pytest.mark.slow
@@ -403,6 +277,27 @@ class TestByIdentity:
         with pytest.raises(LakeError, match="expired") as refused:
             handle(said | {"credential": "managed_identity"}, tmp_path).check()
         assert refused.value.transient
+
+    def test_a_token_that_runs_out_while_blocks_are_sent_is_renewed_and_otherwise_told(
+        self, said: dict[str, Any], by_token: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert by_token.identity
+        mine = by_token.identity
+        for name, value in by_token.environment.items():
+            monkeypatch.setenv(name, value)
+        # So short that each request asks for a new one.
+        monkeypatch.setattr(mine, "lifetime", 60)
+        store = handle(said | {"credential": "managed_identity"}, tmp_path)
+        put(store, "raw/before", LARGE)
+        meanwhile(monkeypatch, lambda: setattr(mine, "lifetime", -1))
+        with pytest.raises(LakeError, match="expired") as refused:
+            put(store, NAME, LARGE)
+        assert refused.value.transient
+        monkeypatch.setattr(mine, "lifetime", 60)
+        assert names(store) == ["raw/before"]
+        put(store, NAME, LARGE, f"{PLACE.inflight()}/again")
+        store.let_go()
+        assert read(store, NAME) == LARGE
 
     def test_without_any_credentials_it_says_what_to_do(self, said: dict[str, Any], tmp_path: Path) -> None:
         with pytest.raises(LakeError, match="no credentials") as refused:

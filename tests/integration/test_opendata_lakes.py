@@ -5,14 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from tests.object_stores import S3Server, s3
+from tests.doubles.dfs import hierarchical
+from tests.object_stores import AzureServer, S3Server, azurite_with_identity, s3
 
 ROOT = Path(__file__).parents[2]
 HERE = "lake: {type: local, path: state/lake}"
@@ -24,6 +26,12 @@ pytestmark = [pytest.mark.services, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def moto() -> Iterator[S3Server]:
     with s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def azure() -> Iterator[AzureServer]:
+    with azurite_with_identity() as server:
         yield server
 
 
@@ -57,21 +65,47 @@ def rows(folder: Path) -> dict[str, list[Any]]:
 
 
 def test_the_samples_go_through_a_bucket(moto: S3Server, tmp_path: Path) -> None:
-    here, there = (tmp_path / name for name in ("here", "there"))
     bucket = moto.bucket()
     place = f"endpoint_url: '{moto.endpoint}', path_style: true, region: {moto.region}"
     keys = f"access_key: {moto.access_key}, secret_key: '{moto.secret_key}'"
+
+    def names() -> list[str]:
+        pages = moto.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [one["Key"] for page in pages for one in page.get("Contents", ())]
+
+    go_through(tmp_path, f"{{type: s3, bucket: {bucket}, prefix: sample/, {place}, {keys}}}", names)
+
+
+@pytest.mark.parametrize("rename", [False, True])
+def test_the_samples_go_through_a_container_by_the_identity_of_a_machine(
+    azure: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rename: bool
+) -> None:
+    for name, value in azure.environment.items():
+        monkeypatch.setenv(name, value)
+    with hierarchical(azure) if rename else nullcontext(azure) as account:
+        container = account.container()
+
+        def names() -> list[str]:
+            with account.service() as service, service.get_container_client(container) as objects:
+                told = list(objects.list_blobs(include=["metadata"]))
+            return [one.name for one in told if "hdi_isfolder" not in (one.metadata or {})]
+
+        url = f"abfss://{container}@{account.account}.dfs.core.windows.net/sample"
+        lake = f"{{type: adls, url: '{url}', endpoint: '{account.endpoint}', rename: {str(rename).lower()}}}"
+        go_through(tmp_path, lake, names)
+
+
+def go_through(folder: Path, lake: str, names: Callable[[], list[str]]) -> None:
+    here, there = (folder / name for name in ("here", "there"))
     project(here, "{type: local, path: state/lake}")
-    project(there, f"{{type: s3, bucket: {bucket}, prefix: sample/, {place}, {keys}}}")
+    project(there, lake)
     does(there, "check")
     assert "3 batches done" in does(here, "run", "opendata")
     assert "3 batches done" in does(there, "run", "opendata")
     assert rows(there) == rows(here)
-    lake = {str(path.relative_to(here / "state/lake")) for path in (here / "state/lake").rglob("*") if path.is_file()}
-    pages = moto.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    keys_there = {one["Key"] for page in pages for one in page.get("Contents", ())}
-    assert {key.split("/")[0] for key in keys_there} == {"sample"}
-    assert len(keys_there) == len(lake)
+    files = [path for path in (here / "state/lake").rglob("*") if path.is_file()]
+    assert {name.split("/")[0] for name in names()} == {"sample"}
+    assert len(names()) == len(files)
     assert "nothing new" in does(there, "run", "opendata")
     shown = [json.loads(does(folder, "quarantine", "show", "opendata", "--output", "json")) for folder in (here, there)]
     assert shown[1]["rows"] == shown[0]["rows"] != []

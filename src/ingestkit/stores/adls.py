@@ -332,18 +332,22 @@ class AdlsBucket:
     def _translated(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except HttpResponseError as error:
-            raise self._refusal(error, doing) from error
         except AzureError as error:
-            raise LakeError(
-                f"lake {self.place} does not answer while {doing}: {_line(error)}",
-                hint="look at the network, and at the account's name in `url`",
-                transient=True,
-            ) from error
+            raise self._failure(error, doing) from error
+
+    def _failure(self, error: AzureError, doing: str) -> LakeError:
+        if isinstance(error, HttpResponseError) and error.response is not None:
+            return self._refusal(error, doing)
+        if isinstance(error, ClientAuthenticationError):
+            return LakeError(f"lake {self.place}: no credentials, {_line(error)}", hint=LOGINS)
+        # What was cut while it came is told as an answer too, but has none.
+        return LakeError(
+            f"lake {self.place} does not answer while {doing}: {_line(error)}",
+            hint="look at the network, and at the account's name in `url`",
+            transient=True,
+        )
 
     def _refusal(self, error: HttpResponseError, doing: str) -> LakeError:
-        if isinstance(error, ClientAuthenticationError) and error.response is None:
-            return LakeError(f"lake {self.place}: no credentials, {_line(error)}", hint=LOGINS)
         code, status = _code(error), error.status_code or 0
         if (known := TROUBLES.get(_trouble(error, code))) is not None:
             what, hint, passing = known

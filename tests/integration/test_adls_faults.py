@@ -1,0 +1,271 @@
+"""What Azure storage can do to a lake, with renames and without: requests refused, answers lost, links cut."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from azure.core.pipeline.transport import HttpTransport
+
+from ingestkit.errors import LakeError
+from ingestkit.lake import Lake, Landed
+from ingestkit.settings import AdlsConnection
+from ingestkit.stores.adls import CHUNK, AdlsBucket
+from ingestkit.stores.remote import RemoteStore
+from tests.contracts.store import NAME, PLACE, names, put, read
+from tests.doubles.dfs import hierarchical
+from tests.doubles.httpfaults import (
+    ANSWER_LOST,
+    INTERNAL_ERROR,
+    NEVER_ARRIVES,
+    SERVER_BUSY,
+    Fault,
+    FaultyServer,
+    Said,
+    faulty,
+)
+from tests.doubles.proxy import proxied
+from tests.doubles.relay import Answer, served
+from tests.faults.lakes import Container
+from tests.faults.world import watched
+from tests.object_stores import AzureServer, azurite
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+SMALL, LARGE = Random(1).randbytes(100_000), Random(2).randbytes(2_500_000)
+BLOCK = "comp=block&"
+COMMIT = "comp=blocklist"
+RENAME = "mode=legacy"
+NO_RIGHTS = Said(403, "AuthorizationPermissionMismatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A container of an account, and what stands before it."""
+
+    account: AzureServer
+    container: str
+    rename: bool
+    service: FaultyServer
+
+    @property
+    def last(self) -> str:
+        """Of the requests by which a large object comes to be seen, the last."""
+        return RENAME if self.rename else COMMIT
+
+    def opened(self, folder: Path, **otherwise: Any) -> RemoteStore:
+        said = {
+            "url": url(self.container),
+            "connection_string": replace(self.account, endpoint=self.service.endpoint).connection_string,
+            "rename": self.rename,
+            "part_size": 2**20,
+        }
+        return RemoteStore(AdlsBucket(AdlsConnection.model_validate(said | otherwise)), folder)
+
+
+def url(container: str) -> str:
+    return f"abfss://{container}@devstoreaccount1.dfs.core.windows.net/lake"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vendor's own tries come without their waits."""
+    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def flat() -> Iterator[AzureServer]:
+    with azurite() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def with_folders(flat: AzureServer) -> Iterator[AzureServer]:
+    with hierarchical(flat) as server:
+        yield server
+
+
+@pytest.fixture(params=[False, True], ids=["commit", "rename"])
+def place(request: pytest.FixtureRequest, flat: AzureServer, with_folders: AzureServer) -> Iterator[Place]:
+    account = with_folders if request.param else flat
+    with faulty(account.endpoint) as service:
+        yield Place(account, account.container(), request.param, service)
+
+
+@pytest.fixture
+def store(place: Place, tmp_path: Path) -> Iterator[RemoteStore]:
+    """Somebody lists the container all the time, and reads what is there: it must be whole from the first sight on."""
+    made = place.opened(tmp_path / "one")
+    made.check()
+    with watched(Container(place.account, place.container, tmp_path, place.rename).published):
+        yield made
+
+
+def landed(store: RemoteStore, content: bytes) -> Landed:
+    def fill(writer: Any) -> None:
+        writer.write(content)
+
+    return Lake(store).publish(PLACE, NAME, fill)
+
+
+@pytest.mark.parametrize(
+    ("fault", "target", "told", "passing"),
+    [
+        (INTERNAL_ERROR, BLOCK, "InternalError", True),
+        (SERVER_BUSY, BLOCK, "asked too much", True),
+        (NEVER_ARRIVES, BLOCK, "does not answer", True),
+        (NO_RIGHTS, BLOCK, "does not allow it", False),
+        (Said(403, "AuthorizationFailure"), COMMIT, "refuses these credentials", False),
+        (Said(401, "InvalidAuthenticationInfo"), COMMIT, "does not take these credentials", False),
+        (Said(409, "ContainerBeingDeleted"), COMMIT, "ContainerBeingDeleted", False),
+        (NO_RIGHTS, "", "does not allow it", False),
+        (SERVER_BUSY, "", "asked too much", True),
+        (NEVER_ARRIVES, "", "does not answer", True),
+    ],
+)
+def test_an_upload_that_is_refused_in_its_midst_leaves_nothing(
+    store: RemoteStore, place: Place, fault: Fault, target: str, told: str, passing: bool
+) -> None:
+    spared = 2 if target == BLOCK else 0
+    place.service.breaks(fault, "PUT", target or place.last, spared=spared, times=None)
+    with pytest.raises(LakeError, match=told) as refused:
+        landed(store, LARGE)
+    assert refused.value.transient is passing
+    assert place.service.broken > 0
+    place.service.heals()
+    assert names(store) == []
+    assert list(store.inflight("_inflight/")) == []
+    assert not landed(store, LARGE).adopted
+    assert read(store, NAME) == LARGE
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["whole", "blocks"])
+def test_what_passes_is_tried_again(store: RemoteStore, place: Place, content: bytes) -> None:
+    place.service.breaks(SERVER_BUSY, "PUT", times=2)
+    assert not landed(store, content).adopted
+    assert place.service.broken == 2
+    assert read(store, NAME) == content
+
+
+@pytest.mark.parametrize("fault", [ANSWER_LOST, Said(500, "OperationTimedOut", done=True)], ids=["cut", "timed out"])
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["whole", "blocks"])
+def test_what_was_done_and_not_answered_is_done_once(
+    store: RemoteStore, place: Place, tmp_path: Path, content: bytes, fault: Fault
+) -> None:
+    put(store, NAME + ".before", b"")
+    place.service.breaks(fault, "PUT", RENAME if place.rename else "lake/raw/" if content is SMALL else COMMIT)
+    assert landed(store, content).adopted
+    assert place.service.broken == 1
+    second = place.opened(tmp_path / "two")
+    assert names(second) == [NAME, NAME + ".before"]
+    assert read(second, NAME) == content
+    assert list(second.inflight("_inflight/")) == []
+
+
+def test_a_failure_is_told_though_nothing_can_be_removed_behind_it(place: Place, tmp_path: Path) -> None:
+    store = place.opened(tmp_path)
+    place.service.breaks(NO_RIGHTS, "PUT", place.last, times=None)
+    place.service.breaks(NEVER_ARRIVES, "DELETE", times=None)
+    with pytest.raises(LakeError, match="does not allow it"):
+        landed(store, LARGE)
+    place.service.heals()
+    assert len(list(store.inflight("_inflight/opendata/hcp/"))) == place.rename
+    Lake(store).remove_inflight("opendata", "hcp", below=8)
+    assert list(store.inflight("_inflight/")) == []
+
+
+def test_who_has_no_rights_is_told_which_are_needed(store: RemoteStore, place: Place) -> None:
+    place.service.breaks(NO_RIGHTS, "HEAD", times=None)
+    with pytest.raises(LakeError, match="does not allow it") as refused:
+        store.stat(NAME)
+    assert "Storage Blob Data Contributor" in (refused.value.hint or "")
+    assert "docs/lakes.md" in (refused.value.hint or "")
+
+
+def test_an_account_without_folders_is_told_to_go_without_renames(place: Place, tmp_path: Path) -> None:
+    store = place.opened(tmp_path, rename=True)
+    place.service.breaks(Said(400, "HierarchicalNamespaceNotEnabled"), "PUT", RENAME, times=None)
+    with pytest.raises(LakeError, match="does not rename") as refused:
+        store.check()
+    assert refused.value.hint == "set rename: false in the connection"
+
+
+def test_a_container_that_is_not_there_is_named(place: Place, tmp_path: Path) -> None:
+    store = place.opened(tmp_path, url=url("no-such"))
+    for ask in (store.check, lambda: store.stat(NAME), lambda: names(store), lambda: put(store, NAME)):
+        with pytest.raises(LakeError, match=r"abfss://no-such@.* does not exist") as missing:
+            ask()
+        assert not missing.value.transient
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reading_goes_on_behind_a_link_that_is_cut(place: Place, flat: AzureServer, tmp_path: Path, seed: int) -> None:
+    content = LARGE * 4
+    put(place.opened(tmp_path / "one"), NAME, content)
+    # It is asked for in chunks; those that have come are not asked for again.
+    at = Random(seed).randrange(CHUNK + 100_000, len(content))
+    print(f"seed {seed}: cut behind {at} bytes")
+    behind = urlsplit(flat.endpoint)
+    with proxied("127.0.0.1", behind.port or 0) as proxy:
+        account = replace(flat, endpoint=f"http://127.0.0.1:{proxy.port}{behind.path}")
+        far = place.opened(tmp_path / "far", connection_string=account.connection_string)
+        assert far.stat(NAME) is not None
+        proxy.faults.cut_down = at
+        assert read(far, NAME) == content
+        assert far.path(NAME).read_bytes() == content
+        far.let_go()
+        proxy.faults.cut_down = 100_000
+        with pytest.raises(LakeError, match="does not answer") as cut:
+            read(far, NAME)
+        assert cut.value.transient
+
+
+@pytest.mark.parametrize(
+    ("here", "told"), [(True, "does not take these credentials"), (False, "this machine's clock is wrong")]
+)
+def test_a_wrong_clock_is_told_from_wrong_credentials(tmp_path: Path, *, here: bool, told: str) -> None:
+    when = datetime.now(UTC) if here else datetime(2026, 1, 1, tzinfo=UTC)
+    said = (("x-ms-error-code", "AuthenticationFailed"), ("Date", format_datetime(when, usegmt=True)))
+    with served(lambda _: Answer(403, said)) as port:
+        account = AzureServer(f"http://127.0.0.1:{port}/devstoreaccount1")
+        store = opened(tmp_path, account.connection_string)
+        with pytest.raises(LakeError, match=told) as refused:
+            put(store, NAME)
+    assert refused.value.transient is not here
+
+
+def test_another_key_is_refused(flat: AzureServer, tmp_path: Path) -> None:
+    wrong = replace(flat, key="bm90IGl0").connection_string
+    with pytest.raises(LakeError, match="credentials") as refused:
+        opened(tmp_path, wrong, flat.container()).check()
+    assert "bm90IGl0" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", ["AccountKey:geheim", "AccountName=devstoreaccount1;AccountKey=geheim", "geheim;=;"])
+def test_a_connection_string_that_is_none_is_refused_and_not_shown(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(LakeError) as refused:
+        opened(tmp_path, wrong).check()
+    assert "geheim" not in f"{refused.value} {refused.value.hint}"
+    assert "\n" not in str(refused.value)
+
+
+def test_a_connection_string_of_another_account_is_refused(tmp_path: Path) -> None:
+    other = "AccountName=another;AccountKey=bm90IGl0"
+    with pytest.raises(LakeError, match="of the account another"):
+        opened(tmp_path, other).check()
+
+
+def test_a_service_that_is_not_there_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="does not answer") as silent:
+        opened(tmp_path, AzureServer("http://127.0.0.1:9/devstoreaccount1").connection_string).check()
+    assert silent.value.transient
+
+
+def opened(folder: Path, connection_string: str, container: str = "lake") -> RemoteStore:
+    said = AdlsConnection(url=url(container), connection_string=connection_string)
+    return RemoteStore(AdlsBucket(said), folder)
