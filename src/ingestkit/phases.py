@@ -418,7 +418,6 @@ def _clean(active: Active, known: Known) -> None:
                 ledger.mark_removed(conn, found, active.session.clock.now())
             details[model] = len(found)
         clean.remove_scratch(active.context().scratch)
-        active.session.lake.store.let_go()
         return Work(details={"removed": details})
 
     try:

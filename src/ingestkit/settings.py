@@ -833,7 +833,7 @@ class S3Connection(Section):
     kms_key: str | None = None
     ca_file: Path | None = None
     """Certificates of those who may vouch for the endpoint."""
-    part_size: Annotated[Whole, Field(ge=5 * 2**20, le=2**30)] = 16 * 2**20
+    part_size: Annotated[Whole, Field(ge=5 * 2**20, le=32 * 2**20)] = 16 * 2**20
     """Bytes; what is longer is sent in parts of as many, four at once."""
     connect_timeout: Duration = timedelta(seconds=10)
     answer_timeout: Duration = timedelta(seconds=60)

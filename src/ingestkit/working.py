@@ -80,6 +80,8 @@ def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
         show(active.session)
         error.results = tuple(results_of(active.session, active.run, active.models, one))
         raise
+    finally:
+        active.session.lake.store.let_go()
     steps.reached("run.done")
     if stages[-1] is Stage.CLEAN and active.run.kind not in FROM_LAKE:
         release(active.session, active.lease)

@@ -1,6 +1,7 @@
 """A lake in S3 keeps the contract of stores, with a service that refuses taken names and with one that does not."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -9,13 +10,13 @@ from typing import Any
 import pytest
 
 from ingestkit import steps
-from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.errors import ConfigError, LakeError, ObjectExists
 from ingestkit.lake import Lake, file_id_of
 from ingestkit.ports import Store
 from ingestkit.settings import S3Connection
 from ingestkit.stores.remote import RemoteStore
 from ingestkit.stores.s3 import S3Bucket
-from tests.contracts.store import CONTENT, DIGEST, NAME, StoreContract, killed, names, put, read
+from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
 from tests.object_stores import S3Server, s3, s3_without_conditions
 
 pytestmark = pytest.mark.services
@@ -127,6 +128,46 @@ class TestS3Store(StoreContract):
             assert file.read(1000) == LARGE[7_000_000:7_001_000]
             file.seek(-10, 2)
             assert file.read() == LARGE[-10:]
+
+    def test_what_others_made_in_the_bucket_is_no_object_and_stops_nobody(
+        self, store: Store, moto: S3Server, said: dict[str, Any]
+    ) -> None:
+        strays = ("raw/opendata/hcp/", "_inflight/opendata/hcp/", f"{PLACE.inflight()}/1-hcp.csv")
+        for name in strays:
+            moto.client().put_object(Bucket=said["bucket"], Key=f"some/where/{name}", Body=b"\x00no mark")
+        assert names(store) == []
+        assert Lake(store).remove_inflight("opendata", "hcp", below=8) == 1
+        assert list(store.inflight("_inflight/")) == []
+
+    def test_a_copy_is_whole_or_is_none(
+        self, store: Store, second: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(store, NAME, CONTENT)
+        write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda file, block, at: write(file, block[:1000], at))
+        assert second.path(NAME).read_bytes() == CONTENT
+        second.let_go()
+        monkeypatch.setattr(os, "pwrite", lambda _file, block, _at: len(block))
+        with pytest.raises(LakeError, match="otherwise than it was written"):
+            second.path(NAME)
+        assert [path for path in (tmp_path / "two").rglob("*") if path.is_file()] == []
+
+    def test_only_the_connection_says_where_the_service_is(
+        self, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+        bucket = S3Bucket(S3Connection.model_validate(said | {"endpoint_url": None}))
+        assert bucket.client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
+
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [({"ca_file": "none.pem"}, "ca_file none.pem is not"), ({"endpoint_url": "http://:9"}, "http://:9")],
+    )
+    def test_a_connection_that_cannot_be_is_a_mistake_of_the_settings(
+        self, said: dict[str, Any], tmp_path: Path, wrong: dict[str, Any], told: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=told):
+            handle(said | wrong, tmp_path).check()
 
     def test_the_hash_lies_with_the_object(self, store: Store, moto: S3Server, said: dict[str, Any]) -> None:
         put(store, NAME, CONTENT)

@@ -1,6 +1,7 @@
 """What a service of objects can do to a lake: requests refused, answers lost, links cut, keys that expire."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from tests.doubles.httpfaults import (
     faulty,
 )
 from tests.doubles.proxy import proxied
+from tests.doubles.relay import Answer, Request, passed_on, served
 from tests.faults.lakes import Bucket
 from tests.faults.world import watched
 from tests.object_stores import S3Server, s3
@@ -227,3 +229,64 @@ def test_an_object_overwritten_while_it_is_read_is_not_read_as_two(
         file.seek(6_000_000)
         with pytest.raises(LakeError, match="overwritten while it was read"):
             file.read(10)
+
+
+def test_what_was_refused_leaves_nothing_on_this_machine(
+    store: RemoteStore, service: FaultyServer, tmp_path: Path
+) -> None:
+    service.breaks(ACCESS_DENIED, "PUT", "lake/raw/", times=None)
+    with pytest.raises(LakeError, match="does not allow it"):
+        landed(store, SMALL)
+    assert [path for path in (tmp_path / "one").rglob("*") if path.is_file()] == []
+
+
+def test_parts_that_may_not_be_sent_leave_no_mark(store: RemoteStore, service: FaultyServer) -> None:
+    service.breaks(ACCESS_DENIED, "POST", "uploads", times=None)
+    with pytest.raises(LakeError, match="does not allow it"):
+        landed(store, LARGE)
+    assert list(store.inflight("_inflight/")) == []
+
+
+def test_looking_is_told_why_it_was_refused(store: RemoteStore, service: FaultyServer) -> None:
+    service.breaks(EXPIRED_TOKEN, times=None)
+    with pytest.raises(LakeError, match="have expired") as refused:
+        store.stat(NAME)
+    assert refused.value.transient
+
+
+def test_a_service_that_is_silent_is_asked_five_times_for_a_read(store: RemoteStore, service: FaultyServer) -> None:
+    put(store, NAME, LARGE)
+    store.let_go()
+    service.breaks(NEVER_ARRIVES, "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="does not answer"):
+        read(store, NAME)
+    assert service.broken == 5
+
+
+def test_a_service_that_knows_no_ranges_is_not_believed(
+    store: RemoteStore, moto: S3Server, said: dict[str, Any], tmp_path: Path
+) -> None:
+    put(store, NAME, LARGE)
+
+    def whole(request: Request) -> Answer:
+        headers = tuple((name, value) for name, value in request.headers if name.lower() != "range")
+        return passed_on(replace(request, headers=headers), moto.endpoint)
+
+    with served(whole) as port:
+        far = opened(said | {"endpoint_url": f"http://127.0.0.1:{port}"}, tmp_path / "far")
+        with pytest.raises(LakeError, match="other bytes"):
+            far.path(NAME)
+
+
+def test_a_check_without_rights_leaves_nothing_behind(
+    said: dict[str, Any], service: FaultyServer, moto: S3Server, tmp_path: Path
+) -> None:
+    service.breaks(ACCESS_DENIED, "GET", "_check", times=None)
+    for _ in range(2):
+        with pytest.raises(LakeError, match="does not allow it"):
+            opened(said, tmp_path).check()
+    service.heals()
+    service.breaks(ACCESS_DENIED, "GET", "uploads", times=None)
+    opened(said, tmp_path).check()
+    assert "Contents" not in moto.client().list_objects_v2(Bucket=said["bucket"])
+    assert moto.client().list_multipart_uploads(Bucket=said["bucket"]).get("Uploads", []) == []

@@ -46,7 +46,7 @@ class OverlayStore:
         return self._of(name).path(name)
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        return heapq.merge(self.upper.list(prefix), self.lower.list(prefix), key=lambda one: one.name.split("/"))
+        return heapq.merge(self.upper.list(prefix), self.lower.list(prefix), key=lambda one: one.name)
 
     def inflight(self, prefix: str) -> Iterator[str]:
         return self.upper.inflight(prefix)

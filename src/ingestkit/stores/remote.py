@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ingestkit import steps
-from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.errors import LakeError
 from ingestkit.files import shown
 from ingestkit.ports import Stored
 from ingestkit.stores import names
@@ -131,9 +131,11 @@ class RemoteStore:
         if not path.exists():
             raise LakeError(f"what was written for {shown(name)} is gone from {shown(path.parent)}", hint=TAKEN)
         try:
-            self.bucket.put(inflight, name, path, sha256)
-        except ObjectExists:
-            path.unlink()
+            with self._local():
+                self.bucket.put(inflight, name, path, sha256)
+        except BaseException:
+            # Who tries again writes it again, under another name.
+            path.unlink(missing_ok=True)
             raise
         steps.reached("store.linked")
         with self._local():
@@ -143,11 +145,12 @@ class RemoteStore:
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         copy = self._copy(names.published(name))
-        if copy.exists():
-            with copy.open("rb") as file:
-                yield file
-            return
-        with io.BufferedReader(RemoteObject(self.bucket, name, self._head(name)), BLOCK) as file:
+        with self._local():
+            try:
+                raw: io.RawIOBase = copy.open("rb", buffering=0)
+            except FileNotFoundError:
+                raw = RemoteObject(self.bucket, name, self._head(name))
+        with io.BufferedReader(raw, BLOCK) as file:
             yield file
 
     def stat(self, name: str) -> Stored | None:
@@ -173,12 +176,13 @@ class RemoteStore:
         if top:
             names.published(top)
         for stored in self.bucket.list(prefix):
-            if not stored.name.startswith(f"{names.INFLIGHT}/"):
+            # What people's tools make of folders is no object.
+            if not stored.name.startswith(f"{names.INFLIGHT}/") and not stored.name.endswith("/"):
                 yield stored
 
     def inflight(self, prefix: str) -> Iterator[str]:
         names.checked(prefix.rstrip("/"))
-        return (stored.name for stored in self.bucket.list(prefix))
+        return (stored.name for stored in self.bucket.list(prefix) if not stored.name.endswith("/"))
 
     def remove(self, name: str) -> None:
         names.checked(name)
@@ -206,18 +210,21 @@ class RemoteStore:
         with self._local():
             part.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with part.open("xb") as file, ThreadPoolExecutor(SIDE_BY_SIDE, "fetch") as pool:
+                with part.open("x+b") as file, ThreadPoolExecutor(SIDE_BY_SIDE, "fetch") as pool:
 
                     def fetch(start: int) -> None:
                         behind = min(start + RANGE, head.stored.bytes)
                         with io.BufferedReader(RemoteObject(self.bucket, name, head, start, behind), BLOCK) as body:
                             at = start
                             while block := body.read(BLOCK):
-                                os.pwrite(file.fileno(), block, at)
+                                _written(file.fileno(), block, at)
                                 at += len(block)
 
                     for done in pool.map(fetch, range(0, head.stored.bytes, RANGE)):
                         assert done is None
+                    file.seek(0)
+                    if head.sha256 not in (None, hashlib.file_digest(file, "sha256").hexdigest()):
+                        raise LakeError(f"{shown(name)} came otherwise than it was written", transient=True)
                 part.replace(copy)
             finally:
                 part.unlink(missing_ok=True)
@@ -311,9 +318,9 @@ class RemoteObject(io.RawIOBase):
         if size <= 0:
             return b""
         for tries in range(1, TRIES + 1):
+            if self._body is None:
+                self._body = self._bucket.read(self._name, self._tag, self._at, self._behind)
             try:
-                if self._body is None:
-                    self._body = self._bucket.read(self._name, self._tag, self._at, self._behind)
                 if block := self._body.read(min(size, PIECE)):
                     return block
                 raise LakeError(f"{shown(self._name)} ended before its end", transient=True)
@@ -327,6 +334,13 @@ class RemoteObject(io.RawIOBase):
         if self._body is not None:
             self._body.close()
             self._body = None
+
+
+def _written(file: int, block: bytes, at: int) -> None:
+    """All of it: a disk that fills up takes a part without a word."""
+    while block:
+        size = os.pwrite(file, block, at)
+        block, at = block[size:], at + size
 
 
 def sent_side_by_side(parts: int, send: Callable[[int], Any]) -> list[Any]:

@@ -2,10 +2,11 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,10 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 from botocore.exceptions import ConnectionError as NoConnection
+from urllib3.exceptions import HTTPError
 
 from ingestkit import steps
-from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.errors import ConfigError, LakeError, ObjectExists
 from ingestkit.files import shown
 from ingestkit.ports import Stored
 from ingestkit.settings import S3Connection
@@ -32,7 +34,9 @@ from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, sent_side_b
 PARTS = 10_000
 CONFLICTS = 5
 """How often an object is sent again because another request for its name was under way."""
-PROBE = b"ingestkit"
+PROBES, PROBE = f"{names.INFLIGHT}/_check", b"ingestkit"
+FORGOTTEN = timedelta(hours=1)
+LONGEST_MARK = 64 * 1024
 
 # By the service's code: what is the matter, what helps, and whether trying again may.
 TROUBLES: dict[str, tuple[str, str, bool]] = {
@@ -59,6 +63,9 @@ ALIASES = {
     "ServiceUnavailable": "SlowDown",
     "Throttling": "SlowDown",
     "RequestLimitExceeded": "SlowDown",
+    "TooManyRequests": "SlowDown",
+    "429": "SlowDown",
+    "RequestTimeout": "SlowDown",
     "301": "PermanentRedirect",
     "AuthorizationHeaderMalformed": "PermanentRedirect",
 }
@@ -85,13 +92,24 @@ class S3Bucket:
         return f"s3://{self.connection.bucket}/{self.connection.prefix}".rstrip("/")
 
     def check(self) -> None:
-        with self.translated("checking it"):
-            name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
-            self.client.put_object(**self._named(name), Body=PROBE, **self._sealed())
-            list(self.list(f"{names.INFLIGHT}/_check/"))
+        with self.translated("checking it"), self._probe() as name:
+            probes = {one.name: one.at for one in self.list(f"{PROBES}/")}
             self.client.get_object(**self._named(name))["Body"].read()
-            self.client.delete_object(**self._named(name))
+            for other, at in probes.items():
+                # Left by a process that was killed; the service's own clock tells.
+                if name in probes and probes[name] - at > FORGOTTEN:
+                    self.client.delete_object(**self._named(other))
         self.keeps_names()
+
+    @contextmanager
+    def _probe(self) -> Iterator[str]:
+        """An object that is gone behind it, whatever fails."""
+        name = f"{PROBES}/{secrets.token_hex(6)}"
+        self.client.put_object(**self._named(name), Body=PROBE, **self._sealed())
+        try:
+            yield name
+        finally:
+            self.client.delete_object(**self._named(name))
 
     def keeps_names(self) -> bool:
         return self._refuses_taken
@@ -118,6 +136,10 @@ class S3Bucket:
             except ClientError as error:
                 if error_code(error) in MISSING:
                     return None
+                if error_code(error).isdigit():
+                    # An answer without a body has a number for a reason; one with a body says it.
+                    with _unless(*MISSING):
+                        self.client.get_object(**self._named(name), Range="bytes=0-0")
                 raise
         stored = Stored(name, found["ContentLength"], found["LastModified"])
         # Some services write the names of metadata their own way.
@@ -134,6 +156,8 @@ class S3Bucket:
                 if error_code(error) in TAKEN:
                     raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read") from error
                 raise
+        if not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+            raise LakeError(f"lake {self.place} answers with other bytes of {shown(name)} than it is asked for")
         return S3Body(self, name, answer["Body"])
 
     def list(self, prefix: str) -> Iterator[Stored]:
@@ -156,12 +180,14 @@ class S3Bucket:
         """Void the uploads of the object that the mark speaks of, whoever goes on with them."""
         with self.translated(f"removing {shown(inflight)}"):
             try:
-                mark = self.client.get_object(**self._named(inflight))["Body"].read()
+                mark = self.client.get_object(**self._named(inflight))["Body"].read(LONGEST_MARK)
             except ClientError as error:
                 if error_code(error) in MISSING:
                     return
                 raise
-            self._void_uploads(json.loads(mark)["name"])
+            # What others have put there is no mark, and of no upload.
+            with suppress(ValueError, KeyError, TypeError):
+                self._void_uploads(json.loads(mark)["name"])
             self.client.delete_object(**self._named(inflight))
 
     def _send_whole(self, name: str, file: Path, sha256: str) -> None:
@@ -175,8 +201,7 @@ class S3Bucket:
         part = max(self.connection.part_size, -(-size // PARTS))
         mark = json.dumps({"name": name}).encode()
         self.client.put_object(**self._named(inflight), Body=mark, **self._sealed())
-        made = self.client.create_multipart_upload(**self._named(name), Metadata={"sha256": sha256}, **self._sealed())
-        upload = {**self._named(name), "UploadId": made["UploadId"]}
+        upload: dict[str, Any] = self._named(name)
 
         def send(number: int) -> Mapping[str, Any]:
             with file.open("rb") as body:
@@ -187,13 +212,18 @@ class S3Bucket:
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         try:
+            made = self.client.create_multipart_upload(**upload, Metadata={"sha256": sha256}, **self._sealed())
+            upload["UploadId"] = made["UploadId"]
             sent = sent_side_by_side(-(-size // part), send)
             steps.reached("store.sent")
             with self._conditional(name, sha256):
                 self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
         except BaseException:
-            self._void(upload)
-            self.client.delete_object(**self._named(inflight))
+            # The first error counts. Where voiding fails too, who comes next finds the mark.
+            with suppress(ClientError, BotoCoreError):
+                if "UploadId" in upload:
+                    self._void(upload)
+                self.client.delete_object(**self._named(inflight))
             raise
         self.client.delete_object(**self._named(inflight))
 
@@ -214,25 +244,22 @@ class S3Bucket:
         """Learnt by trying, at endpoints other than AWS: some take `If-None-Match` and overwrite all the same."""
         if self.connection.endpoint_url is None:
             return True
-        with self.translated("trying what it keeps to"):
-            name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
-            self.client.put_object(**self._named(name), Body=PROBE, **self._sealed())
-            upload: dict[str, Any] = {}
+        with self.translated("trying what it keeps to"), self._probe() as name:
+            again = partial(self.client.put_object, **self._named(name), Body=PROBE, IfNoneMatch="*", **self._sealed())
+            if not self._refused(again):
+                return False
+            made = self.client.create_multipart_upload(**self._named(name), **self._sealed())
+            upload = {**self._named(name), "UploadId": made["UploadId"]}
             try:
-                if not self._refused(lambda: self.client.put_object(**self._named(name), Body=PROBE, IfNoneMatch="*")):
-                    return False
-                made = self.client.create_multipart_upload(**self._named(name))
-                upload = {**self._named(name), "UploadId": made["UploadId"]}
                 part = self.client.upload_part(**upload, PartNumber=1, Body=PROBE)
                 parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
                 return self._refused(
-                    lambda: self.client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
+                    partial(self.client.complete_multipart_upload, **upload, MultipartUpload=parts, IfNoneMatch="*")
                 )
             finally:
-                self._void_uploads(name)
-                self.client.delete_object(**self._named(name))
+                self._void(upload)
 
-    def _refused(self, ask: Any) -> bool:
+    def _refused(self, ask: Callable[[], object]) -> bool:
         try:
             ask()
         except ClientError as error:
@@ -251,16 +278,20 @@ class S3Bucket:
         foreign = said.endpoint_url is not None
         # What others than AWS make of its newer checksums differs; a signature over the bytes they all know.
         checked: Literal["when_required", "when_supported"] = "when_required" if foreign else "when_supported"
-        config = Config(
+        config = Config(  # type: ignore[call-arg]  # its types are behind it
             connect_timeout=seconds[0],
             read_timeout=seconds[1],
             retries={"mode": "standard", "total_max_attempts": 5},
             max_pool_connections=4 * SIDE_BY_SIDE,
+            # A service that was not named in the connection would be taken for AWS, and not be tried.
+            ignore_configured_endpoint_urls=True,
             tcp_keepalive=True,
             s3={"addressing_style": "path" if said.path_style else "auto", "payload_signing_enabled": foreign},
             request_checksum_calculation=checked,
             response_checksum_validation=checked,
         )
+        if said.ca_file is not None and not said.ca_file.is_file():
+            raise ConfigError(f"lake {self.place}: ca_file {said.ca_file} is not there", hint="look at the connection")
         with self.translated("looking for credentials"):
             session: Any = boto3.Session(
                 aws_access_key_id=said.access_key,
@@ -269,7 +300,12 @@ class S3Bucket:
                 region_name=said.region,
             )
             vouching = None if said.ca_file is None else str(said.ca_file)
-            return session.client("s3", endpoint_url=said.endpoint_url, verify=vouching, config=config)
+            try:
+                return session.client("s3", endpoint_url=said.endpoint_url, verify=vouching, config=config)
+            except ValueError as error:
+                raise ConfigError(
+                    f"lake {self.place}: {error}", hint="look at endpoint_url of the connection"
+                ) from error
 
     def _named(self, name: str) -> dict[str, str]:
         return {"Bucket": self.connection.bucket, "Key": self.connection.prefix + name}
@@ -344,7 +380,7 @@ class S3Body:
     def read(self, size: int) -> bytes:
         try:
             found: bytes = self.stream.read(size)
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, HTTPError, OSError) as error:
             raise self.bucket._silent(error, f"reading {shown(self.name)}") from error  # noqa: SLF001 - its own part
         return found
 
