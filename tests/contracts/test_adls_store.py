@@ -189,6 +189,17 @@ class TestByConnectionString(AdlsContract):
         put(store, NAME, LARGE)
         assert read(second, NAME) == LARGE
 
+    @pytest.mark.parametrize("content", [b"", b"small"])
+    def test_blocks_that_nobody_commits_do_not_keep_a_name(
+        self, store: Store, second: Store, monkeypatch: pytest.MonkeyPatch, content: bytes
+    ) -> None:
+        meanwhile(monkeypatch, lambda: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            put(second, NAME, LARGE, f"{PLACE.inflight()}/another")
+        put(store, NAME, content)
+        assert read(second, NAME) == content
+        assert second.sha256(NAME) == hashlib.sha256(content).hexdigest()
+
 
 @pytest.fixture(scope="module")
 def with_folders(flat: AzureServer) -> Iterator[AzureServer]:

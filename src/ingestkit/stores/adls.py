@@ -33,8 +33,8 @@ from ingestkit.stores import names
 from ingestkit.stores.remote import Head, RemoteStore, sent_side_by_side, taken_over
 
 BLOCKS = 50_000
-DISCARDS = 5
-"""How often an object is sent again because its blocks were discarded."""
+TRIES = 5
+"""How often an object is sent because of others who send one of its name."""
 CHUNK = 4 * 2**20
 """How much is asked for at once by who reads: a place in the middle is often read for a few bytes."""
 SKEW = timedelta(minutes=10)
@@ -126,18 +126,19 @@ class AdlsBucket:
 
     def put(self, inflight: str, name: str, file: Path, sha256: str) -> None:
         with self._translated(f"publishing {shown(name)}"):
-            for _ in range(DISCARDS):
+            for attempt in range(TRIES):
                 try:
                     if self.connection.rename:
                         self._send_aside(inflight, name, file, sha256)
                     else:
-                        self._send(name, file, sha256, overwrite=False)
+                        self._send(name, file, sha256, whole=attempt == 0)
                 except HttpResponseError as error:
                     if _code(error) not in TAKEN | {DISCARDED}:
                         raise
-                    if _code(error) in TAKEN or self.head(name) is not None:
+                    if self.head(name) is not None:
                         raise ObjectExists(f"{shown(name)} is in lake {self.place} already") from error
-                    # Somebody else's commit of this name has discarded our blocks, and is gone again.
+                    # Gone again, or never there: blocks that wait for a commit which nobody sends keep a name from
+                    # what is sent whole, and a commit of others has discarded ours.
                     continue
                 return
         raise LakeError(f"lake {self.place} is asked for {shown(name)} by others again and again", transient=True)
@@ -194,9 +195,9 @@ class AdlsBucket:
                     raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read") from error
                 raise
 
-    def _send(self, name: str, file: Path, sha256: str, *, overwrite: bool) -> None:
+    def _send(self, name: str, file: Path, sha256: str, *, whole: bool = True, overwrite: bool = False) -> None:
         size, blob, metadata = file.stat().st_size, self._blob(name), {"sha256": sha256}
-        if size <= self.connection.part_size:
+        if whole and size <= self.connection.part_size:
             with file.open("rb") as body:
                 blob.upload_blob(body, length=size, metadata=metadata, overwrite=overwrite)
             return
