@@ -29,7 +29,7 @@ from ingestkit.variables import Variable
 
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
-SECRETS = ("password", "passphrase", "connection_string")
+SECRETS = ("password", "passphrase", "connection_string", "secret_key")
 URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 """Settings of connections that are only said by reference."""
 LONGEST_IDENTIFIER = 63

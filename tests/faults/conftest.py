@@ -142,7 +142,9 @@ def object_story(request: pytest.FixtureRequest, object_stories: Callable[[str],
 def lake_in_a_service(request: pytest.FixtureRequest, lake: str, folder: Path) -> Objects:
     if lake == "s3":
         bucket: S3Server = request.getfixturevalue("s3_server")
-        return Bucket(bucket, bucket.bucket())
+        key = folder / "secret_key"
+        key.write_text(bucket.secret_key)
+        return Bucket(bucket, bucket.bucket(), key)
     rename = lake == "adls_rename"
     server: AzureServer = request.getfixturevalue("azure_server_with_folders" if rename else "azure_server")
     secret = folder / "connection_string"

@@ -45,19 +45,21 @@ class Objects(Protocol):
 class Bucket:
     server: S3Server
     place: str
+    secret: Path | None = None
+    """The file that its settings refer to."""
 
     def settings(self) -> str:
         said = {
             "endpoint_url": self.server.endpoint,
             "region": self.server.region,
             "access_key": self.server.access_key,
-            "secret_key": self.server.secret_key,
+            "secret_key": f"'${{file:{self.secret}}}'",
         }
         told = ", ".join(f"{name}: {value}" for name, value in said.items())
         return f"{{type: s3, bucket: '${{env:{LAKE_VARIABLE}}}', prefix: lake/, path_style: true, {told}}}"
 
     def copied(self) -> "Bucket":
-        copy = Bucket(self.server, self.server.bucket())
+        copy = Bucket(self.server, self.server.bucket(), self.secret)
         with closing(self.server.client()) as client:
             for key in self._keys(client):
                 client.copy_object(Bucket=copy.place, Key=key, CopySource={"Bucket": self.place, "Key": key})

@@ -64,10 +64,12 @@ def rows(folder: Path) -> dict[str, list[Any]]:
     return {name: sorted(found, key=repr) for name, found in told.items()}
 
 
-def test_the_samples_go_through_a_bucket(moto: S3Server, tmp_path: Path) -> None:
+def test_the_samples_go_through_a_bucket(moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = moto.bucket()
     place = f"endpoint_url: '{moto.endpoint}', path_style: true, region: {moto.region}"
-    keys = f"access_key: {moto.access_key}, secret_key: '{moto.secret_key}'"
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    keys = f"access_key: {moto.access_key}, secret_key: '${{env:AWS_SECRET_ACCESS_KEY}}'"
 
     def names() -> list[str]:
         pages = moto.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)

@@ -267,6 +267,11 @@ def test_secrets_are_not_written_into_the_settings(tmp_path: Path) -> None:
     assert "hunter2" not in told
     write(tmp_path, yaml.safe_dump({"connections": {"warehouse": written | {"password": "${env:WAREHOUSE_PASSWORD}"}}}))
     load(root)
+    lake = {"type": "s3", "bucket": "lake", "access_key": "AKIA", "secret_key": "hunter2"}
+    write(tmp_path, yaml.safe_dump({"connections": {"lake": lake}}))
+    [told] = problems(lambda: load(root))
+    assert "connections.lake.secret_key: is a secret" in told
+    assert "hunter2" not in told
 
 
 @pytest.mark.parametrize(
