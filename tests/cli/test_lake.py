@@ -88,7 +88,7 @@ def puts(server: FaultyServer) -> int:
     return sum(one.startswith(("PUT", "DELETE", "POST")) for one in server.seen)
 
 
-pytestmark = [pytest.mark.services, pytest.mark.usefixtures("project")]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.usefixtures("project")]
 
 
 def test_a_plan_shows_what_would_change_and_writes_nothing(

@@ -19,7 +19,7 @@ from tests.contracts.store import CONTENT, NAME, PLACE, StoreContract, fill, kil
 from tests.doubles.dfs import hierarchical
 from tests.object_stores import AzureServer, azurite, azurite_with_identity
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 LARGE = Random(1).randbytes(2_500_000)
 PART = 2**20

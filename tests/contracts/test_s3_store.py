@@ -19,7 +19,7 @@ from ingestkit.stores.s3 import S3Bucket
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
 from tests.object_stores import S3Server, s3, s3_without_conditions
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 LARGE = Random(1).randbytes(12_000_000)
 PART = 5 * 2**20
