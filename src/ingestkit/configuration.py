@@ -30,8 +30,8 @@ from ingestkit.variables import Variable
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
 SECRETS = ("password", "passphrase", "connection_string", "secret_key")
-URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 """Settings of connections that are only said by reference."""
+URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 LONGEST_IDENTIFIER = 63
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 MODELS_OF_CHECK = re.compile(r"\s*--\s*models:\s*(\S.*)")
