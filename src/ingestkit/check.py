@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingestkit import steps
-from ingestkit.errors import IngestkitError, LakeError, StateError, WarehouseError
+from ingestkit.errors import IngestkitError, StateError, WarehouseError
 from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
 from ingestkit.states import completions, decisions, runs
@@ -25,10 +25,6 @@ class Known:
     """The highest generation any run meant to publish of that batch, by model."""
 
 
-ROOM = 2
-"""How many times the bytes to be fetched must be free in the lake: for raw files, and for what is made of them."""
-
-
 def check(
     session: Session, lease: Lease, *, fetching: int = 0, from_lake: bool = False, rebuilding: bool = False
 ) -> None:
@@ -40,7 +36,7 @@ def check(
     if not (from_lake or rebuilding):
         session.source.check()
     session.lake.store.check()
-    _check_room(session, fetching)
+    session.lake.store.expect(fetching)
     known = _known(session, lease.models)
     if not rebuilding:
         refuse_missing_file(session, known.newest)
@@ -141,15 +137,6 @@ def newest_done(session: Session, models: Sequence[str]) -> dict[str, Completion
             model: completions.whole(conn, session.pipeline.name, batch)[batch, model][0]
             for model, batch in newest.items()
         }
-
-
-def _check_room(session: Session, fetching: int) -> None:
-    free = session.lake.store.free()
-    if free is not None and free < ROOM * fetching:
-        raise LakeError(
-            f"the lake has {free:,} bytes left, and fetching {fetching:,} takes about {ROOM} times as many",
-            hint=f"free space there, then: ingestkit run {session.pipeline.name}",
-        )
 
 
 def _known(session: Session, models: Sequence[str]) -> Known:

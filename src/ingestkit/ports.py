@@ -128,8 +128,8 @@ class Store(Protocol):
         """Prove that the store answers and may be written to. LakeError says what is missing."""
         ...
 
-    def free(self) -> int | None:
-        """How many bytes can still be written; None where nobody counts them."""
+    def expect(self, incoming: int) -> None:
+        """Prove that there is room for what so many bytes of a source become. LakeError says where there is none."""
         ...
 
     def write(self, inflight: str) -> AbstractContextManager[BinaryIO]:

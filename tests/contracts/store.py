@@ -84,6 +84,12 @@ class StoreContract:
         store.check()
         assert names(store) == []
 
+    def test_more_than_there_is_room_for_is_refused(self, store: Store) -> None:
+        store.check()
+        store.expect(1000)
+        with pytest.raises(LakeError, match="bytes left, and fetching 1,152,921,504,606,846,976 takes about"):
+            store.expect(2**60)
+
     def test_a_published_object_is_read_as_it_was_written(self, store: Store, second: Store) -> None:
         put(store, NAME, CONTENT)
         assert read(second, NAME) == CONTENT

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.lake import Lake
 from ingestkit.ports import Store
 from ingestkit.settings import AdlsConnection
+from ingestkit.stores import adls
 from ingestkit.stores.adls import AdlsBucket
 from ingestkit.stores.remote import RemoteStore
 from tests.contracts.store import CONTENT, NAME, PLACE, StoreContract, fill, killed, names, put, read
@@ -81,6 +83,26 @@ class AdlsContract(StoreContract):
     @pytest.fixture
     def opening(self, said: dict[str, Any], tmp_path: Path) -> str:
         return OPENING.format(said=said, folder=str(tmp_path / "three")).strip().replace("\n", "; ")
+
+    def test_what_a_killed_check_left_is_removed_by_a_later_one_when_it_is_old(
+        self, store: Store, account: AzureServer, container: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = "_inflight/_check/0123456789ab"
+        with account.service() as service:
+            service.get_blob_client(container, f"some/where/{left}").upload_blob(b"")
+        store.check()
+        assert list(store.inflight("_inflight/")) == [left]
+        monkeypatch.setattr(adls, "FORGOTTEN", timedelta(days=-1))
+        store.check()
+        assert list(store.inflight("_inflight/")) == []
+
+    def test_in_a_container_that_is_not_there_it_is_the_container_that_is_missed(
+        self, said: dict[str, Any], container: str, tmp_path: Path
+    ) -> None:
+        elsewhere = said["url"].replace(container, "nowhere-to-be-seen")
+        store = handle({**said, "url": elsewhere}, tmp_path / "three")
+        with pytest.raises(LakeError, match=r"nowhere-to-be-seen.* does not exist"):
+            read(store, NAME)
 
     def test_a_large_object_is_sent_in_blocks_and_read_in_ranges(
         self, store: Store, second: Store, account: AzureServer, container: str

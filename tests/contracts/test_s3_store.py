@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ from ingestkit.errors import ConfigError, LakeError, ObjectExists
 from ingestkit.lake import Lake, file_id_of
 from ingestkit.ports import Store
 from ingestkit.settings import S3Connection
+from ingestkit.stores import s3 as s3_module
 from ingestkit.stores.remote import RemoteStore
 from ingestkit.stores.s3 import S3Bucket
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
@@ -77,6 +79,24 @@ class TestS3Store(StoreContract):
     @pytest.fixture
     def second(self, said: dict[str, Any], tmp_path: Path) -> Store:
         return handle(said, tmp_path / "two")
+
+    def test_what_a_killed_check_left_is_removed_by_a_later_one_when_it_is_old(
+        self, store: RemoteStore, moto: S3Server, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = "_inflight/_check/0123456789ab"
+        moto.client().put_object(Bucket=said["bucket"], Key=f"some/where/{left}")
+        store.check()
+        assert list(store.inflight("_inflight/")) == [left]
+        monkeypatch.setattr(s3_module, "FORGOTTEN", timedelta(days=-1))
+        store.check()
+        assert list(store.inflight("_inflight/")) == []
+
+    def test_in_a_bucket_that_is_not_there_it_is_the_bucket_that_is_missed(
+        self, said: dict[str, Any], tmp_path: Path
+    ) -> None:
+        store = handle({**said, "bucket": "nowhere-to-be-seen"}, tmp_path / "three")
+        with pytest.raises(LakeError, match="s3://nowhere-to-be-seen/some/where does not exist"):
+            read(store, NAME)
 
     @pytest.fixture
     def opening(self, said: dict[str, Any], tmp_path: Path) -> str:

@@ -38,7 +38,8 @@ TRIES = 5
 CHUNK = 4 * 2**20
 """How much is asked for at once by who reads: a place in the middle is often read for a few bytes."""
 SKEW = timedelta(minutes=10)
-PROBE = b"ingestkit"
+PROBES, PROBE = f"{names.INFLIGHT}/_check", b"ingestkit"
+FORGOTTEN = timedelta(hours=1)
 
 GRANT = 'grant "Storage Blob Data Contributor" (docs/lakes.md); a new grant takes up to ten minutes to hold'
 SETTINGS = "see what its connection says, and docs/lakes.md"
@@ -112,14 +113,22 @@ class AdlsBucket:
         return self.connection.url.rstrip("/")
 
     def check(self) -> None:
-        name = f"{names.INFLIGHT}/_check/{secrets.token_hex(6)}"
+        name = f"{PROBES}/{secrets.token_hex(6)}"
         with self._translated("checking it"):
             self._blob(name).upload_blob(PROBE, length=len(PROBE), overwrite=True)
-            list(self.list(f"{names.INFLIGHT}/_check/"))
-            self._blob(name).download_blob().readall()
-            if self.connection.rename:
-                self._rename(name, name := f"{name}.renamed")
-            self._blob(name).delete_blob()
+            try:
+                probes = {one.name: one.at for one in self.list(f"{PROBES}/")}
+                self._blob(name).download_blob().readall()
+                if self.connection.rename:
+                    self._rename(name, f"{name}.renamed")
+            except BaseException:
+                self._forget(name)
+                raise
+            self._remove(f"{name}.renamed" if self.connection.rename else name)
+            for other, at in probes.items():
+                # Left by a process that was killed; the service's own clock tells.
+                if name in probes and probes[name] - at > FORGOTTEN:
+                    self._remove(other)
 
     def keeps_names(self) -> bool:
         return True

@@ -20,6 +20,8 @@ from ingestkit.files import make_folder, shown, sync_folder
 from ingestkit.ports import Stored
 from ingestkit.stores import names
 
+ROOM = 2
+"""What comes is kept as it came and as what was valid of it."""
 FORGOTTEN = 3600
 """Seconds after which a probe is taken for one of a process that was killed."""
 
@@ -49,9 +51,15 @@ class LocalStore:
                 probe.with_suffix(".linked").unlink(missing_ok=True)
                 probe.unlink(missing_ok=True)
 
-    def free(self) -> int | None:
+    def expect(self, incoming: int) -> None:
         with self._translated("asking for its space"):
-            return shutil.disk_usage(self.root).free
+            free = shutil.disk_usage(self.root).free
+        if free < ROOM * incoming:
+            raise LakeError(
+                f"lake {shown(self.root)} has {free:,} bytes left, and fetching {incoming:,} takes about {ROOM} times "
+                "as many",
+                hint="free space there, then run again",
+            )
 
     @contextmanager
     def write(self, inflight: str) -> Iterator[BinaryIO]:

@@ -21,8 +21,8 @@ class OverlayStore:
     def check(self) -> None:
         self.upper.check()
 
-    def free(self) -> int | None:
-        return self.upper.free()
+    def expect(self, incoming: int) -> None:
+        self.upper.expect(incoming)
 
     def write(self, inflight: str) -> AbstractContextManager[BinaryIO]:
         return self.upper.write(inflight)

@@ -23,6 +23,8 @@ from ingestkit.stores import names
 
 RANGE = 16 * 2**20
 """How much is asked for at once where an object is copied whole."""
+ROOM = 3
+"""What comes is kept there as it came, as what was valid of it, and as what the load makes of that."""
 SIDE_BY_SIDE = 4
 """So many requests are under way at once."""
 BLOCK = 1 << 20
@@ -97,11 +99,17 @@ class RemoteStore:
     def check(self) -> None:
         self.bucket.check()
 
-    def free(self) -> int | None:
-        """Of the service nobody counts them; but what is written passes through scratch."""
+    def expect(self, incoming: int) -> None:
+        """Nobody counts the service's bytes; but what is written passes through scratch."""
         with self._local():
             self.folder.mkdir(parents=True, exist_ok=True)
-            return shutil.disk_usage(self.folder).free
+            free = shutil.disk_usage(self.folder).free
+        if free < ROOM * incoming:
+            raise LakeError(
+                f"the scratch folder {shown(self.folder)}, through which the lake is written, has {free:,} bytes left, "
+                f"and fetching {incoming:,} takes about {ROOM} times as many",
+                hint="free space there, or set scratch: to another folder",
+            )
 
     @property
     def keeps_names(self) -> bool:
@@ -232,6 +240,8 @@ class RemoteStore:
     def _head(self, name: str) -> Head:
         head = self.bucket.head(name)
         if head is None:
+            # Of a lake that is gone itself a service says no more than this; its listing says it.
+            next(iter(self.bucket.list(name)), None)
             raise LakeError(f"lake {self.bucket.place} holds no {shown(name)}")
         return head
 
