@@ -16,7 +16,7 @@ from tests.doubles.dfs import hierarchical
 from tests.faults.lakes import Bucket, Container, Objects
 from tests.faults.processes import Launcher
 from tests.faults.world import ACTS, Shared, World
-from tests.object_stores import AzureServer, S3Server, azurite, s3
+from tests.object_stores import AzureServer, S3Server, azurite, s3, s3_without_conditions
 from tests.services import PostgresServer, SftpServer, postgres, sftp
 from tests.warehouses import warehouse_database
 
@@ -98,6 +98,12 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
+def s3_server_without_conditions() -> Iterator[S3Server]:
+    with s3_without_conditions() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def azure_server() -> Iterator[AzureServer]:
     with azurite() as started:
         yield started
@@ -109,7 +115,7 @@ def azure_server_with_folders(azure_server: AzureServer) -> Iterator[AzureServer
         yield started
 
 
-LAKES = ("s3", "adls", "adls_rename")
+LAKES = ("s3", "s3_without_conditions", "adls", "adls_rename")
 
 
 @pytest.fixture(scope="session")
@@ -140,8 +146,8 @@ def object_story(request: pytest.FixtureRequest, object_stories: Callable[[str],
 
 
 def lake_in_a_service(request: pytest.FixtureRequest, lake: str, folder: Path) -> Objects:
-    if lake == "s3":
-        bucket: S3Server = request.getfixturevalue("s3_server")
+    if lake.startswith("s3"):
+        bucket: S3Server = request.getfixturevalue(lake.replace("s3", "s3_server", 1))
         key = folder / "secret_key"
         key.write_text(bucket.secret_key)
         return Bucket(bucket, bucket.bucket(), key)
