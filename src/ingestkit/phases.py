@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import sqlalchemy as sql
+
 from ingestkit import approvals, steps
 from ingestkit.active import Active, Known
 from ingestkit.errors import (
@@ -53,18 +55,17 @@ WORK = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD)
 
 def do_stage(active: Active, stage: Stage) -> None:
     """Do one stage of the run for all its models; what is done already and holds stays."""
-    known = active.known()
     match stage:
         case Stage.EXTRACT:
-            _side_by_side(active, partial(_extract, active, known))
+            _side_by_side(active, partial(_extract, active, active.known()))
         case Stage.VALIDATE:
-            _side_by_side(active, partial(_validate, active, known))
+            _side_by_side(active, partial(_validate, active, active.known()))
         case Stage.LOAD:
-            _load(active, known)
+            _load(active, active.known())
         case Stage.GATE:
-            _gate(active, known)
+            _gate(active, active.known())
         case Stage.CLEAN:
-            _clean(active, known)
+            _clean(active)
         case _:
             raise UsageError(f"pipeline {active.pipeline_name} has no stage {stage}")
 
@@ -394,31 +395,23 @@ def _done_before(active: Active, model: str) -> Completion | None:
     return entry[0] if entry is not None and entry[0].status is CompletionStatus.DONE else None
 
 
-def _clean(active: Active, known: Known) -> None:
+def _clean(active: Active) -> None:
     """Tidy behind the run. A clean that fails warns: nothing hangs on it."""
 
     def job() -> Work:
-        details = {}
-        for model in active.models:
-            with active.session.state.read() as conn:
-                others = runs.at_work(conn, active.pipeline_name, model)
-            others.pop(active.run.run_id, None)
-            artifacts = active.artifacts(model)
-            found = clean.debris(active.context(), model, known.files, artifacts)
-            # What an attempt that may go on has made waits for it.
-            theirs = {one.path for one in artifacts if one.run_id in others}
-            with active.session.state.read() as conn:
-                # Layouts that changed places with each other may have laid another batch's objects there.
-                theirs |= ledger.paths_of_others(conn, found, active.batch, model)
-            found = [name for name in found if name not in theirs]
-            found += _expired(active, model, set(others.values()))
-            clean.remove(active.context(), found)
-            steps.reached("clean.removed")
-            with active.lease.transaction() as conn:
-                ledger.mark_removed(conn, found, active.session.clock.now())
-            details[model] = len(found)
-        clean.remove_scratch(active.context().scratch)
-        return Work(details={"removed": details})
+        ctx = active.context()
+        there = {model: clean.lying(ctx, model) for model in active.models}
+        # Who still has the lease behind the listing has listed nothing of a later owner's, registered or not.
+        with active.lease.transaction() as conn:
+            files = ledger.versions(conn, active.pipeline_name, [active.batch])
+            found = {model: _dispensable(active, conn, model, files, there[model]) for model in active.models}
+        names = [name for some in found.values() for name in some]
+        clean.remove(ctx, names)
+        steps.reached("clean.removed")
+        with active.lease.transaction() as conn:
+            ledger.mark_removed(conn, names, active.session.clock.now())
+        clean.remove_scratch(ctx.scratch)
+        return Work(details={"removed": {model: len(some) for model, some in found.items()}})
 
     try:
         perform(active, Stage.CLEAN, "*", sha256_of(str(active.session.pipeline.settings.retention)), job)
@@ -428,16 +421,30 @@ def _clean(active: Active, known: Known) -> None:
         active.session.progress.warned(f"clean failed and is left to the next run: {error.message}")
 
 
-def _expired(active: Active, model: str, at_work: AbstractSet[str]) -> list[str]:
+def _dispensable(
+    active: Active, conn: sql.Connection, model: str, files: Sequence[FileVersion], there: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Objects that no row needs, of this batch among those that are there, and of old ones."""
+    others = runs.at_work(conn, active.pipeline_name, model)
+    others.pop(active.run.run_id, None)
+    artifacts = ledger.artifacts(conn, active.pipeline_name, [active.batch], model)
+    found = clean.debris(there, files, artifacts)
+    # What an attempt that may go on has made waits for it.
+    theirs = {one.path for one in artifacts if one.run_id in others}
+    # Layouts that changed places with each other may have laid another batch's objects there.
+    theirs |= ledger.paths_of_others(conn, found, active.batch, model)
+    return [name for name in found if name not in theirs] + _expired(active, conn, model, set(others.values()))
+
+
+def _expired(active: Active, conn: sql.Connection, model: str, at_work: AbstractSet[str]) -> list[str]:
     """Objects of batches that retention no longer keeps, but for those at work, put back, or with rejects that wait."""
     session = active.session
-    with session.state.read() as conn:
-        if not completions.any_full(conn, active.pipeline_name, model):
-            return []
-        theirs = completions.whole(conn, active.pipeline_name, model=model)
-        done = {batch: entry for (batch, _), entry in theirs.items()}
-        old = clean.expired(session.pipeline, done, session.clock.now())
-        needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
-        needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
-        gone = [batch for batch in old if batch not in needed]
-        return [one.path for one in ledger.artifacts(conn, active.pipeline_name, gone, model)]
+    if not completions.any_full(conn, active.pipeline_name, model):
+        return []
+    theirs = completions.whole(conn, active.pipeline_name, model=model)
+    done = {batch: entry for (batch, _), entry in theirs.items()}
+    old = clean.expired(session.pipeline, done, session.clock.now())
+    needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
+    needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
+    gone = [batch for batch in old if batch not in needed]
+    return [one.path for one in ledger.artifacts(conn, active.pipeline_name, gone, model)]

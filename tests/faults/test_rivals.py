@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Story
+from tests.faults.processes import Launcher
 from tests.faults.test_kills import STEPS
-from tests.faults.world import RUN, World, alike
+from tests.faults.world import CHANGED, FIRST, RUN, World, alike
 
 pytestmark = pytest.mark.faults
 
@@ -89,6 +90,30 @@ def test_a_frozen_runner_that_believes_in_its_lease_is_turned_away(
     assert message in ended.err
     ended.is_clear()
     finished(story, world)
+
+
+@pytest.mark.parametrize("step", ["extract.copied", "validate.rejects_published", "validate.done"])
+def test_a_frozen_clean_leaves_what_a_later_owner_is_about_to_record(
+    launcher: Launcher, step: str, tmp_path: Path
+) -> None:
+    world, undisturbed = (World.made(tmp_path / name, launcher) for name in ("world", "undisturbed"))
+    batch = {name: text for name, text in FIRST.items() if name.startswith("20260115")}
+    for one in (world, undisturbed):
+        one.drop(batch)
+    frozen = world.start(*ALONE, environ=SLOW, freeze="clean.begun:1").frozen()
+    undisturbed.does(*RUN)
+    world.expire_leases()
+    changed = {name: text for name, text in CHANGED.items() if name.startswith("20260115")}
+    for one in (world, undisturbed):
+        one.drop(changed)
+    later = world.start(*ALONE, environ=SLOW, freeze=f"{step}:1").frozen()
+    frozen.wake()
+    assert frozen.wait().code == 8
+    later.wake()
+    assert later.wait().code == 0
+    undisturbed.does(*RUN)
+    alike(undisturbed.seen(), world.seen())
+    assert world.debris() == []
 
 
 @pytest.mark.parametrize("step", INSIDE)

@@ -1,10 +1,16 @@
 """What `clean` lets go of in the lake, and what somebody still needs and it therefore keeps, whatever its age."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 
+from ingestkit import steps
+from ingestkit.errors import StateError
+from ingestkit.states.engine import StateDatabase
 from tests.integration.world import FIRST, SECOND, THIRD, World
 
 AT_ONCE = {"retention.keep": "0s"}
@@ -107,3 +113,35 @@ def test_a_snapshot_that_was_put_back_is_kept_while_it_stands(world: World) -> N
 
 def files(world: World) -> set[Path]:
     return {path for kind in ("raw", "valid", "rejects") for path in (world.root / "lake" / kind).rglob("*/a/**/*.*")}
+
+
+def test_a_state_that_is_away_for_a_moment_when_a_finished_run_is_cleaned_is_worth_a_warning_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, away = steps.reached, [False]
+
+    def reaching(step: str) -> None:
+        away[0] = away[0] or step == "gate.recorded"
+        reached(step)
+
+    def failing(method: str) -> None:
+        asked = getattr(StateDatabase, method)
+
+        @contextmanager
+        def once(self: StateDatabase) -> Iterator[sql.Connection]:
+            if away[0]:
+                away[0] = False
+                raise StateError("the state database went away")
+            with asked(self) as conn:
+                yield conn
+
+        monkeypatch.setattr(StateDatabase, method, once)
+
+    world.drop(FIRST)
+    monkeypatch.setattr(steps, "reached", reaching)
+    for method in ("read", "write"):
+        failing(method)
+    ended = world.call("run", "--jobs", "1")
+    assert ended.code == 0, ended.err
+    assert "clean failed and is left to the next run: the state database went away" in ended.err
+    assert world.run_statuses() == {"p.20260101.1": "SUCCESS"}

@@ -10,21 +10,28 @@ from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus
 from ingestkit.pipeline import Pipeline, RunContext
 
 
-def debris(ctx: RunContext, model: str, files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:
-    """Objects of this batch and model that no row needs: never registered, or of an attempt that was not published.
+def lying(ctx: RunContext, model: str) -> list[tuple[str, str]]:
+    """The objects of this batch and model that are in the lake, each with its kind."""
+    return [
+        (kind, name) for kind in BATCH_KINDS for name in ctx.lake.of_batch(kind, ctx.pipeline.name, model, ctx.batch)
+    ]
 
+
+def debris(there: Iterable[tuple[str, str]], files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:
+    """Objects of a batch and model that no row needs: never registered, or of an attempt that was not published.
+
+    `files` and `artifacts` are rows younger than `there`: what is on its way into the lake has its row before.
     The rows say which of the registered ones, not the lake: one that is gone already may still be marked as there.
     Raw objects stay as long as their file is in the ledger: they are what everything else can be made from.
     """
     registered = {one.path for one in artifacts}
     landed = {file.id: file.raw for file in files}
     found = [one.path for one in artifacts if one.kind is not ArtifactKind.RAW and one.status in ("made", "superseded")]
-    for kind in BATCH_KINDS:
-        for name in ctx.lake.of_batch(kind, ctx.pipeline.name, model, ctx.batch):
-            # Where its file has landed elsewhere since, in a folder of another layout, it is not needed here.
-            needed = kind == ArtifactKind.RAW and landed.get(file_id_of(name), "") in (None, name)
-            if name not in registered and not needed:
-                found.append(name)
+    for kind, name in there:
+        # Where its file has landed elsewhere since, in a folder of another layout, it is not needed here.
+        needed = kind == ArtifactKind.RAW and landed.get(file_id_of(name), "") in (None, name)
+        if name not in registered and not needed:
+            found.append(name)
     return found
 
 
