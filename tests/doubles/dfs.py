@@ -2,11 +2,12 @@
 
 Requests of the blob kind are passed on as they came; what they make has folders above it, which stay, as in such an
 account. Those of the DFS kind are kept by its rules: create, append, flush, rename, list, delete. A rename is a copy
-and a delete inside. One request is answered after another, so that nobody who comes through here sees it half done; who
-asks Azurite itself does, and so does who looks after this process was killed in the middle.
+and a delete inside. Both kinds list folder by folder: a/b, then a-b. One request is answered after another, so that
+nobody who comes through here sees it half done; who asks Azurite itself does, and so does who looks after this process
+was killed in the middle.
 
-Not kept, and refused with 501: leases, access control, conditions on times and sources, and `If-None-Match` but for
-`*` of a file that is made.
+Not kept, and refused with 501: leases, access control, conditions on times and sources, `If-None-Match` but for `*` of
+a file that is made, and listings of blobs in more than one page.
 Not kept, and not noticed: content settings of files made by DFS, renames told in pieces, folders in batches of deletes,
 and that a file written by the blob kind takes no appends.
 """
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
+from xml.etree import ElementTree as ET
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobProperties, BlobServiceClient, ContainerClient
@@ -113,6 +115,8 @@ class Hierarchy:
         made = request.method == "PUT" and query.get("comp", "blocklist") == "blocklist" and answer.status == 201
         if made and place.path:
             self._make_parents(place)
+        if query.get("comp") == "list" and place.system:
+            return _by_folder(answer) if answer.status == 200 else answer
         if query.get("restype") == "account":
             told = [(name, value) for name, value in answer.headers if name.lower() != "x-ms-is-hns-enabled"]
             return replace(answer, headers=(*told, ("x-ms-is-hns-enabled", "true")))
@@ -185,13 +189,13 @@ class Hierarchy:
         above = Place(system, query.get("directory", "").strip("/"))
         if above.path and self._kind(above) != "directory":
             raise Refused(404, "PathNotFound")
-        found = sorted(self._within(above), key=lambda blob: blob.name)
+        found = sorted(self._within(above), key=lambda blob: _in_turn(blob.name))
         if query["recursive"] != "true":
             depth = above.path.count("/") + 1 if above.path else 0
             found = [blob for blob in found if blob.name.count("/") == depth]
         begun = unquote(query.get("continuation", ""))
         limit = int(query.get("maxResults", "5000"))
-        found = [blob for blob in found if blob.name > begun]
+        found = [blob for blob in found if _in_turn(blob.name) > _in_turn(begun)]
         more = (("x-ms-continuation", quote(found[limit - 1].name)),) if len(found) > limit else ()
         paths = [_told(blob) for blob in found[:limit]]
         return Answer(200, (*more, ("Content-Type", "application/json")), json.dumps({"paths": paths}).encode())
@@ -286,6 +290,23 @@ def _of_folders(request: Request, query: dict[str, str]) -> bool:
     renaming = request.method == "PUT" and request.header("x-ms-rename-source") is not None
     deleting = request.method == "DELETE" and "recursive" in query
     return renaming or deleting or "action" in query or "resource" in query
+
+
+def _in_turn(path: str) -> list[str]:
+    """By this a path stands behind its folder and what is in that, and not behind all that begins like it."""
+    return path.split("/")
+
+
+def _by_folder(listing: Answer) -> Answer:
+    """The same blobs as such an account tells them."""
+    told = ET.fromstring(listing.body)
+    if told.findtext("NextMarker"):
+        raise Refused(501, "NotImplemented")
+    blobs = told.find("Blobs")
+    assert blobs is not None
+    blobs[:] = sorted(blobs, key=lambda one: _in_turn(one.findtext("Name") or ""))
+    kept = tuple((name, value) for name, value in listing.headers if name.lower() != "content-length")
+    return Answer(listing.status, kept, ET.tostring(told, "utf-8", xml_declaration=True))
 
 
 def _properties(said: str | None) -> dict[str, str]:

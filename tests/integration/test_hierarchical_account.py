@@ -225,6 +225,17 @@ def test_paths_are_listed_by_folder_and_in_pages(system: System) -> None:
     assert code(refused) == "PathNotFound"
 
 
+def test_both_kinds_of_client_are_told_folder_by_folder(system: System) -> None:
+    names = ["a", "a/c", "a/d", "a/d/e", "a-b", "a.b", "ab"]
+    for name in ("a-b", "a.b", "a/c", "a/d/e", "ab"):
+        system.write(name)
+    assert system.paths() == names
+    assert [blob.name for blob in system.blobs.list_blobs()] == names
+    pages = system.files.get_paths(max_results=3).by_page()
+    assert [one.name for page in pages for one in page] == names
+    assert [blob.name for blob in system.blobs.list_blobs(name_starts_with="a/")] == names[1:4]
+
+
 def test_a_file_system_that_is_missing_is_said(account: AzureServer) -> None:
     with account.lake() as lake, pytest.raises(ResourceNotFoundError) as refused:
         list(lake.get_file_system_client("nothing").get_paths())
