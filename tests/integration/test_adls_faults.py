@@ -187,6 +187,15 @@ def test_who_has_no_rights_is_told_which_are_needed(store: RemoteStore, place: P
     assert "docs/lakes.md" in (refused.value.hint or "")
 
 
+def test_what_a_rule_has_archived_is_told_as_that(store: RemoteStore, place: Place, tmp_path: Path) -> None:
+    put(store, NAME, SMALL)
+    place.service.breaks(Said(409, "BlobArchived"), "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="has archived it") as refused:
+        read(place.opened(tmp_path / "two"), NAME)
+    assert not refused.value.transient
+    assert "rehydrated" in (refused.value.hint or "")
+
+
 def test_an_account_without_folders_is_told_to_go_without_renames(place: Place, tmp_path: Path) -> None:
     store = place.opened(tmp_path, rename=True)
     place.service.breaks(Said(400, "HierarchicalNamespaceNotEnabled"), "PUT", RENAME, times=None)

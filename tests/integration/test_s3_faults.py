@@ -197,6 +197,17 @@ def test_who_has_no_rights_is_told_which_are_needed(store: RemoteStore, service:
     assert "docs/lakes.md" in refused.value.hint
 
 
+def test_what_a_rule_has_archived_is_told_as_that(
+    store: RemoteStore, second: RemoteStore, service: FaultyServer
+) -> None:
+    put(store, NAME, SMALL)
+    service.breaks(Said(403, "InvalidObjectState"), "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="has archived it") as refused:
+        read(second, NAME)
+    assert not refused.value.transient
+    assert "restored" in (refused.value.hint or "")
+
+
 def test_a_service_that_is_not_there_is_told_as_that(said: dict[str, Any], tmp_path: Path) -> None:
     store = opened(said | {"endpoint_url": "http://127.0.0.1:9", "connect_timeout": "1s"}, tmp_path)
     with pytest.raises(LakeError, match="does not answer") as silent:

@@ -67,6 +67,7 @@ TROUBLES: dict[str, tuple[str, str, bool]] = {
     "ExpiredToken": ("says that the credentials have expired", "renew them, then run again", True),
     "ClockSkewed": ("says that this machine's clock is wrong", "set the clock, then run again", True),
     "ServerBusy": ("is asked too much", "run again", True),
+    "BlobArchived": ("has archived it", "have it rehydrated, and see docs/lakes.md for rules that archive", False),
     "HierarchicalNamespaceNotEnabled": (
         "does not rename: the account has no hierarchical namespace",
         "set rename: false in the connection",

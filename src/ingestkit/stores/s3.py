@@ -52,6 +52,7 @@ TROUBLES: dict[str, tuple[str, str, bool]] = {
     "RequestTimeTooSkewed": ("says that this machine's clock is wrong", "set the clock, then run again", True),
     "SlowDown": ("is asked too much", "run again", True),
     "PermanentRedirect": ("is in another region", "name it as `region` of the connection", False),
+    "InvalidObjectState": ("has archived it", "have it restored, and see docs/lakes.md for rules that archive", False),
 }
 ALIASES = {
     "403": "AccessDenied",
