@@ -654,6 +654,8 @@ class Retention(Section):
     replay_window: Duration = timedelta(days=90)
     keep: Duration | None = None
     """Shorter than `replay_window` where a pipeline may do without replaying; None keeps that."""
+    keep_batches: Annotated[Whole, Field(ge=0)] = 0
+    """Of each model so many of the newest batches stay besides, whatever their age."""
 
 
 class Schedule(Section):

@@ -55,6 +55,16 @@ def test_within_the_replay_window_every_batch_can_be_done_again_and_behind_it_no
     assert lies(world) == {"20260108"}
 
 
+def test_of_so_many_of_the_newest_batches_everything_stays_whatever_their_age(world: World) -> None:
+    world.set_up({"retention.keep": "0s", "retention.keep_batches": 2})
+    world.drop(FIRST, SECOND, THIRD)
+    world.does("run")
+    assert lies(world) == {"20260108", "20260115"}
+    world.set_up({"retention.keep": "0s", "retention.keep_batches": 1})
+    world.does("clean")
+    assert lies(world) == {"20260115"}
+
+
 def test_what_an_open_run_has_made_of_an_old_batch_is_kept_for_it(eager: World) -> None:
     eager.drop(FIRST, SECOND)
     eager.does("run")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ingestkit.model import Completion, CompletionStatus, LoadMode
 from ingestkit.pipeline import Pipeline
@@ -13,7 +14,7 @@ from ingestkit.stages.clean import expired
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def pipeline(**retention: str) -> Pipeline:
+def pipeline(**retention: str | int) -> Pipeline:
     batches = {"folders": r"(?P<batch>\d+)", "kind": "integer"}
     settings: dict[str, Any] = {
         "pipeline": "p",
@@ -54,3 +55,31 @@ def test_batches_that_add_up_stay_back_to_the_newest_full_one(mode: LoadMode) ->
 def test_a_full_batch_that_was_stepped_over_makes_nothing_dispensable() -> None:
     history = dict([done(1, LoadMode.REPLACE, 900), done(2, LoadMode.REPLACE, 800, CompletionStatus.SUPERSEDED)])
     assert expired(pipeline(), history, NOW) == []
+
+
+@pytest.mark.parametrize(("batches", "gone"), [(1, ["8", "9", "10"]), (2, ["8", "9"]), (4, []), (6, [])])
+def test_the_newest_batches_stay_whatever_their_age_and_the_others_by_it(batches: int, gone: list[str]) -> None:
+    history = dict(done(batch, LoadMode.REPLACE, 400 - batch) for batch in (8, 9, 10, 11))
+    assert expired(pipeline(keep="0s", keep_batches=batches), history, NOW) == gone
+    assert expired(pipeline(keep_batches=batches), history, NOW) == gone
+    assert expired(pipeline(keep="400d", keep_batches=batches), history, NOW) == []
+
+
+def test_keeping_the_newest_batches_takes_nothing_from_what_else_is_kept() -> None:
+    history = dict([done(1, LoadMode.REPLACE, 91), done(2, LoadMode.REPLACE, 89), done(3, LoadMode.REPLACE, 1)])
+    assert expired(pipeline(keep_batches=1), history, NOW) == ["1"]
+    history |= dict(done(batch, LoadMode.MERGE, 900) for batch in (4, 5, 6))
+    assert expired(pipeline(keep="0s", keep_batches=1), history, NOW) == ["1", "2"]
+
+
+def test_batches_that_brought_nothing_are_none_of_the_newest() -> None:
+    history = dict(done(batch, LoadMode.REPLACE, 400) for batch in (1, 2, 3, 4))
+    history |= dict([done(5, LoadMode.REPLACE, 1, CompletionStatus.ABSENT)])
+    history |= dict([done(3, LoadMode.REPLACE, 400, CompletionStatus.SKIPPED)])
+    assert expired(pipeline(keep_batches=2), history, NOW) == ["1"]
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True])
+def test_keep_batches_is_a_whole_number(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        pipeline(keep_batches=wrong)

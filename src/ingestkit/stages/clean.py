@@ -38,16 +38,19 @@ def debris(there: Iterable[tuple[str, str]], files: Sequence[FileVersion], artif
 def expired(pipeline: Pipeline, done: Mapping[str, tuple[Completion, datetime]], now: datetime) -> list[str]:
     """The batches whose artifacts of one model retention no longer keeps.
 
-    What the target can be rebuilt from stays whatever its age: everything from the newest full (replace) batch on.
+    What the target can be rebuilt from stays whatever its age: everything from the newest full (replace) batch on. So
+    does everything from the oldest of the newest `keep_batches` on that were done, which asks for more, never for less.
     """
     settings = pipeline.settings.retention
     since = now - (settings.replay_window if settings.keep is None else settings.keep)
     order = pipeline.order
-    full = [batch for batch, (one, _) in done.items() if one.status is CompletionStatus.DONE and one.mode == "replace"]
+    good = {batch: one for batch, (one, _) in done.items() if one.status is CompletionStatus.DONE}
+    full = [batch for batch, one in good.items() if one.mode == "replace"]
     if not full:
         return []
-    newest = order(max(full, key=order))
-    return [batch for batch, (_, at) in done.items() if order(batch) < newest and at < since]
+    newest = sorted(good, key=order, reverse=True)[: settings.keep_batches]
+    first = min(order(batch) for batch in (max(full, key=order), *newest))
+    return [batch for batch, (_, at) in done.items() if order(batch) < first and at < since]
 
 
 def remove(ctx: RunContext, names: Iterable[str]) -> None:
