@@ -1,0 +1,291 @@
+"""COPY INTO a table: which files of a stage are loaded, what is wrong with their rows, and what is answered."""
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
+from tests.doubles.snowflake.reading import (
+    NAME,
+    QUALIFIED,
+    Name,
+    Options,
+    Statement,
+    dotted,
+    identifier,
+    literal,
+    options,
+    quoted,
+    true,
+)
+from tests.doubles.snowflake.stages import PLACE, Staged
+
+COPY: Final = re.compile(
+    rf"COPY\s+INTO\s+(?P<table>{QUALIFIED})\s*(?:\((?P<columns>\s*{NAME}(?:\s*,\s*{NAME})*)\s*\))?\s*"
+    rf"FROM\s+(?P<place>'@[^']*'|{PLACE})\s*(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+NOTHING: Final = "Copy executed with 0 files processed."
+ANSWERED: Final = (
+    "file",
+    "status",
+    "rows_parsed",
+    "rows_loaded",
+    "error_limit",
+    "errors_seen",
+    "first_error",
+    "first_error_line",
+    "first_error_character",
+    "first_error_column_name",
+)
+COUNTS: Final = (*ANSWERED[2:6], *ANSWERED[7:9])
+KNOWN: Final = frozenset({
+    "ENFORCE_LENGTH",
+    "FILES",
+    "FILE_FORMAT",
+    "FORCE",
+    "LOAD_UNCERTAIN_FILES",
+    "MATCH_BY_COLUMN_NAME",
+    "ON_ERROR",
+    "PATTERN",
+    "PURGE",
+    "RETURN_FAILED_ONLY",
+    "SIZE_LIMIT",
+    "TRUNCATECOLUMNS",
+})  # fmt: skip
+MOST_FILES: Final = 1000
+KIND: Final = 0x3600
+GO_ON: Final = (
+    "If you would like to continue loading when an error is encountered, use other values such as "
+    "'SKIP_FILE' or 'CONTINUE' for the ON_ERROR option."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, and what a file has for it."""
+
+    name: str
+    type: str
+    nullable: bool
+    length: int | None
+
+    def wrong(self, source: str) -> dict[str, str]:
+        """What may be wrong with a value, each as a condition, by the message that says so."""
+        found = {f"Failed to cast value '{{}}' to {self.type}": f"{source} IS NOT NULL AND {self.cast(source)} IS NULL"}
+        if self.length is not None:
+            too_long = f"length({self.cast(source)}) > {self.length}"
+            found[f"User character length limit ({self.length}) exceeded by string '{{}}'"] = too_long
+        if not self.nullable:
+            found[f"NULL result in a non-nullable column '{self.name}'"] = f"{source} IS NULL"
+        return found
+
+    def cast(self, source: str) -> str:
+        # A text stays a text in a VARIANT; nobody parses it.
+        return f"to_json({source})" if self.type == "JSON" else f"TRY_CAST({source} AS {self.type})"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a COPY statement asks for."""
+
+    table: str
+    columns: tuple[str, ...]
+    place: str
+    said: Options
+
+    @property
+    def on_error(self) -> str:
+        return str(self.said.get("ON_ERROR", "ABORT_STATEMENT")).upper()
+
+    @property
+    def by_name(self) -> str:
+        return str(self.said.get("MATCH_BY_COLUMN_NAME", "NONE")).upper()
+
+
+def read(asked: Statement) -> Copy:
+    found = COPY.match(asked.text)
+    if found is None:
+        raise compilation("the double does not understand this COPY; it transforms no rows on the way")
+    said = options(found["rest"])
+    if unknown := set(said) - KNOWN:
+        raise compilation(f"invalid parameter '{min(unknown)}'", 1008, "22023")
+    if len(said.get("FILES", ())) > MOST_FILES:
+        raise compilation(f"The number of files exceeds the limit of {MOST_FILES}.", 1019, "22023")
+    columns = re.findall(NAME, found["columns"] or "")
+    return Copy(found["table"], tuple(columns), found["place"], said)
+
+
+def chosen(copy: Copy, path: str, there: Sequence[Staged]) -> list[Staged]:
+    """The files it names, in its order, or those whose names begin with its path."""
+    if "FILES" not in copy.said:
+        pattern = re.compile(str(copy.said.get("PATTERN", ".*")))
+        return [one for one in there if pattern.fullmatch(one.path)]
+    by_path = {one.path: one for one in there}
+    prefix = f"{path.rstrip('/')}/" if path else ""
+    wanted = [f"{prefix}{name}" for name in copy.said["FILES"]]
+    if (lacking := next((name for name in wanted if name not in by_path), None)) and copy.on_error == "ABORT_STATEMENT":
+        said = f"Remote file '{lacking}' was not found. There are several potential causes. The file might not exist."
+        raise Refused(91_016, "22000", f"{said} {GO_ON}")
+    return [by_path[name] for name in dict.fromkeys(wanted) if name in by_path]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is answered, the statements that loaded it, and the contents of the files by their names."""
+
+    answer: Data
+    statements: list[str]
+    contents: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """One COPY under way in the transaction of a session."""
+
+    duck: duckdb.DuckDBPyConnection
+    copy: Copy
+    table: Name
+    format: Options
+    kept: Path
+
+    def load(self, files: Sequence[Staged], known: dict[str, str]) -> Loaded:
+        """`known` are the files that the table's load metadata has, with their contents."""
+        contents = {one.path: one.content for one in files}
+        force = true(self.copy.said, "FORCE")
+        fresh = [one for one in files if force or known.get(one.path) != contents[one.path]]
+        if not fresh:
+            return Loaded(told(NOTHING), [], {})
+        columns = self._columns()
+        statements: list[str] = []
+        said: list[tuple[object, ...]] = []
+        for one in files:
+            if one in fresh:
+                said.append(self._file(one, columns, statements))
+            else:
+                said.append((one.shown, "LOAD_SKIPPED", 0, 0, None, 1, "File was loaded before.", None, None, None))
+        for statement in statements:
+            self.duck.execute(statement)
+        loaded = {one.path: contents[one.path] for one, row in zip(files, said, strict=True) if row[3]}
+        return Loaded(rows(ANSWERED, said, COUNTS, KIND), statements, loaded)
+
+    def _file(self, one: Staged, columns: Sequence[Column], statements: list[str]) -> tuple[object, ...]:
+        """The answer for a file; what loads it is added to the statements."""
+        source, values = self._source(one, columns)
+        checks = [
+            (condition, message, column.name, values[column.name])
+            for column in columns
+            for message, condition in column.wrong(values[column.name]).items()
+        ]
+        anything = " OR ".join(f"({condition})" for condition, *_ in checks)
+        parsed, bad = self._asked(f"SELECT count(*), count(*) FILTER ({anything}) FROM {source}")
+        first: tuple[object, ...] = (None, None, None, None)
+        if bad:
+            first = self._first(source, anything, checks)
+            if self.copy.on_error == "ABORT_STATEMENT":
+                where = f"File '{one.path}', line {first[1]}, character {first[2]}"
+                raise Refused(
+                    100_038, "22018", f"{first[0]}\n  {where}\n  Row {first[1]}, column {first[3]}\n  {GO_ON}"
+                )
+        skipped = bad and (self.copy.on_error.startswith("SKIP_FILE") or bad == parsed)
+        if not skipped:
+            names = ", ".join(identifier(column.name) for column in columns)
+            taken = ", ".join(column.cast(values[column.name]) for column in columns)
+            chosen_rows = f" WHERE NOT coalesce({anything}, false)" if bad else ""
+            statements.append(f"INSERT INTO {quoted(self.table)} ({names}) SELECT {taken} FROM {source}{chosen_rows}")
+        status = "LOAD_FAILED" if skipped else "PARTIALLY_LOADED" if bad else "LOADED"
+        limit = parsed if self.copy.on_error == "CONTINUE" else 1
+        return (one.shown, status, parsed, 0 if skipped else parsed - bad, limit, bad, *first)
+
+    def _first(self, source: str, anything: str, checks: Sequence[tuple[str, ...]]) -> tuple[object, ...]:
+        numbered = f"(SELECT row_number() OVER () AS row_of_file, * FROM {source})"
+        for condition, message, name, value in checks:
+            asked = f"SELECT row_of_file, CAST({value} AS VARCHAR), ({condition}) FROM {numbered} WHERE {anything}"
+            line, shown, wrong = self._asked(f"{asked} ORDER BY 1 LIMIT 1")
+            if wrong:
+                return message.replace("{}", str(shown)), line, 1, f'"{self.table[2]}"["{name}"]'
+        raise AssertionError("a row is wrong, and nothing in it")
+
+    def _source(self, one: Staged, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
+        """How DuckDB reads the file, and what the file has for each column."""
+        # A transaction may have to load it again after it is gone from the stage.
+        handle, name = tempfile.mkstemp(suffix=f"-{one.file.name}", dir=self.kept)
+        os.close(handle)
+        Path(name).unlink()
+        os.link(one.file, name)
+        kind = str(self.format.get("TYPE", "CSV")).upper()
+        if kind == "PARQUET":
+            return self._parquet(f"read_parquet({literal(name)})", columns)
+        if kind == "CSV" and self.copy.by_name == "NONE":
+            return self._csv(name, columns)
+        raise compilation(f"the double does not load {kind} so")
+
+    def _parquet(self, source: str, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
+        if self.copy.by_name == "NONE":
+            said = "PARQUET file format can produce one and only one column of type variant, object, or array."
+            raise compilation(f"{said} Load data into separate columns using MATCH_BY_COLUMN_NAME.", 2019, "0A000")
+        described = self.duck.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        types = {name: kind for name, kind, *_ in described}
+        folded = {name.upper(): name for name in types}
+        logical = true(self.format, "USE_LOGICAL_TYPE") or true(self.format, "USE_VECTORIZED_SCANNER")
+        values = {}
+        for column in columns:
+            found = column.name if column.name in types else None
+            if self.copy.by_name == "CASE_INSENSITIVE":
+                found = folded.get(column.name.upper())
+            if found is not None and not logical and types[found].startswith(("DATE", "TIME")):
+                raise Refused(100_071, "22000", f"Failed to cast variant value of column '{found}' to {column.type}")
+            values[column.name] = "NULL" if found is None else identifier(found)
+        return source, values
+
+    def _csv(self, name: str, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
+        said = self.format
+        quote = str(said.get("FIELD_OPTIONALLY_ENCLOSED_BY", "NONE"))
+        nulls = said.get("NULL_IF", ["\\N"])
+        nulls = [*(nulls if isinstance(nulls, list) else [nulls])]
+        if true(said, "EMPTY_FIELD_AS_NULL", otherwise=True):
+            nulls.append("")
+        types = ", ".join(f"{literal(f'c{place}')}: 'VARCHAR'" for place in range(len(columns)))
+        settings = {
+            "auto_detect": "false",
+            "header": "false",
+            "skip": str(int(said.get("SKIP_HEADER", 0))),
+            "delim": literal(str(said.get("FIELD_DELIMITER", ","))),
+            "quote": "''" if quote.upper() == "NONE" else literal(quote),
+            "escape": "''" if quote.upper() == "NONE" else literal(quote),
+            "nullstr": f"[{', '.join(literal(one) for one in nulls)}]",
+            "columns": f"{{{types}}}",
+        }
+        inner = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        return f"read_csv({literal(name)}, {inner})", {column.name: f"c{at}" for at, column in enumerate(columns)}
+
+    def _columns(self) -> list[Column]:
+        """The table's columns, or those the statement names."""
+        database, schema, name = (literal(part) for part in self.table)
+        here = f"database_name = {database} AND schema_name = {schema} AND table_name = {name}"
+        sizes = "_fs_global._fs_information_schema._fs_columns_ext"
+        asked = f"""
+            SELECT column_name, data_type, is_nullable, ext_character_maximum_length FROM duckdb_columns()
+            LEFT JOIN {sizes} ON ext_table_catalog = database_name AND ext_table_schema = schema_name
+                AND ext_table_name = table_name AND ext_column_name = column_name
+            WHERE {here} ORDER BY column_index
+        """
+        found = [Column(*row) for row in self.duck.execute(asked).fetchall()]
+        if not found:
+            raise compilation(f"Table '{dotted(self.table)}' does not exist or not authorized.", 2003, "02000")
+        if not self.copy.columns:
+            return found
+        by_name = {column.name: column for column in found}
+        return [by_name[name.strip('"') if name.startswith('"') else name.upper()] for name in self.copy.columns]
+
+    def _asked(self, sql: str) -> tuple[Any, ...]:
+        found = self.duck.execute(sql).fetchone()
+        if found is None:
+            raise AssertionError(sql)
+        return tuple(found)

@@ -1,0 +1,72 @@
+"""What a role may do: everything, but for what a test takes from it; and how SHOW GRANTS tells."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.doubles.snowflake.answers import unprivileged
+from tests.doubles.snowflake.reading import Name, Statement, dotted
+
+ON_TABLES: Final = {
+    "INSERT": ("INSERT",),
+    "UPDATE": ("UPDATE",),
+    "DELETE": ("DELETE",),
+    "TRUNCATE": ("TRUNCATE",),
+    "MERGE": ("INSERT", "UPDATE"),
+    "COPY": ("INSERT",),
+}
+PRIVILEGES: Final = {
+    "WAREHOUSE": ("USAGE",),
+    "DATABASE": ("USAGE",),
+    "SCHEMA": ("USAGE", "CREATE TABLE", "CREATE STAGE", "CREATE VIEW", "CREATE FILE FORMAT"),
+    "TABLE": ("DELETE", "INSERT", "SELECT", "TRUNCATE", "UPDATE"),
+    "STAGE": ("READ", "WRITE"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    privilege: str
+    kind: str
+    name: str
+
+
+@dataclass(slots=True)
+class Rights:
+    taken: set[Grant] = field(default_factory=set)
+
+    def take(self, privilege: str, kind: str, name: str) -> None:
+        """A name is dotted and upper case; `*` are all of the kind."""
+        self.taken.add(Grant(privilege, kind, name))
+
+    def has(self, privilege: str, kind: str, name: str) -> bool:
+        return not {Grant(privilege, kind, name), Grant(privilege, kind, "*")} & self.taken
+
+    def demand(self, privilege: str, kind: str, name: str) -> None:
+        if not self.has(privilege, kind, name):
+            raise unprivileged(kind, name.rpartition(".")[2])
+
+    def look(self, asked: Statement, target: Name | None, schema: str | None) -> None:
+        """Raises where the statement needs what the role has not."""
+        if target is not None:
+            for privilege in ON_TABLES.get(asked.kind, ()):
+                self.demand(privilege, "TABLE", dotted(target))
+        if asked.kind != "DDL":
+            return
+        if asked.words[0] != "CREATE":
+            if target is not None:
+                self.demand("OWNERSHIP", "TABLE", dotted(target))
+            return
+        made = next((kind for kind in ("TABLE", "STAGE", "VIEW", "FILE FORMAT") if asked.about(kind)), None)
+        where = ".".join(target[:2]) if target else schema
+        if made is not None and where is not None:
+            self.demand(f"CREATE {made}", "SCHEMA", where)
+
+    def shown(self, things: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
+        """Privilege, kind and name for what there is, as the rows of SHOW GRANTS; the owner of all is told as such."""
+        found = []
+        for kind, name in things:
+            held = [one for one in PRIVILEGES[kind] if self.has(one, kind, name)]
+            owner = kind in {"TABLE", "STAGE"} and self.has("OWNERSHIP", kind, name)
+            whole = owner and len(held) == len(PRIVILEGES[kind])
+            found += [(one, kind, name) for one in (["OWNERSHIP"] if whole else held)]
+        return found

@@ -1,0 +1,130 @@
+"""SHOW, as far as a client looks at its tables, rights, parameters, streams, locks and transactions."""
+
+import re
+from collections.abc import Iterable
+
+from tests.doubles.snowflake.account import Account, where
+from tests.doubles.snowflake.answers import Data, rows
+from tests.doubles.snowflake.engine import Asked, executed
+from tests.doubles.snowflake.reading import dotted, literal
+from tests.doubles.snowflake.sessions import PARAMETERS
+
+KIND = 0x4400
+
+
+def shown(account: Account, asked: Asked) -> Data:
+    match asked.statement.words[1:]:
+        case ("PARAMETERS", *_):
+            known = asked.session.parameters
+            said = [(name, value, PARAMETERS.get(name, ""), "SESSION") for name, value in sorted(known.items())]
+            return _like(asked, ("key", "value", "default", "level"), said, at=0)
+        case ("TRANSACTIONS", *_):
+            return _transactions(account)
+        case ("LOCKS", *_):
+            return _locks(account)
+        case ("STREAMS", *_):
+            here = ".".join(part or "" for part in where(asked.session))
+            return _like(asked, ("name", "table_name"), [(one, f"{here}.{on}") for one, on in account.streams], at=0)
+        case ("STAGES", *_):
+            said = [(one.name[2], one.name[0], one.name[1], one.url) for one in account.stages.known.values()]
+            return _like(asked, ("name", "database_name", "schema_name", "url"), said, at=0)
+        case ("TABLES", *_) | ("TERSE", "TABLES", *_):
+            return _tables(account, asked)
+        case ("GRANTS", *_):
+            return _grants(account, asked)
+    return executed(asked)
+
+
+def _transactions(account: Account) -> Data:
+    names = ("id", "user", "session", "name", "started_on", "state", "scope")
+    found = [one.transaction for one in account.sessions.values() if one.transaction is not None]
+    said = [
+        (one.number, one.session.user, one.session.number, str(one.number), one.started.isoformat(), "running", 0)
+        for one in found
+    ]
+    return rows(names, said, ("id", "session", "scope"), KIND)
+
+
+def _locks(account: Account) -> Data:
+    names = ("resource", "type", "transaction", "transaction_started_on", "status", "acquired_on", "query_id")
+    said: list[tuple[object, ...]] = [
+        (dotted(on), "PARTITIONS", one.number, one.started, "HOLDING", at, query)
+        for on, (one, query, at) in account.locks.holders.items()
+    ]
+    said += [
+        (dotted(on), "PARTITIONS", one.number, one.started, "WAITING", None, None)
+        for on, waiting in account.locks.waiting.items()
+        for one in waiting
+    ]
+    return rows(names, said, ("transaction",), KIND)
+
+
+def _tables(account: Account, asked: Asked) -> Data:
+    names = ("created_on", "name", "database_name", "schema_name", "kind", "rows", "owner", "error_logging")
+    said = []
+    for database, schema, name, temporary, count in _known_tables(asked):
+        logged = "ON" if (database, schema, name) in account.error_logging else "OFF"
+        kind = "TEMPORARY" if temporary else "TABLE"
+        said.append(("", name, database, schema, kind, count, asked.session.role, logged))
+    return _like(asked, names, said, at=1, numbers=("rows",))
+
+
+def _known_tables(asked: Asked) -> list[tuple[str, str, str, bool, int]]:
+    """Those of the schema that the statement names, or of the session's."""
+    found = re.search(r"\bIN\s+(?:SCHEMA\s+)?([\w$\".]+)", asked.statement.text, re.IGNORECASE)
+    database, schema = where(asked.session)
+    if found and found[1].upper() not in {"ACCOUNT", "DATABASE"}:
+        parts = [part.strip('"') if part.startswith('"') else part.upper() for part in found[1].split(".")]
+        database, schema = (parts[0], parts[1]) if len(parts) > 1 else (database, parts[0])
+    sql = f"""
+        SELECT database_name, schema_name, table_name, temporary, estimated_size FROM duckdb_tables()
+        WHERE database_name = {literal(database or "")} AND schema_name = {literal(schema or "")}
+        ORDER BY table_name
+    """
+    return asked.session.fake._duck_conn.execute(sql).fetchall()
+
+
+def _grants(account: Account, asked: Asked) -> Data:
+    names = ("created_on", "privilege", "granted_on", "name", "granted_to", "grantee_name", "grant_option")
+    words = asked.statement.words
+    if words[2:4] == ("TO", "USER"):
+        said = [("", one, "", asked.session.user, "") for one in account.roles]
+        return rows(("created_on", "role", "granted_to", "grantee_name", "granted_by"), said, kind=KIND)
+    session = asked.session
+    database, schema = where(session)
+    things = [("WAREHOUSE", name) for name in account.warehouses]
+    if database:
+        things.append(("DATABASE", database))
+    if database and schema:
+        things.append(("SCHEMA", f"{database}.{schema}"))
+        things += [("TABLE", ".".join(row[:3])) for row in _known_tables_here(asked)]
+        things += [("STAGE", dotted(name)) for name in account.stages.known]
+    given = account.rights.shown(things)
+    if words[2:3] == ("ON",):
+        on = re.search(r"\bON\s+(\w+)\s+([\w$\".]+)", asked.statement.text, re.IGNORECASE)
+        wanted = on[2].upper().replace('"', "") if on else ""
+        given = [one for one in given if on and one[1] == on[1].upper() and f".{one[2]}".endswith(f".{wanted}")]
+    return rows(names, [("", *one, "ROLE", session.role, "false") for one in given], kind=KIND)
+
+
+def _known_tables_here(asked: Asked) -> list[tuple[str, str, str]]:
+    database, schema = where(asked.session)
+    here = f"database_name = {literal(database or '')} AND schema_name = {literal(schema or '')}"
+    sql = (
+        f"SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE {here} AND NOT temporary ORDER BY 3"
+    )
+    return asked.session.fake._duck_conn.execute(sql).fetchall()
+
+
+def _like(
+    asked: Asked, names: tuple[str, ...], said: Iterable[tuple[object, ...]], at: int, numbers: tuple[str, ...] = ()
+) -> Data:
+    """Those whose name fits LIKE, where that is said; upper and lower case are one."""
+    found = re.search(r"\bLIKE\s+'((?:[^']|'')*)'", asked.statement.text, re.IGNORECASE)
+    if found is None:
+        return rows(names, said, numbers, KIND)
+    pattern = re.sub(r"\\\\(.)", r"\\\1", found[1].replace("''", "'"))
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    meant = {"%": ".*", "_": "."}
+    fitting = re.compile("".join(meant.get(part, re.escape(part[-1])) for part in parts), re.IGNORECASE | re.DOTALL)
+    return rows(names, [row for row in said if fitting.fullmatch(str(row[at]))], numbers, KIND)

@@ -1,0 +1,259 @@
+"""What a statement does, by its kind."""
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from tests.doubles.snowflake import loading
+from tests.doubles.snowflake.account import Account, note, where, written
+from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
+from tests.doubles.snowflake.engine import DONE, Asked, executed, in_context, translated
+from tests.doubles.snowflake.merging import merged
+from tests.doubles.snowflake.reading import Name, Statement, dotted, options, resolved
+from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
+from tests.doubles.snowflake.showing import shown
+from tests.doubles.snowflake.stages import LISTED
+
+ABORT: Final = re.compile(r"SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*'?(\d+)'?\s*\)", re.IGNORECASE)
+
+
+def run(account: Account, asked: Asked) -> Data:
+    """What a statement answers; it has the turn, but while it waits for a lock."""
+    session = asked.session
+    with account.turn, _busy(session), translated():
+        if session.aborted is not None:
+            number, session.aborted = session.aborted, None
+            raise Refused(615, "57014", f"Transaction '{number}' was aborted.")
+        transaction = session.transaction
+        if transaction is not None and transaction.failed and asked.statement.kind not in {"ROLLBACK", "COMMIT"}:
+            raise Refused(617, "57014", "The transaction was aborted by an error; only ROLLBACK is possible.")
+        return _run(account, asked)
+
+
+def _run(account: Account, asked: Asked) -> Data:
+    if asked.statement.changes:
+        return _change(account, asked)
+    match asked.statement.kind:
+        case "SHOW":
+            return shown(account, asked)
+        case "PUT" | "LIST" | "REMOVE":
+            return _on_stage(account, asked)
+        case "DDL":
+            return _define(account, asked)
+        case "BEGIN" | "COMMIT" | "ROLLBACK" | "SESSION":
+            return _control(account, asked)
+        case "USE" if asked.statement.words[1] in {"ROLE", "WAREHOUSE"}:
+            return _use(account, asked.session, *asked.statement.words[1:3])
+    return _query(account, asked)
+
+
+def _control(account: Account, asked: Asked) -> Data:
+    session = asked.session
+    match asked.statement.kind:
+        case "BEGIN":
+            if session.transaction is not None:
+                raise _stricter("BEGIN while a transaction is open is ignored")
+            account.begin(session)
+        case "COMMIT":
+            account.commit(session)
+        case "ROLLBACK":
+            account.roll_back(session)
+        case _:
+            _set(asked)
+    return told(DONE)
+
+
+def _change(account: Account, asked: Asked) -> Data:
+    session = asked.session
+    _awake(account, session)
+    target = _target(account, asked)
+    account.rights.look(asked.statement, target, None)
+    alone = session.transaction is None and session.autocommit
+    transaction = session.transaction or account.begin(session)
+    try:
+        exclusive = asked.statement.kind not in {"INSERT", "COPY"}
+        account.locks.wait(target, transaction, asked.query, take=exclusive)
+        account.ready(transaction)
+        data, done = _done(account, asked, target)
+        transaction.done.append(done)
+    except Exception:
+        if alone:
+            account.roll_back(session)
+        else:
+            account.set_back(session.transaction)
+            transaction.failed = session.parameters["TRANSACTION_ABORT_ON_ERROR"] == "true"
+        raise
+    if alone:
+        account.commit(session)
+    return data
+
+
+def _done(account: Account, asked: Asked, target: Name) -> tuple[Data, Done]:
+    """What a change answers, and how it is done again."""
+    session = asked.session
+    match asked.statement.kind:
+        case "COPY":
+            data, statements, contents = _copy(account, asked, target)
+            duck = session.fake._duck_conn
+            return data, Done(lambda: [duck.execute(one) for one in statements], (target, contents))
+        case "MERGE":
+            strict = session.parameters["ERROR_ON_NONDETERMINISTIC_MERGE"] == "true"
+
+            def merge() -> Data:
+                sql = in_context(asked)
+                return merged(session.fake.cursor(), sql, asked.bound, deterministic=strict)
+
+            return merge(), Done(merge)
+        case kind:
+            truncated = target if kind == "TRUNCATE" else None
+            return executed(asked), Done(lambda: executed(asked), truncated=truncated)
+
+
+def _copy(account: Account, asked: Asked, target: Name) -> tuple[Data, list[str], dict[str, str]]:
+    session = asked.session
+    copy = loading.read(asked.statement)
+    stage, path = account.stages.place(copy.place, session.number, session.user, *where(session))
+    account.rights.demand("READ", "STAGE", dotted(stage.name))
+    chosen = loading.chosen(copy, path, account.stages.files(stage, path.rstrip("/") if path else ""))
+    said = {**stage.format, **copy.said.get("FILE_FORMAT", {})}
+    if "FORMAT_NAME" in said:
+        said = {**account.stages.formats[resolved(said["FORMAT_NAME"], *where(session))], **said}
+    known = {table: dict(files) for table, files in account.loaded.items()}
+    for done in session.transaction.done if session.transaction else ():
+        note(known, done)
+    work = loading.Loading(session.fake._duck_conn, copy, target, said, account.folder)
+    done_with = work.load(chosen, known.get(target, {}))
+    if copy.said.get("PURGE", "FALSE").upper() == "TRUE":
+        for one in chosen:
+            one.file.unlink()
+    return done_with.answer, done_with.statements, done_with.contents
+
+
+def _define(account: Account, asked: Asked) -> Data:
+    session, said = asked.session, asked.statement
+    if session.transaction is not None:
+        raise _stricter("it would silently commit the open transaction")
+    here = where(session)
+    schema = ".".join(part for part in here if part)
+    target = _target(account, asked) if said.target else None
+    account.rights.look(said, target, schema)
+    if said.about("STAGE"):
+        return account.stages.define(said, session.number, *here)
+    if said.about(r"FILE\s+FORMAT"):
+        return _format(account, said, here)
+    if logging := re.search(r"\bSET\s+ERROR_LOGGING\s*=\s*(TRUE|FALSE)", said.text, re.IGNORECASE):
+        change = account.error_logging.add if logging[1].upper() == "TRUE" else account.error_logging.discard
+        change(_target(account, asked))
+        return told(DONE)
+    if target is not None and said.about("TABLE"):
+        probe = Transaction(0, session, dt.datetime.now(dt.UTC))
+        account.locks.wait(target, probe, asked.query, take=False)
+        if said.words[0] == "DROP" or "REPLACE" in said.words:
+            account.loaded.pop(target, None)
+    account.set_others_back(session)
+    return executed(asked)
+
+
+def _query(account: Account, asked: Asked) -> Data:
+    session = asked.session
+    if found := ABORT.match(asked.statement.text):
+        return _abort(account, int(found[1]))
+    if re.search(r"\bFROM\b", asked.statement.text, re.IGNORECASE):
+        _awake(account, session)
+    transaction = session.transaction
+    if transaction is not None:
+        account.ready(transaction)
+    try:
+        return executed(asked)
+    except Exception:
+        account.set_back(transaction)
+        raise
+
+
+def _on_stage(account: Account, asked: Asked) -> Data:
+    session, said = asked.session, asked.statement
+    here = (session.number, session.user, *where(session))
+    if said.kind == "PUT":
+        return account.stages.put(said, *here)
+    found = LISTED.match(said.text)
+    if found is None:
+        raise compilation(f"syntax error: {said.text}")
+    stage, path = account.stages.place(found["place"], *here)
+    account.rights.demand("READ" if said.kind == "LIST" else "WRITE", "STAGE", dotted(stage.name))
+    return account.stages.list(stage, path) if said.kind == "LIST" else account.stages.remove(stage, path)
+
+
+def _format(account: Account, said: Statement, here: tuple[str | None, str | None]) -> Data:
+    found = re.search(r"FORMAT\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(\S+)\s*(.*)", said.text, re.IGNORECASE | re.DOTALL)
+    if found is None:
+        raise compilation(f"syntax error: {said.text}")
+    name = resolved(found[1], *here)
+    if said.words[0] == "DROP":
+        account.stages.formats.pop(name, None)
+        return told(f"{name[2]} successfully dropped.")
+    account.stages.formats[name] = options(found[2])
+    return told(f"File format {name[2]} successfully created.")
+
+
+def _set(asked: Asked) -> None:
+    """ALTER SESSION SET and UNSET; it ends no transaction, but where it changes AUTOCOMMIT."""
+    session = asked.session
+    verb, text = re.sub(r"^ALTER\s+SESSION\s+", "", asked.statement.text, flags=re.IGNORECASE).split(None, 1)
+    unset = dict.fromkeys((name.strip().upper() for name in text.split(",")), None)
+    said = options(text) if verb.upper() == "SET" else unset
+    for name, value in said.items():
+        if name not in session.parameters:
+            raise compilation(f"invalid property '{name}' for 'SESSION'", 1422, "42601")
+        if name == "AUTOCOMMIT" and session.transaction is not None:
+            raise _stricter("ALTER SESSION SET AUTOCOMMIT would silently commit the open transaction")
+        if name == "QUERY_TAG" and len(value or "") > 2000:
+            raise compilation("Value of QUERY_TAG is longer than 2000 characters.", 1007, "22023")
+        session.parameters[name] = PARAMETERS.get(name, "") if value is None else written(value, name)
+
+
+def _use(account: Account, session: Session, what: str, name: str) -> Data:
+    known = account.roles if what == "ROLE" else account.warehouses
+    if name not in known:
+        raise compilation("Object does not exist, or operation cannot be performed.", 2043, "02000")
+    if what == "ROLE":
+        session.role = name
+    else:
+        session.warehouse = name
+    return told(DONE)
+
+
+def _abort(account: Account, number: int) -> Data:
+    open_ones = [one.transaction for one in account.sessions.values() if one.transaction is not None]
+    found = next((one for one in open_ones if one.number == number), None)
+    if found is None:
+        raise Refused(2003, "02000", f"Transaction {number} does not exist.")
+    account.abort(found)
+    return rows((f"SYSTEM$ABORT_TRANSACTION('{number}')",), [("Aborted transaction id: " + str(number),)])
+
+
+def _awake(account: Account, session: Session) -> None:
+    if session.warehouse is None:
+        said = "No active warehouse selected in the current session.  Select an active warehouse with the "
+        raise Refused(606, "57P03", f"{said}'use warehouse' command.")
+    account.rights.demand("USAGE", "WAREHOUSE", session.warehouse)
+
+
+def _target(account: Account, asked: Asked) -> Name:
+    if asked.statement.target is None:
+        raise compilation(f"the double does not see which table this changes: {asked.statement.text[:80]}")
+    return resolved(asked.statement.target, *where(asked.session))
+
+
+def _stricter(why: str) -> Refused:
+    return Refused(999_999, "25001", f"stricter than Snowflake, so that it is seen: {why}")
+
+
+@contextmanager
+def _busy(session: Session) -> Iterator[None]:
+    session.busy += 1
+    try:
+        yield
+    finally:
+        session.busy -= 1

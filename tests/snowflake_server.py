@@ -1,0 +1,214 @@
+"""A Snowflake account that tests speak to by the service's connector: a process on loopback, ended with the test."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import snowflake.connector
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from snowflake.connector import SnowflakeConnection
+
+ROOT = Path(__file__).parents[1]
+FOREIGN = ("COVERAGE_", "SNOWFLAKE_", "INGESTKIT_")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What befalls a statement; `when` is a pattern found in it, `LOGIN` are logins."""
+
+    fate: Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished"]
+    said: dict[str, Any]
+
+
+NEVER_ARRIVES = Fault("cut", {})
+# Who asks again by the same request is told what it missed.
+ANSWER_LATE = Fault("lost", {"for_good": False})
+ANSWER_LOST = Fault("lost", {"for_good": True})
+SERVER_ERROR = Fault("status", {"status": 500})
+SESSION_EXPIRED = Fault("expired", {"for_good": False})
+LOGIN_EXPIRED = Fault("expired", {"for_good": True})
+TOO_MANY_WAIT = Fault(
+    "refused",
+    {
+        "code": 625,
+        "state": "57014",
+        "message": "Your statement was aborted because the number of waiters for this lock exceeds the 20 statements "
+        "limit.",
+    },
+)
+
+
+def refused(code: int, state: str, message: str) -> Fault:
+    return Fault("refused", {"code": code, "state": state, "message": message})
+
+
+def delayed(seconds: float) -> Fault:
+    return Fault("delayed", {"seconds": seconds})
+
+
+def vanished(file: str) -> Fault:
+    """Files of stages whose path the pattern is found in are gone when the statement runs."""
+    return Fault("vanished", {"file": file})
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A statement as it arrived, and what became of it: `done`, the code of an error, or what befell it."""
+
+    sql: str
+    session: int
+    tag: str
+    user: str
+    query: str
+    request: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnowflakeServer:
+    """Where the account answers, and who is let in: LOADER, by the private key."""
+
+    port: int
+    certificate: Path
+    folder: Path
+    host: str = "127.0.0.1"
+    protocol: str = "http"
+    account: str = "ingestkit"
+    user: str = "LOADER"
+    role: str = "LOADER"
+    warehouse: str = "LOADING"
+
+    @property
+    def private_key(self) -> Path:
+        return self.folder / "loader.p8"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Whom a client's process must trust to upload to stages, and that it shall not look where it runs."""
+        trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(self.certificate))
+        return {**trust, "SNOWFLAKE_DISABLE_PLATFORM_DETECTION": "true"}
+
+    def settings(self, database: str | None = None, **more: Any) -> dict[str, Any]:
+        """What the connector is told to log in by the key."""
+        said: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "protocol": self.protocol,
+            "account": self.account,
+            "user": self.user,
+            "role": self.role,
+            "warehouse": self.warehouse,
+            "authenticator": "SNOWFLAKE_JWT",
+            "private_key_file": str(self.private_key),
+            "login_timeout": 10,
+            "network_timeout": 20,
+        }
+        if database is not None:
+            said |= {"database": database, "schema": "PUBLIC"}
+        return {name: value for name, value in {**said, **more}.items() if value is not None}
+
+    def connect(self, database: str | None = None, **more: Any) -> SnowflakeConnection:
+        """The service's own connector, unmodified."""
+        return snowflake.connector.connect(**self.settings(database, **more))
+
+    def database(self) -> str:
+        """A new database with a schema PUBLIC, which nobody else knows."""
+        name = f"D{uuid.uuid4().hex[:12].upper()}"
+        self._tell("databases", name=name)
+        return name
+
+    def knows(self, name: str, **how: Any) -> None:
+        """A user is let in by `public_keys` (PEM), `token` (OAuth; `token_expired`) or `password`, or not at all."""
+        self._tell("users", name=name, **how)
+
+    def breaks(self, fault: Fault, statement: str = "", *, spared: int = 0, times: int | None = 1) -> None:
+        """A fault for statements in which the pattern is found: the first `spared` pass, the next `times` do not."""
+        self._tell("rules", fate=fault.fate, said=fault.said, statement=statement, spared=spared, times=times)
+
+    def heals(self) -> None:
+        self._tell("heal")
+
+    def takes(self, privilege: str, kind: str, name: str = "*") -> None:
+        """A right that the role has no more; names are dotted and upper case."""
+        self._tell("rights", privilege=privilege, kind=kind, name=name)
+
+    def streams(self, name: str, table: str) -> None:
+        """There is a stream on a table."""
+        self._tell("streams", name=name, table=table)
+
+    def patience(self, seconds: float) -> None:
+        """So long a session that says nothing may hold a table that others wait for."""
+        self._tell("patience", seconds=seconds)
+
+    @property
+    def sent(self) -> list[Sent]:
+        """Every statement, in the order they came."""
+        return [Sent(**one) for one in self._tell("statements")["statements"]]
+
+    @property
+    def logins(self) -> list[dict[str, Any]]:
+        """What clients said of themselves, but for secrets."""
+        found: list[dict[str, Any]] = self._tell("logins")["logins"]
+        return found
+
+    @property
+    def broken(self) -> int:
+        """How many requests a fault has befallen."""
+        return int(self._tell("broken")["broken"])
+
+    @property
+    def uploads(self) -> list[int]:
+        """How many uploads were under way at the beginning of each."""
+        found: list[int] = self._tell("uploads")["parallel"]
+        return found
+
+    def _tell(self, what: str, **said: Any) -> dict[str, Any]:
+        address = f"http://{self.host}:{self.port}/double/{what}"
+        with urllib.request.urlopen(urllib.request.Request(address, json.dumps(said).encode())) as answer:
+            found: dict[str, Any] = json.load(answer)
+        assert found.get("success", True), found["message"]
+        return found
+
+
+def key_pair(file: Path, password: bytes | None = None) -> str:
+    """A new private key in a file; its public half, as the service is told of it."""
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    how = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how))
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+@contextmanager
+def snowflake_server() -> Iterator[SnowflakeServer]:
+    """A new account; it is gone afterwards."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    command = [sys.executable, "-m", "tests.doubles.snowflake", "ingestkit"]
+    with tempfile.TemporaryDirectory(prefix="ingestkit-snowflake-") as name, tempfile.TemporaryFile() as log:
+        folder = Path(name)
+        public = key_pair(folder / "loader.p8")
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=kept | {"TMPDIR": name}, cwd=ROOT
+        )
+        with process:
+            try:
+                said = process.stdout.readline() if process.stdout else b""
+                if not said:
+                    log.seek(0)
+                    raise AssertionError(log.read().decode())
+                told = json.loads(said)
+                server = SnowflakeServer(told["port"], Path(told["certificate"]), folder)
+                server.knows(server.user, public_keys=[public])
+                yield server
+            finally:
+                process.kill()
