@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import snowflake.connector
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import Error
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = ("COVERAGE_", "SNOWFLAKE_", "INGESTKIT_")
@@ -178,6 +180,29 @@ class SnowflakeServer:
             found: dict[str, Any] = json.load(answer)
         assert found.get("success", True), found["message"]
         return found
+
+
+def asked(link: SnowflakeConnection, sql: str, *bound: object) -> list[tuple[Any, ...]]:
+    """What a statement answers."""
+    with link.cursor() as cursor:
+        found = cursor.execute(sql, bound or None)
+        assert found is not None
+        return list(found.fetchall())
+
+
+def answered(link: SnowflakeConnection, sql: str) -> list[dict[str, Any]]:
+    """The same by the names of the columns."""
+    with link.cursor() as cursor:
+        found = cursor.execute(sql)
+        assert found is not None
+        return [dict(zip([one.name for one in cursor.description], row, strict=True)) for row in found.fetchall()]
+
+
+def error_code(link: SnowflakeConnection, sql: str) -> int | None:
+    """The number of the error that a statement ends with."""
+    with pytest.raises(Error) as refused:
+        asked(link, sql)
+    return refused.value.errno
 
 
 def key_pair(file: Path, password: bytes | None = None) -> str:

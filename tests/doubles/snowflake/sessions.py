@@ -34,6 +34,8 @@ PARAMETERS: Final = {
 }
 # How many may wait for one table.
 WAITERS: Final = 20
+# So long a silent session may hold what others wait for.
+PATIENCE: Final = 300.0
 
 
 @dataclass(slots=True)
@@ -93,8 +95,7 @@ class Locks:
 
     turn: threading.Condition
     abort: Callable[[Transaction], None]
-    # So long a silent session may hold what others wait for.
-    patience: float = 300.0
+    patience: float = PATIENCE
     holders: dict[Name, tuple[Transaction, str, dt.datetime]] = field(default_factory=dict)
     waiting: dict[Name, list[Transaction]] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ from tests.doubles.snowflake.engine import Asked
 from tests.doubles.snowflake.faults import Faults, Rule
 from tests.doubles.snowflake.login import User, Users
 from tests.doubles.snowflake.reading import statement
-from tests.doubles.snowflake.sessions import Session
+from tests.doubles.snowflake.sessions import PATIENCE, Session
 from tests.doubles.snowflake.statements import run
 
 EXPIRED: Final = Refused(390_112, "08001", "Session token has expired.")
@@ -31,8 +31,12 @@ GONE: Final = Refused(390_104, "08001", "User must login again to access the ser
 MASTER_EXPIRED: Final = Refused(390_114, "08001", "Authentication token has expired. The user must authenticate again.")
 
 
-class Cut(Exception):
-    """The connection goes away instead of an answer."""
+class Instead(Exception):
+    """A request that reaches nobody is answered so; without an answer its connection is cut."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 @dataclass(slots=True)
@@ -65,8 +69,8 @@ class Wire:
         try:
             found = self._handler(request.path)
             return found(request) if found else _json({"success": False, "message": request.path}, 404)
-        except Cut:
-            return None
+        except Instead as instead:
+            return instead.answer
         except Refused as refused:
             return _json(refused.body)
         except Exception:  # noqa: BLE001 - whoever wrote the test shall read it, and not wait for a client to give up
@@ -94,7 +98,7 @@ class Wire:
         shown = {name: value for name, value in said.items() if name not in {"TOKEN", "PASSWORD", "SESSION_PARAMETERS"}}
         self.logins.append({**shown, **query, "parameters": parameters})
         if (rule := self.faults.befalling("LOGIN")) is not None:
-            self._befall(rule, None, "LOGIN")
+            self._befall(rule)
         user = self.users.let_in(said)
         asked = {"role": query.get("roleName"), "warehouse": query.get("warehouse"), "parameters": parameters}
         session = self.account.open(user, asked, _plain(query.get("databaseName")), _plain(query.get("schemaName")))
@@ -162,7 +166,7 @@ class Wire:
             lost, first = name in session.lost, name not in session.requests
             outcome: Future[Answer] = session.requests.setdefault(name, Future())
         if lost:
-            raise Cut
+            raise Instead
         if not first and outcome.done() and outcome.exception() is not None:
             # It never ran.
             first, outcome = True, Future()
@@ -181,13 +185,13 @@ class Wire:
             raise
         outcome.set_result(answer)
         if name in session.lost or said.outcome == "lost":
-            raise Cut
+            raise Instead
         return answer
 
     def _done(self, session: Session, said: Said, body: Data) -> Answer:
         rule = self.faults.befalling(said.sql)
-        if rule is not None and rule.fate != "lost" and (answer := self._befall(rule, said, said.sql)) is not None:
-            return answer
+        if rule is not None:
+            self._befall(rule, said)
         self.account.outcomes[said.query] = "RUNNING"
         try:
             data = run(self.account, self._asked(session, said, body))
@@ -211,15 +215,15 @@ class Wire:
         whole = {"parameters": parameters, **now, "queryId": said.query, **data}
         return _json({"success": True, "code": None, "message": None, "data": whole})
 
-    def _befall(self, rule: Rule, said: Said | None, sql: str) -> Answer | None:
-        """What befalls a request before it does anything; nothing is answered where it goes on afterwards."""
+    def _befall(self, rule: Rule, said: Said | None = None) -> None:
+        """What befalls a request before it does anything."""
         if said is not None:
             said.outcome = rule.fate
         match rule.fate:
             case "cut":
-                raise Cut
+                raise Instead
             case "status":
-                return _json({"success": False}, int(rule.said["status"]))
+                raise Instead(_json({"success": False}, int(rule.said["status"])))
             case "refused":
                 raise Refused(int(rule.said["code"]), rule.said["state"], rule.said["message"])
             case "expired":
@@ -232,7 +236,6 @@ class Wire:
                 for one in self.account.stages.folder.rglob("*"):
                     if one.is_file() and pattern.search(one.as_posix()):
                         one.unlink()
-        return None
 
     def _asked(self, session: Session, said: Said, body: Data) -> Asked:
         bindings = body.get("bindings") or {}
@@ -276,6 +279,7 @@ class Wire:
             case "heal":
                 self.faults.heal()
                 self._expired = False
+                account.locks.patience = PATIENCE
             case "users":
                 name = said.pop("name").upper()
                 self.users.known[name] = User(**said)

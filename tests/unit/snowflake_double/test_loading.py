@@ -1,0 +1,234 @@
+"""PUT and COPY, and how they succeed without having done anything."""
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import ProgrammingError
+
+from tests.snowflake_server import SnowflakeServer, answered, asked, error_code
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+PARQUET = "FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE) MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE"
+Rows = list[tuple[Any, ...]]
+NOTHING = [("Copy executed with 0 files processed.",)]
+NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+
+
+def put(link: SnowflakeConnection, file: Path, more: str = "") -> dict[str, Any]:
+    (row,) = answered(link, f"PUT 'file://{file}' @stage/run/ AUTO_COMPRESS = FALSE {more}")
+    return row
+
+
+def parquet(folder: Path, file: str = "part.parquet", /, **columns: list[Any]) -> Path:
+    pq.write_table(pa.table(columns or {"id": [1, 2], "name": ["Ada", "Bo"]}), folder / file)
+    return folder / file
+
+
+def copy(
+    link: SnowflakeConnection, more: str = "FILES = ('part.parquet')", options: str = PARQUET
+) -> list[tuple[Any, ...]]:
+    return asked(link, f"COPY INTO people FROM @stage/run/ {more} {options}")
+
+
+def test_a_file_that_is_there_is_skipped_unless_it_shall_be_overwritten(
+    link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    first = put(link, parquet(tmp_path))
+    assert first == {
+        "source": "part.parquet",
+        "target": "part.parquet",
+        "source_size": first["source_size"],
+        "target_size": first["source_size"],
+        "source_compression": "PARQUET",
+        "target_compression": "PARQUET",
+        "status": "UPLOADED",
+        "message": "",
+    }
+    parquet(tmp_path, id=[7])
+    assert put(link, tmp_path / "part.parquet")["status"] == "SKIPPED"
+    copy(link)
+    assert asked(link, "SELECT count(*) FROM people") == [(2,)]
+    assert put(link, tmp_path / "part.parquet", "OVERWRITE = TRUE")["status"] == "UPLOADED"
+    copy(link)
+    assert asked(link, "SELECT count(*) FROM people") == [(3,)]
+
+
+def test_many_files_are_put_by_one_statement_and_some_at_once(
+    server: SnowflakeServer, link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    for number in range(6):
+        parquet(tmp_path, f"part-{number}.parquet", id=[number])
+    before = len(server.sent)
+    found = answered(link, f"PUT 'file://{tmp_path}/part-*.parquet' @stage/run/ AUTO_COMPRESS = FALSE PARALLEL = 4")
+    assert [row["status"] for row in found] == ["UPLOADED"] * 6
+    assert len(server.sent) == before + 1
+    assert [row["name"] for row in answered(link, "LIST @stage/run/")] == [
+        f"stage/run/part-{number}.parquet" for number in range(6)
+    ]
+    asked(link, "REMOVE @stage/run/part-0")
+    assert len(asked(link, "LIST @stage")) == 5
+
+
+def test_a_temporary_stage_goes_with_its_session_and_is_seen_by_no_other(
+    link: SnowflakeConnection, connect: Callable[..., SnowflakeConnection], tmp_path: Path
+) -> None:
+    put(link, parquet(tmp_path))
+    other = connect()
+    assert error_code(other, "LIST @stage") == 2003
+    link.close()
+    assert error_code(other, "LIST @stage") == 2003
+
+
+def test_the_rows_of_a_copy_say_what_became_of_each_file(link: SnowflakeConnection, tmp_path: Path) -> None:
+    put(link, parquet(tmp_path))
+    assert answered(link, f"COPY INTO people FROM @stage/run/ FILES = ('part.parquet') {PARQUET}") == [
+        {
+            "file": "stage/run/part.parquet",
+            "status": "LOADED",
+            "rows_parsed": 2,
+            "rows_loaded": 2,
+            "error_limit": 1,
+            "errors_seen": 0,
+            "first_error": None,
+            "first_error_line": None,
+            "first_error_character": None,
+            "first_error_column_name": None,
+        }
+    ]
+    assert asked(link, "SELECT id, name, born FROM people ORDER BY id") == [(1, "Ada", None), (2, "Bo", None)]
+
+
+def test_a_file_that_was_loaded_is_skipped_until_the_table_is_truncated(
+    link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    put(link, parquet(tmp_path))
+    copy(link)
+    assert copy(link) == NOTHING
+    asked(link, "DELETE FROM people")
+    assert copy(link) == NOTHING
+    assert asked(link, "SELECT count(*) FROM people") == [(0,)]
+    assert copy(link, "FILES = ('part.parquet') FORCE = TRUE")[0][1] == "LOADED"
+    asked(link, "TRUNCATE TABLE people")
+    assert copy(link)[0][1] == "LOADED"
+    # Another content of the name is another file.
+    put(link, parquet(tmp_path, id=[9]), "OVERWRITE = TRUE")
+    assert copy(link)[0][3] == 1
+
+
+def test_a_rollback_takes_back_truncate_and_copy_with_what_they_remember(
+    link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    put(link, parquet(tmp_path))
+    copy(link)
+    asked(link, "BEGIN")
+    asked(link, "TRUNCATE TABLE people")
+    assert copy(link)[0][1] == "LOADED"
+    asked(link, "ROLLBACK")
+    assert asked(link, "SELECT count(*) FROM people") == [(2,)]
+    assert copy(link) == NOTHING
+    asked(link, "CREATE OR REPLACE TABLE people (id NUMBER, name VARCHAR)")
+    asked(link, "BEGIN")
+    copy(link)
+    asked(link, "ROLLBACK")
+    assert copy(link)[0][1] == "LOADED"
+
+
+def test_a_copy_of_nothing_succeeds_and_a_named_file_that_is_missing_fails(
+    link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    assert copy(link, "") == NOTHING
+    assert copy(link, "PATTERN = '.*none.*'") == NOTHING
+    put(link, parquet(tmp_path))
+    with pytest.raises(ProgrammingError) as refused:
+        copy(link, "FILES = ('part.parquet', 'gone.parquet')")
+    assert refused.value.errno == 91_016
+    assert asked(link, "SELECT count(*) FROM people") == [(0,)]
+    assert len(copy(link, "FILES = ('part.parquet', 'gone.parquet') ON_ERROR = CONTINUE")) == 1
+
+
+def test_a_copy_names_a_thousand_files_at_most(link: SnowflakeConnection) -> None:
+    names = ", ".join(f"'{number}'" for number in range(1001))
+    with pytest.raises(ProgrammingError, match="1000"):
+        copy(link, f"FILES = ({names})")
+
+
+def test_a_file_loaded_before_is_told_beside_a_new_one(link: SnowflakeConnection, tmp_path: Path) -> None:
+    put(link, parquet(tmp_path))
+    copy(link)
+    put(link, parquet(tmp_path, "more.parquet", id=[3]))
+    assert [row[1:4] for row in copy(link, "FILES = ('more.parquet', 'part.parquet')")] == [
+        ("LOADED", 1, 1),
+        ("LOAD_SKIPPED", 0, 0),
+    ]
+
+
+def test_columns_are_matched_by_name_or_silently_not_at_all(link: SnowflakeConnection, tmp_path: Path) -> None:
+    asked(link, 'CREATE TABLE loose (id NUMBER, name VARCHAR, "born" DATE)')
+    put(link, parquet(tmp_path, ID=[1], extra=["x"]))
+    into = "COPY INTO loose FROM @stage/run/ FILES = ('part.parquet') FORCE = TRUE"
+    asked(link, f"{into} {PARQUET}")
+    assert asked(link, "SELECT * FROM loose") == [(1, None, None)]
+    asked(link, "TRUNCATE TABLE loose")
+    put(link, parquet(tmp_path, other=[1]), "OVERWRITE = TRUE")
+    asked(link, f"{into} {PARQUET}")
+    assert asked(link, "SELECT * FROM loose") == [(None, None, None)]
+    asked(link, "TRUNCATE TABLE loose")
+    put(link, parquet(tmp_path, id=[1]), "OVERWRITE = TRUE")
+    asked(link, f"{into} {PARQUET.replace('CASE_INSENSITIVE', 'CASE_SENSITIVE')}")
+    assert asked(link, "SELECT * FROM loose") == [(None, None, None)]
+    assert error_code(link, f"{into} FILE_FORMAT = (TYPE = PARQUET)") == 2019
+
+
+@pytest.mark.parametrize("said", ["USE_LOGICAL_TYPE = TRUE", "USE_VECTORIZED_SCANNER = TRUE"])
+def test_dates_and_instants_come_in_only_with_logical_types(
+    link: SnowflakeConnection, tmp_path: Path, said: str
+) -> None:
+    asked(link, 'CREATE TABLE moments (born DATE, "AT" TIMESTAMP_TZ, local TIMESTAMP_NTZ)')
+    put(link, parquet(tmp_path, born=[NOON.date(), None], at=[NOON, None], local=[NOON.replace(tzinfo=None), None]))
+    into = "COPY INTO moments FROM @stage/run/ FILES = ('part.parquet')"
+    plain = "FILE_FORMAT = (TYPE = PARQUET) MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE"
+    assert error_code(link, f"{into} {plain}") == 100_071
+    asked(link, f"{into} {plain.replace('PARQUET', f'PARQUET {said}')}")
+    found = asked(link, "SELECT * FROM moments")
+    assert found == [(NOON.date(), NOON, NOON.replace(tzinfo=None)), (None, None, None)]
+
+
+def test_a_text_stays_a_text_in_a_variant(link: SnowflakeConnection, tmp_path: Path) -> None:
+    asked(link, "CREATE TABLE loose (v VARIANT)")
+    put(link, parquet(tmp_path, v=['{"a": 1}']))
+    asked(link, f"COPY INTO loose FROM @stage/run/ {PARQUET}")
+    assert asked(link, "SELECT v:a FROM loose") == [(None,)]
+
+
+def test_a_wrong_row_is_told_with_file_line_and_column(link: SnowflakeConnection, tmp_path: Path) -> None:
+    put(link, parquet(tmp_path, id=["1", "two", "3"], name=["Ada", "Bo", "much too long a name"]))
+    put(link, parquet(tmp_path, "good.parquet", id=[4]))
+    with pytest.raises(ProgrammingError) as refused:
+        copy(link, "FILES = ('good.parquet', 'part.parquet')")
+    assert refused.value.errno == 100_038
+    assert "File 'run/part.parquet', line 2" in str(refused.value)
+    assert asked(link, "SELECT count(*) FROM people") == [(0,)]
+    both = "FILES = ('good.parquet', 'part.parquet')"
+    assert [row[1:6] for row in copy(link, f"{both} ON_ERROR = SKIP_FILE")] == [
+        ("LOADED", 1, 1, 1, 0),
+        ("LOAD_FAILED", 3, 0, 1, 2),
+    ]
+    (row,) = copy(link, "FILES = ('part.parquet') ON_ERROR = CONTINUE")
+    assert row[1:6] == ("PARTIALLY_LOADED", 3, 1, 3, 2)
+    assert row[7:] == (2, 1, '"PEOPLE"["ID"]')
+    assert asked(link, "SELECT id FROM people ORDER BY id") == [(1,), (4,)]
+
+
+def test_text_is_loaded_by_position(link: SnowflakeConnection, tmp_path: Path) -> None:
+    (tmp_path / "part.csv").write_text('id,name,born\n1,"A,da",2026-03-01\n2,,\n')
+    put(link, tmp_path / "part.csv")
+    form = "FILE_FORMAT = (TYPE = CSV SKIP_HEADER = 1 FIELD_OPTIONALLY_ENCLOSED_BY = '\"' NULL_IF = ())"
+    copy(link, "FILES = ('part.csv')", form)
+    assert asked(link, "SELECT * FROM people ORDER BY id") == [(1, "A,da", NOON.date()), (2, None, None)]

@@ -1,0 +1,113 @@
+"""What is open stays open, and is committed by nobody but its owner."""
+
+from collections.abc import Callable
+
+import pytest
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import ProgrammingError
+
+from tests.snowflake_server import answered, asked, error_code
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+MERGE = """
+    MERGE INTO people t USING (SELECT * FROM VALUES {rows} s (id, name)) s ON t.id = s.id
+    WHEN MATCHED THEN UPDATE SET t.name = s.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.id, s.name)
+"""
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE other (a NUMBER)",
+        "CREATE TEMPORARY TABLE other (a NUMBER)",
+        "CREATE STAGE other",
+        "ALTER TABLE people ADD COLUMN more NUMBER",
+        "DROP TABLE people",
+        "BEGIN",
+        "ALTER SESSION SET AUTOCOMMIT = FALSE",
+    ],
+)
+def test_what_would_silently_commit_or_be_ignored_in_a_transaction_is_an_error(
+    link: SnowflakeConnection, sql: str
+) -> None:
+    asked(link, "BEGIN")
+    asked(link, "INSERT INTO people (id) VALUES (1)")
+    assert error_code(link, sql) == 999_999
+    asked(link, "ALTER SESSION SET QUERY_TAG = 'still'")
+    asked(link, "ROLLBACK")
+    assert asked(link, "SELECT * FROM people") == []
+
+
+def test_a_failed_statement_leaves_its_transaction_open_and_a_commit_publishes_what_came_before(
+    link: SnowflakeConnection,
+) -> None:
+    asked(link, "INSERT INTO people VALUES (1, 'Ada', NULL)")
+    asked(link, "BEGIN")
+    asked(link, "TRUNCATE TABLE people")
+    with pytest.raises(ProgrammingError):
+        asked(link, "COPY INTO people FROM @stage/run FILES = ('gone.csv')")
+    with pytest.raises(ProgrammingError):
+        asked(link, "INSERT INTO people (id) SELECT 'x'")
+    asked(link, "COMMIT")
+    assert asked(link, "SELECT * FROM people") == []
+
+
+def test_a_session_may_have_its_transactions_aborted_by_errors(link: SnowflakeConnection) -> None:
+    asked(link, "ALTER SESSION SET TRANSACTION_ABORT_ON_ERROR = TRUE")
+    asked(link, "BEGIN")
+    asked(link, "INSERT INTO people (id) VALUES (1)")
+    with pytest.raises(ProgrammingError):
+        asked(link, "INSERT INTO people (id) SELECT 'x'")
+    with pytest.raises(ProgrammingError):
+        asked(link, "COMMIT")
+    assert asked(link, "SELECT * FROM people") == []
+
+
+def test_keys_are_taken_and_not_enforced(link: SnowflakeConnection) -> None:
+    asked(link, "INSERT INTO people (id) VALUES (1), (1)")
+    asked(link, "INSERT INTO people (id) VALUES (1)")
+    asked(link, "CREATE TABLE pairs (a NUMBER UNIQUE, b NUMBER, CONSTRAINT k PRIMARY KEY (a, b))")
+    asked(link, "INSERT INTO pairs VALUES (1, 1), (1, 1)")
+    assert asked(link, "SELECT count(*) FROM people") == [(3,)]
+
+
+def test_a_null_is_refused_where_a_column_says_so(link: SnowflakeConnection) -> None:
+    assert error_code(link, "INSERT INTO people (name) VALUES ('Ada')") == 100_072
+
+
+def test_others_see_what_is_committed_and_a_transaction_sees_it_in_its_next_statement(
+    link: SnowflakeConnection, connect: Callable[..., SnowflakeConnection]
+) -> None:
+    other = connect()
+    asked(link, "BEGIN")
+    asked(link, "INSERT INTO people (id) VALUES (1)")
+    assert asked(other, "SELECT id FROM people") == []
+    asked(other, "INSERT INTO people (id) VALUES (2)")
+    assert asked(link, "SELECT id FROM people ORDER BY id") == [(1,), (2,)]
+    asked(link, "COMMIT")
+    assert asked(other, "SELECT id FROM people ORDER BY id") == [(1,), (2,)]
+
+
+def test_without_autocommit_a_change_waits_for_its_commit(
+    link: SnowflakeConnection, connect: Callable[..., SnowflakeConnection]
+) -> None:
+    other = connect(autocommit=False)
+    asked(other, "INSERT INTO people (id) VALUES (1)")
+    assert asked(link, "SELECT id FROM people") == []
+    other.commit()
+    assert asked(link, "SELECT id FROM people") == [(1,)]
+    asked(other, "DELETE FROM people")
+    other.close()
+    assert asked(link, "SELECT id FROM people") == [(1,)]
+
+
+def test_two_rows_that_change_one_row_are_an_error_and_two_new_ones_are_both_inserted(
+    link: SnowflakeConnection,
+) -> None:
+    asked(link, "INSERT INTO people (id, name) VALUES (1, 'Ada')")
+    assert error_code(link, MERGE.format(rows="(1, 'x'), (1, 'y')")) == 100_090
+    assert answered(link, MERGE.format(rows="(1, 'x'), (2, 'y'), (2, 'z')")) == [
+        {"number of rows inserted": 2, "number of rows updated": 1}
+    ]
+    assert asked(link, "SELECT id, name FROM people ORDER BY id, name") == [(1, "x"), (2, "y"), (2, "z")]
