@@ -148,6 +148,13 @@ class SnowflakeServer:
         """There is a stream on a table."""
         self._tell("streams", name=name, table=table)
 
+    def reads(self, *, s3: dict[str, Any] | None = None, azure: str | None = None) -> None:
+        """Where stages with `s3://` lie, as boto3's client is told, and those with `azure://`, a connection string.
+
+        Their storage integration is called LAKE.
+        """
+        self._tell("outside", s3=s3, azure=azure)
+
     def patience(self, seconds: float) -> None:
         """So long a session that says nothing may hold a table that others wait for."""
         self._tell("patience", seconds=seconds)

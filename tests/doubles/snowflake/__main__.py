@@ -10,7 +10,8 @@ It is spoken to by the service's own connector, and told how to behave below `/d
   then also looked for in rows that others added meanwhile, and what says the time says a later one.
 * Only who adds rows waits for nobody but those who change them. A deadlock ends by LOCK_TIMEOUT, it is not detected;
   the number of the error is that of too many waiters.
-* COPY loads Parquet by names, and CSV by position; it transforms nothing, and does not read external stages.
+* COPY loads Parquet by names or by a SELECT over `$1:name`, and CSV by position. An external stage is read by a client
+  of the double's own, whose credentials are not those of the storage integration.
 * The storage that PUT uploads to speaks as Google's does, from where OVERWRITE is kept here, and in one piece each.
 * Clients that vanish are not noticed; a session that says nothing for a while is (`patience`), when it is in the way.
 * One role has all rights but those a test takes; there are no masking, streams or tasks, and no history of queries.

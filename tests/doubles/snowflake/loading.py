@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
+from fakesnow.cursor import FakeSnowflakeCursor
 
+from tests.doubles.snowflake import formats
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
+from tests.doubles.snowflake.formats import Column, Source
 from tests.doubles.snowflake.reading import (
     NAME,
     QUALIFIED,
@@ -28,7 +30,8 @@ from tests.doubles.snowflake.stages import PLACE, Staged
 
 COPY: Final = re.compile(
     rf"COPY\s+INTO\s+(?P<table>{QUALIFIED})\s*(?:\((?P<columns>\s*{NAME}(?:\s*,\s*{NAME})*)\s*\))?\s*"
-    rf"FROM\s+(?P<place>'@[^']*'|{PLACE})\s*(?P<rest>.*)",
+    rf"FROM\s+(?:\(\s*SELECT\s(?P<select>.*?)\sFROM\s+(?P<inner>'@[^']*'|{PLACE})\s*(?:(?:AS\s+)?(?P<alias>\w+)\s*)?\)"
+    rf"|(?P<place>'@[^']*'|{PLACE}))\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 NOTHING: Final = "Copy executed with 0 files processed."
@@ -68,30 +71,6 @@ GO_ON: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table, and what a file has for it."""
-
-    name: str
-    type: str
-    nullable: bool
-    length: int | None
-
-    def wrong(self, source: str) -> dict[str, str]:
-        """What may be wrong with a value, each as a condition, by the message that says so."""
-        found = {f"Failed to cast value '{{}}' to {self.type}": f"{source} IS NOT NULL AND {self.cast(source)} IS NULL"}
-        if self.length is not None:
-            too_long = f"length({self.cast(source)}) > {self.length}"
-            found[f"User character length limit ({self.length}) exceeded by string '{{}}'"] = too_long
-        if not self.nullable:
-            found[f"NULL result in a non-nullable column '{self.name}'"] = f"{source} IS NULL"
-        return found
-
-    def cast(self, source: str) -> str:
-        # A text stays a text in a VARIANT; nobody parses it.
-        return f"to_json({source})" if self.type == "JSON" else f"TRY_CAST({source} AS {self.type})"
-
-
-@dataclass(frozen=True, slots=True)
 class Copy:
     """What a COPY statement asks for."""
 
@@ -99,6 +78,8 @@ class Copy:
     columns: tuple[str, ...]
     place: str
     said: Options
+    select: str | None = None
+    """What is made of the columns of a file, by `$1:name`, where anything is."""
 
     @property
     def on_error(self) -> str:
@@ -112,14 +93,19 @@ class Copy:
 def read(asked: Statement) -> Copy:
     found = COPY.match(asked.text)
     if found is None:
-        raise compilation("the double does not understand this COPY; it transforms no rows on the way")
+        raise compilation("the double does not understand this COPY")
     said = options(found["rest"])
     if unknown := set(said) - KNOWN:
         raise compilation(f"invalid parameter '{min(unknown)}'", 1008, "22023")
     if len(said.get("FILES", ())) > MOST_FILES:
         raise compilation(f"The number of files exceeds the limit of {MOST_FILES}.", 1019, "22023")
     columns = re.findall(NAME, found["columns"] or "")
-    return Copy(found["table"], tuple(columns), found["place"], said)
+    select = found["select"]
+    if select is not None and "MATCH_BY_COLUMN_NAME" in said:
+        raise compilation("MATCH_BY_COLUMN_NAME is not supported for a COPY that transforms.")
+    if select is not None and found["alias"]:
+        select = re.sub(rf"\b{found['alias']}\.(?=\$|METADATA)", "", select, flags=re.IGNORECASE)
+    return Copy(found["table"], tuple(columns), found["inner"] or found["place"], said, select)
 
 
 def chosen(copy: Copy, path: str, there: Sequence[Staged]) -> list[Staged]:
@@ -149,7 +135,7 @@ class Loaded:
 class Loading:
     """One COPY under way in the transaction of a session."""
 
-    duck: duckdb.DuckDBPyConnection
+    cursor: FakeSnowflakeCursor
     copy: Copy
     table: Name
     format: Options
@@ -171,13 +157,14 @@ class Loading:
             else:
                 said.append((one.shown, "LOAD_SKIPPED", 0, 0, None, 1, "File was loaded before.", None, None, None))
         for statement in statements:
-            self.duck.execute(statement)
+            self.cursor._duck_conn.execute(statement)
         loaded = {one.path: contents[one.path] for one, row in zip(files, said, strict=True) if row[3]}
         return Loaded(rows(ANSWERED, said, COUNTS, KIND), statements, loaded)
 
     def _file(self, one: Staged, columns: Sequence[Column], statements: list[str]) -> tuple[object, ...]:
         """The answer for a file; what loads it is added to the statements."""
-        source, values = self._source(one, columns)
+        found = self._source(one, columns)
+        source, values = found.sql, found.values
         checks = [
             (condition, message, column.name, values[column.name])
             for column in columns
@@ -212,58 +199,21 @@ class Loading:
                 return message.replace("{}", str(shown)), line, 1, f'"{self.table[2]}"["{name}"]'
         raise AssertionError("a row is wrong, and nothing in it")
 
-    def _source(self, one: Staged, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
+    def _source(self, one: Staged, columns: Sequence[Column]) -> Source:
         """How DuckDB reads the file, and what the file has for each column."""
         # A transaction may have to load it again after it is gone from the stage.
-        handle, name = tempfile.mkstemp(suffix=f"-{one.file.name}", dir=self.kept)
+        handle, name = tempfile.mkstemp(suffix="".join(one.file.suffixes), dir=self.kept)
         os.close(handle)
         Path(name).unlink()
         os.link(one.file, name)
         kind = str(self.format.get("TYPE", "CSV")).upper()
+        if kind == "PARQUET" and self.copy.select is not None:
+            return formats.transformed(self.cursor, name, one.path, self.copy.select, columns, self.format)
         if kind == "PARQUET":
-            return self._parquet(f"read_parquet({literal(name)})", columns)
-        if kind == "CSV" and self.copy.by_name == "NONE":
-            return self._csv(name, columns)
+            return formats.parquet(self.cursor._duck_conn, name, columns, self.format, self.copy.by_name)
+        if kind == "CSV" and self.copy.by_name == "NONE" and self.copy.select is None:
+            return formats.csv(name, columns, self.format)
         raise compilation(f"the double does not load {kind} so")
-
-    def _parquet(self, source: str, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
-        if self.copy.by_name == "NONE":
-            said = "PARQUET file format can produce one and only one column of type variant, object, or array."
-            raise compilation(f"{said} Load data into separate columns using MATCH_BY_COLUMN_NAME.", 2019, "0A000")
-        described = self.duck.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-        types = {name: kind for name, kind, *_ in described}
-        folded = {name.upper(): name for name in types}
-        logical = true(self.format, "USE_LOGICAL_TYPE") or true(self.format, "USE_VECTORIZED_SCANNER")
-        values = {}
-        for column in columns:
-            found = column.name if column.name in types else None
-            if self.copy.by_name == "CASE_INSENSITIVE":
-                found = folded.get(column.name.upper())
-            if found is not None and not logical and types[found].startswith(("DATE", "TIME")):
-                raise Refused(100_071, "22000", f"Failed to cast variant value of column '{found}' to {column.type}")
-            values[column.name] = "NULL" if found is None else identifier(found)
-        return source, values
-
-    def _csv(self, name: str, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
-        said = self.format
-        quote = str(said.get("FIELD_OPTIONALLY_ENCLOSED_BY", "NONE"))
-        nulls = said.get("NULL_IF", ["\\N"])
-        nulls = [*(nulls if isinstance(nulls, list) else [nulls])]
-        if true(said, "EMPTY_FIELD_AS_NULL", otherwise=True):
-            nulls.append("")
-        types = ", ".join(f"{literal(f'c{place}')}: 'VARCHAR'" for place in range(len(columns)))
-        settings = {
-            "auto_detect": "false",
-            "header": "false",
-            "skip": str(int(said.get("SKIP_HEADER", 0))),
-            "delim": literal(str(said.get("FIELD_DELIMITER", ","))),
-            "quote": "''" if quote.upper() == "NONE" else literal(quote),
-            "escape": "''" if quote.upper() == "NONE" else literal(quote),
-            "nullstr": f"[{', '.join(literal(one) for one in nulls)}]",
-            "columns": f"{{{types}}}",
-        }
-        inner = ", ".join(f"{key} = {value}" for key, value in settings.items())
-        return f"read_csv({literal(name)}, {inner})", {column.name: f"c{at}" for at, column in enumerate(columns)}
 
     def _columns(self) -> list[Column]:
         """The table's columns, or those the statement names."""
@@ -276,7 +226,7 @@ class Loading:
                 AND ext_table_name = table_name AND ext_column_name = column_name
             WHERE {here} ORDER BY column_index
         """
-        found = [Column(*row) for row in self.duck.execute(asked).fetchall()]
+        found = [Column(*row) for row in self.cursor._duck_conn.execute(asked).fetchall()]
         if not found:
             raise compilation(f"Table '{dotted(self.table)}' does not exist or not authorized.", 2003, "02000")
         if not self.copy.columns:
@@ -285,7 +235,7 @@ class Loading:
         return [by_name[name.strip('"') if name.startswith('"') else name.upper()] for name in self.copy.columns]
 
     def _asked(self, sql: str) -> tuple[Any, ...]:
-        found = self.duck.execute(sql).fetchone()
+        found = self.cursor._duck_conn.execute(sql).fetchone()
         if found is None:
             raise AssertionError(sql)
         return tuple(found)

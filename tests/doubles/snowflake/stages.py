@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from tests.doubles.relay import Answer, Request
 from tests.doubles.snowflake.answers import Data, Refused, compilation, missing, rows, told
+from tests.doubles.snowflake.outside import Outside, integrated
 from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Options, Statement, options, resolved, true
 
 CREATED: Final = re.compile(
@@ -50,7 +52,7 @@ class Staged:
 
     @property
     def shown(self) -> str:
-        return f"{self.stage.name[2].lower()}/{self.path}"
+        return f"{self.stage.url.rstrip('/') or self.stage.name[2].lower()}/{self.path}"
 
     @property
     def content(self) -> str:
@@ -66,6 +68,8 @@ class Stages:
     """How many uploads were under way at the beginning of each."""
     known: dict[Name, Stage] = field(default_factory=dict)
     formats: dict[Name, Options] = field(default_factory=dict)
+    outside: Outside = field(default_factory=Outside)
+    integrations: list[str] = field(default_factory=lambda: ["LAKE"])
     _digests: dict[Path, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _uploads: int = 0
@@ -88,6 +92,8 @@ class Stages:
             raise compilation(f"Object '{'.'.join(name)}' already exists.", 2002, "42710")
         said = options(created["rest"])
         self._empty(name)
+        if "URL" in said:
+            integrated(said.get("STORAGE_INTEGRATION"), self.integrations)
         owner = session if created["temporary"] else None
         self.known[name] = Stage(name, str(said.get("URL", "")), owner, said.get("FILE_FORMAT", {}))
         return told(f"Stage area {name[2]} successfully created.")
@@ -116,11 +122,23 @@ class Stages:
     def files(self, stage: Stage, path: str) -> list[Staged]:
         """What lies there, by name; a path is no folder but how the names begin."""
         root = self.root(stage.name)
+        if stage.url:
+            return [Staged(stage, one, root / one) for one in self.outside.names(stage.url, path)]
         found = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
         return [Staged(stage, one, root / one) for one in found if one.startswith(path)]
 
+    def here(self, found: Iterable[Staged]) -> Sequence[Staged]:
+        """The same files, those of an external stage fetched as they are now."""
+        known = tuple(found)
+        for one in known:
+            if one.stage.url:
+                one.file.parent.mkdir(parents=True, exist_ok=True)
+                self.outside.fetch(one.stage.url, one.path, one.file)
+        return known
+
     def list(self, stage: Stage, path: str) -> Data:
-        said = [(one.shown, one.file.stat().st_size, one.content, "") for one in self.files(stage, path)]
+        found = self.here(self.files(stage, path))
+        said = [(one.shown, one.file.stat().st_size, one.content, "") for one in found]
         return rows(("name", "size", "md5", "last_modified"), said, ("size",))
 
     def remove(self, stage: Stage, path: str) -> Data:

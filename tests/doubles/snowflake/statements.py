@@ -123,8 +123,8 @@ def _copy(account: Account, asked: Asked, target: Name) -> tuple[Data, list[str]
     known = {table: dict(files) for table, files in account.loaded.items()}
     for done in session.transaction.done if session.transaction else ():
         note(known, done)
-    work = loading.Loading(session.fake._duck_conn, copy, target, said, account.folder)
-    done_with = work.load(chosen, known.get(target, {}))
+    work = loading.Loading(session.fake.cursor(), copy, target, said, account.folder)
+    done_with = work.load(account.stages.here(chosen), known.get(target, {}))
     if copy.said.get("PURGE", "FALSE").upper() == "TRUE":
         for one in chosen:
             one.file.unlink()

@@ -22,6 +22,7 @@ from tests.doubles.snowflake.answers import Data, Refused
 from tests.doubles.snowflake.engine import Asked
 from tests.doubles.snowflake.faults import Faults, Rule
 from tests.doubles.snowflake.login import User, Users
+from tests.doubles.snowflake.outside import Outside
 from tests.doubles.snowflake.reading import statement
 from tests.doubles.snowflake.sessions import PATIENCE, Session
 from tests.doubles.snowflake.statements import run
@@ -289,6 +290,8 @@ class Wire:
                 account.rights.take(said["privilege"], said["kind"], said["name"])
             case "streams":
                 account.streams.append((said["name"], said["table"]))
+            case "outside":
+                account.stages.outside = Outside(**said)
             case "patience":
                 account.locks.patience = float(said["seconds"])
             case _:

@@ -1,7 +1,8 @@
 """PUT and COPY, and how they succeed without having done anything."""
 
+import contextlib
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
+from tests.object_stores import S3Server, azurite, s3
 from tests.snowflake_server import SnowflakeServer, answered, asked, error_code
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -232,3 +234,60 @@ def test_text_is_loaded_by_position(link: SnowflakeConnection, tmp_path: Path) -
     form = "FILE_FORMAT = (TYPE = CSV SKIP_HEADER = 1 FIELD_OPTIONALLY_ENCLOSED_BY = '\"' NULL_IF = ())"
     copy(link, "FILES = ('part.csv')", form)
     assert asked(link, "SELECT * FROM people ORDER BY id") == [(1, "A,da", NOON.date()), (2, None, None)]
+
+
+def test_a_copy_may_make_something_else_of_what_a_file_has(link: SnowflakeConnection, tmp_path: Path) -> None:
+    asked(link, "CREATE TABLE made (id NUMBER(18,0), v VARIANT, name VARCHAR, file VARCHAR, line NUMBER)")
+    put(link, parquet(tmp_path, id=["7"], v=['{"a": 1}'], Name=["Ada"]))
+    made = '$1:"id"::NUMBER(18,0), PARSE_JSON($1:v), s.$1:name, METADATA$FILENAME, METADATA$FILE_ROW_NUMBER'
+    into = f"COPY INTO made FROM (SELECT {made} FROM @stage/run/ s) FILES = ('part.parquet')"
+    form = "FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)"
+    assert asked(link, f"{into} {form}")[0][1:4] == ("LOADED", 1, 1)
+    # Names in a file are told by case.
+    found = asked(link, "SELECT id, v:a::NUMBER, name, file, line FROM made")
+    assert found == [(7, 1, None, "run/part.parquet", 1)]
+    assert error_code(link, f"{into} {form} MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE") == 1003
+
+
+@pytest.fixture
+def bucket(server: SnowflakeServer) -> Iterator[tuple[S3Server, str]]:
+    with s3() as store:
+        told = {"endpoint_url": store.endpoint, "region_name": store.region}
+        keys = {"aws_access_key_id": store.access_key, "aws_secret_access_key": store.secret_key}
+        server.reads(s3=told | keys)
+        yield store, store.bucket()
+
+
+def test_an_external_stage_in_s3_is_read_where_it_lies(
+    link: SnowflakeConnection, bucket: tuple[S3Server, str], tmp_path: Path
+) -> None:
+    store, name = bucket
+    with contextlib.closing(store.client()) as client:
+        for key in ("part.parquet", "more.parquet"):
+            client.upload_file(str(parquet(tmp_path)), name, f"lake/valid/run/{key}")
+    stage = f"STAGE lake URL = 's3://{name}/lake/valid/'"
+    assert error_code(link, f"CREATE {stage}") == 393_950
+    assert error_code(link, f"CREATE {stage} STORAGE_INTEGRATION = other") == 2003
+    asked(link, f"CREATE {stage} STORAGE_INTEGRATION = lake")
+    assert error_code(link, "PUT 'file:///x' @lake/run/") == 1003
+    into = "COPY INTO people FROM @lake/run/ FILES = ('part.parquet')"
+    assert asked(link, f"{into} {PARQUET}")[0][:4] == (f"s3://{name}/lake/valid/run/part.parquet", "LOADED", 2, 2)
+    assert asked(link, f"{into} {PARQUET}") == NOTHING
+    assert error_code(link, f"{into.replace('part', 'gone')} {PARQUET}") == 91_016
+    assert len(asked(link, "LIST @lake/run/")) == 2
+
+
+def test_an_external_stage_in_azure_is_read_where_it_lies(
+    server: SnowflakeServer, link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    with azurite() as store:
+        server.reads(azure=store.connection_string)
+        container = store.container()
+        with store.service() as service, service.get_blob_client(container, "valid/run/part.parquet") as blob:
+            blob.upload_blob(parquet(tmp_path).read_bytes())
+        url = f"azure://{store.account}.blob.core.windows.net/{container}/valid"
+        asked(link, f"CREATE STAGE lake URL = '{url}' STORAGE_INTEGRATION = LAKE")
+        into = "COPY INTO people FROM @lake/run/ FILES = ('part.parquet')"
+        assert asked(link, f"{into} {PARQUET}")[0][:4] == (f"{url}/run/part.parquet", "LOADED", 2, 2)
+        asked(link, f"CREATE STAGE dfs URL = '{url.replace('.blob.', '.dfs.')}' STORAGE_INTEGRATION = LAKE")
+        assert error_code(link, "LIST @dfs") == 91_003

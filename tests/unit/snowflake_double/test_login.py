@@ -1,10 +1,17 @@
 """Who is let in, what he may do and look at, and what is written down of him."""
 
+import base64
 import contextlib
+import hashlib
+import json
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError, ProgrammingError
 
@@ -26,6 +33,26 @@ def test_a_key_pair_is_verified(server: SnowflakeServer, tmp_path: Path) -> None
         assert refused.value.errno == number
     assert server.logins[-1]["LOGIN_NAME"] == "LOADER"
     assert "TOKEN" not in server.logins[-1]
+
+
+@pytest.mark.parametrize(
+    ("signer", "seconds", "number"), [("loader", 60, None), ("forged", 60, "390144"), ("loader", -60, "390144")]
+)
+def test_a_token_of_a_key_is_refused_that_is_forged_or_too_old(
+    server: SnowflakeServer, tmp_path: Path, signer: str, seconds: int, number: str | None
+) -> None:
+    key_pair(tmp_path / "forged.p8")
+    key = load_pem_private_key(server.private_key.read_bytes(), None)
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    print_of_key = base64.b64encode(hashlib.sha256(key.public_key().public_bytes(*form)).digest()).decode()
+    now = int(time.time())
+    said = {"iss": f"INGESTKIT.LOADER.SHA256:{print_of_key}", "sub": "INGESTKIT.LOADER", "iat": now - 120}
+    file = server.private_key if signer == "loader" else tmp_path / "forged.p8"
+    token = jwt.encode(said | {"exp": now + seconds}, file.read_text(), "RS256")
+    login = {"LOGIN_NAME": "loader", "AUTHENTICATOR": "SNOWFLAKE_JWT", "TOKEN": token}
+    address = f"http://{server.host}:{server.port}/session/v1/login-request"
+    with urllib.request.urlopen(address, json.dumps({"data": login}).encode()) as answer:
+        assert json.load(answer).get("code") == number
 
 
 def test_a_key_in_a_file_with_a_password_opens_the_account_once_its_public_half_is_known(
