@@ -40,7 +40,7 @@ def main(account: str) -> None:
         stages = Stages(folder / "stages")
         known = Account(account, kept, ["LOADER", "READER"], ["LOADING"], stages)
         wire = Wire(known, Users(account))
-        with served(stages.answer, signed.server()) as storage, served(wire.answer) as port:
+        with served(wire.storage, signed.server()) as storage, served(wire.answer) as port:
             stages.storage = f"https://127.0.0.1:{storage}"
             print(json.dumps({"port": port, "storage": storage, "certificate": str(signed.certificate)}), flush=True)
             # It ends with whoever started it.

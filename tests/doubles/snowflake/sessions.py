@@ -98,6 +98,8 @@ class Locks:
     patience: float = PATIENCE
     holders: dict[Name, tuple[Transaction, str, dt.datetime]] = field(default_factory=dict)
     waiting: dict[Name, list[Transaction]] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    """Queries that their clients want no more."""
 
     def wait(self, table: Name, mine: Transaction, query: str, *, take: bool) -> None:
         """Come back once nobody else holds the table, and by `take` hold it; others have the turn meanwhile."""
@@ -118,7 +120,7 @@ class Locks:
                 self.turn.wait(min(left, 0.05))
             finally:
                 waiting.remove(mine)
-            if mine.session.aborted:
+            if mine.session.aborted or query in self.cancelled:
                 raise Refused(604, "57014", "SQL execution canceled")
         if take and held is None:
             self.holders[table] = (mine, query, dt.datetime.now(dt.UTC))

@@ -1,7 +1,7 @@
 """SHOW, as far as a client looks at its tables, rights, parameters, streams, locks and transactions."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tests.doubles.snowflake.account import Account, where
 from tests.doubles.snowflake.answers import Data, rows
@@ -13,29 +13,41 @@ KIND = 0x4400
 
 
 def shown(account: Account, asked: Asked) -> Data:
-    match asked.statement.words[1:]:
-        case ("PARAMETERS", *_):
-            known = asked.session.parameters
-            said = [(name, value, PARAMETERS.get(name, ""), "SESSION") for name, value in sorted(known.items())]
-            return _like(asked, ("key", "value", "default", "level"), said, at=0)
-        case ("TRANSACTIONS", *_):
-            return _transactions(account)
-        case ("LOCKS", *_):
-            return _locks(account)
-        case ("STREAMS", *_):
-            here = ".".join(part or "" for part in where(asked.session))
-            return _like(asked, ("name", "table_name"), [(one, f"{here}.{on}") for one, on in account.streams], at=0)
-        case ("STAGES", *_):
-            said = [(one.name[2], one.name[0], one.name[1], one.url) for one in account.stages.known.values()]
-            return _like(asked, ("name", "database_name", "schema_name", "url"), said, at=0)
-        case ("TABLES", *_) | ("TERSE", "TABLES", *_):
-            return _tables(account, asked)
-        case ("GRANTS", *_):
-            return _grants(account, asked)
-    return executed(asked)
+    what = next(word for word in asked.statement.words[1:] if word != "TERSE")
+    known: dict[str, Callable[[Account, Asked], Data]] = {
+        "GRANTS": _grants,
+        "LOCKS": _locks,
+        "PARAMETERS": _parameters,
+        "STAGES": _stages,
+        "STREAMS": _streams,
+        "TABLES": _tables,
+        "TRANSACTIONS": _transactions,
+        "WAREHOUSES": _warehouses,
+    }
+    return known[what](account, asked) if what in known else executed(asked)
 
 
-def _transactions(account: Account) -> Data:
+def _parameters(_: Account, asked: Asked) -> Data:
+    known = asked.session.parameters
+    said = [(name, value, PARAMETERS.get(name, ""), "SESSION") for name, value in sorted(known.items())]
+    return _like(asked, ("key", "value", "default", "level"), said, at=0)
+
+
+def _stages(account: Account, asked: Asked) -> Data:
+    said = [(one.name[2], one.name[0], one.name[1], one.url) for one in account.stages.known.values()]
+    return _like(asked, ("name", "database_name", "schema_name", "url"), said, at=0)
+
+
+def _streams(account: Account, asked: Asked) -> Data:
+    here = ".".join(part or "" for part in where(asked.session))
+    return _like(asked, ("name", "table_name"), [(one, f"{here}.{on}") for one, on in account.streams], at=0)
+
+
+def _warehouses(account: Account, asked: Asked) -> Data:
+    return _like(asked, ("name", "state"), [(one, "STARTED") for one in account.warehouses], at=0)
+
+
+def _transactions(account: Account, _: Asked) -> Data:
     names = ("id", "user", "session", "name", "started_on", "state", "scope")
     found = [one.transaction for one in account.sessions.values() if one.transaction is not None]
     said = [
@@ -45,7 +57,7 @@ def _transactions(account: Account) -> Data:
     return rows(names, said, ("id", "session", "scope"), KIND)
 
 
-def _locks(account: Account) -> Data:
+def _locks(account: Account, _: Asked) -> Data:
     names = ("resource", "type", "transaction", "transaction_started_on", "status", "acquired_on", "query_id")
     said: list[tuple[object, ...]] = [
         (dotted(on), "PARTITIONS", one.number, one.started, "HOLDING", at, query)

@@ -11,11 +11,12 @@ from tests.doubles.snowflake.account import Account, note, where, written
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
 from tests.doubles.snowflake.engine import DONE, Asked, executed, in_context, translated
 from tests.doubles.snowflake.merging import merged
-from tests.doubles.snowflake.reading import Name, Statement, dotted, options, resolved
+from tests.doubles.snowflake.reading import QUALIFIED, Name, Statement, dotted, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
 from tests.doubles.snowflake.showing import shown
 from tests.doubles.snowflake.stages import LISTED
 
+READ: Final = re.compile(rf"\b(?:FROM|JOIN)\s+({QUALIFIED})(?!\s*\()", re.IGNORECASE)
 ABORT: Final = re.compile(r"SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*'?(\d+)'?\s*\)", re.IGNORECASE)
 
 
@@ -162,6 +163,8 @@ def _query(account: Account, asked: Asked) -> Data:
         return _abort(account, int(found[1]))
     if re.search(r"\bFROM\b", asked.statement.text, re.IGNORECASE):
         _awake(account, session)
+    for name in READ.findall(asked.statement.text):
+        account.rights.demand("SELECT", "TABLE", dotted(resolved(name, *where(session))))
     transaction = session.transaction
     if transaction is not None:
         account.ready(transaction)

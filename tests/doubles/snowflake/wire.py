@@ -27,6 +27,9 @@ from tests.doubles.snowflake.reading import statement
 from tests.doubles.snowflake.sessions import PATIENCE, Session
 from tests.doubles.snowflake.statements import run
 
+# By it a client knows that it has to ask for the outcome by the id of the query.
+IN_PROGRESS: Final = "333334"
+RESULT_SCAN: Final = re.compile(r"SELECT \* FROM TABLE\(RESULT_SCAN\('([\w-]+)'\)\)", re.IGNORECASE)
 EXPIRED: Final = Refused(390_112, "08001", "Session token has expired.")
 GONE: Final = Refused(390_104, "08001", "User must login again to access the service.")
 MASTER_EXPIRED: Final = Refused(390_114, "08001", "Authentication token has expired. The user must authenticate again.")
@@ -62,6 +65,8 @@ class Wire:
     statements: list[Said] = field(default_factory=list)
     logins: list[Data] = field(default_factory=list)
     """What was said at each login, but for secrets."""
+    results: dict[str, Data] = field(default_factory=dict)
+    """What queries answered, by their ids."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     # No session is renewed any more.
     _expired: bool = False
@@ -88,7 +93,7 @@ class Wire:
             "/session/heartbeat": self._session,
             "/session/token-request": self._renewed,
             "/queries/v1/query-request": self._query,
-            "/queries/v1/abort-request": self._nothing,
+            "/queries/v1/abort-request": self._cancelled,
             "/telemetry/send": self._nothing,
         }.get(path)
 
@@ -179,15 +184,22 @@ class Wire:
         )
         with self._lock:
             self.statements.append(said)
-        try:
-            answer = self._done(session, said, body)
-        except BaseException as error:
-            outcome.set_exception(error)
-            raise
-        outcome.set_result(answer)
+        if body.get("asyncExec"):
+            threading.Thread(target=self._settled, args=(session, said, body, outcome), daemon=True).start()
+            where = {"queryId": said.query, "getResultUrl": f"/queries/{said.query}/result"}
+            return _json({"success": True, "code": IN_PROGRESS, "message": None, "data": where})
+        self._settled(session, said, body, outcome)
+        answer = outcome.result()
         if name in session.lost or said.outcome == "lost":
             raise Instead
         return answer
+
+    def _settled(self, session: Session, said: Said, body: Data, outcome: "Future[Answer]") -> None:
+        """The outcome has an answer, or what became of the request instead."""
+        try:
+            outcome.set_result(self._done(session, said, body))
+        except BaseException as error:  # noqa: BLE001 - who asks is told by asking the outcome
+            outcome.set_exception(error)
 
     def _done(self, session: Session, said: Said, body: Data) -> Answer:
         rule = self.faults.befalling(said.sql)
@@ -195,8 +207,9 @@ class Wire:
             self._befall(rule, said)
         self.account.outcomes[said.query] = "RUNNING"
         try:
-            data = run(self.account, self._asked(session, said, body))
+            data = self._again(said.sql) or run(self.account, self._asked(session, said, body))
             said.outcome = "done"
+            self.results[said.query] = data
             self.account.outcomes[said.query] = "SUCCESS"
         except Refused as refused:
             said.outcome = f"{refused.code:06d}"
@@ -215,6 +228,14 @@ class Wire:
         parameters = [{"name": "TIMEZONE", "value": "Etc/UTC"}, {"name": "AUTOCOMMIT", "value": session.autocommit}]
         whole = {"parameters": parameters, **now, "queryId": said.query, **data}
         return _json({"success": True, "code": None, "message": None, "data": whole})
+
+    def _again(self, sql: str) -> Data | None:
+        """What an earlier query answered, where that is all that is asked for."""
+        if (found := RESULT_SCAN.fullmatch(sql.strip())) is None:
+            return None
+        if found[1] not in self.results:
+            raise Refused(709, "02000", f"Statement {found[1]} not found")
+        return {name: value for name, value in self.results[found[1]].items() if name != "queryId"}
 
     def _befall(self, rule: Rule, said: Said | None = None) -> None:
         """What befalls a request before it does anything."""
@@ -252,6 +273,21 @@ class Wire:
         status = self.account.outcomes.get(query)
         found = [{"id": query, "status": status, "state": status}] if status else []
         return _json({"success": True, "data": {"queries": found}})
+
+    def _cancelled(self, request: Request) -> Answer:
+        """Who waits for a lock waits no longer; what runs is not stopped."""
+        self._known(request)
+        name = _body(request)["requestId"]
+        self.account.locks.cancelled.update(one.query for one in self.statements if one.request == name)
+        return _json({"success": True, "data": None})
+
+    def storage(self, request: Request) -> Answer | None:
+        """What clients upload to; its faults are found by `UPLOAD` and the path."""
+        rule = self.faults.befalling(f"UPLOAD {request.path}") if request.method == "PUT" else None
+        if rule is None or rule.fate == "delayed":
+            time.sleep(float(rule.said["seconds"]) if rule else 0)
+            return self.account.stages.answer(request)
+        return Answer(int(rule.said["status"])) if rule.fate == "status" else None
 
     def _nothing(self, _: Request) -> Answer:
         return _json({"success": True, "data": None})

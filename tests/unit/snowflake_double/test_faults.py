@@ -138,3 +138,26 @@ def test_a_file_is_gone_from_its_stage_before_the_copy(
     assert error_code(link, f"COPY INTO people FROM @stage/run FILES = ('a.parquet', 'b.parquet') {form}") == 91_016
     asked(link, f"COPY INTO people FROM @stage/run {form}")
     assert ids(link) == [1]
+
+
+def test_a_query_that_is_not_waited_for_is_found_again_by_its_id(
+    server: SnowflakeServer, link: SnowflakeConnection
+) -> None:
+    server.breaks(delayed(0.5), "^INSERT")
+    with link.cursor() as cursor:
+        cursor.execute_async(INSERT)
+        query = cursor.sfqid
+        assert query is not None
+        cursor.get_results_from_sfqid(query)
+        assert cursor.fetchall() == [(1,)]
+    assert asked(link, f"SELECT * FROM TABLE(RESULT_SCAN('{query}'))") == [(1,)]
+    assert ids(link) == [1]
+
+
+def test_an_upload_that_the_storage_refuses_once_is_done_by_the_connector_at_the_second_attempt(
+    server: SnowflakeServer, link: SnowflakeConnection, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("1")
+    server.breaks(SERVER_ERROR, "UPLOAD .*a.csv")
+    row = asked(link, f"PUT 'file://{tmp_path}/a.csv' @stage/run AUTO_COMPRESS = FALSE")
+    assert row[0][6] == "UPLOADED"

@@ -161,3 +161,16 @@ def test_many_sessions_that_count_one_row_lose_nothing(first: SnowflakeConnectio
     for thread in threads:
         thread.join()
     assert asked(first, "SELECT token FROM fence") == [(21,)]
+
+
+def test_a_client_that_waits_no_longer_for_a_lock_is_out_of_the_queue(
+    first: SnowflakeConnection, connect: Connect
+) -> None:
+    second = connect()
+    asked(first, "BEGIN")
+    asked(first, TAKE.format(3))
+    with second.cursor() as cursor, pytest.raises(ProgrammingError):
+        cursor.execute(TAKE.format(2), timeout=1)
+    waiting(first, 0)
+    asked(first, "COMMIT")
+    assert asked(second, "SELECT token FROM fence") == [(3,)]

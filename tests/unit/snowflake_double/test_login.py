@@ -139,6 +139,9 @@ def test_a_right_that_is_missing_refuses_the_statement_and_is_missing_from_the_g
     assert {("SELECT", "TABLE"), ("UPDATE", "TABLE"), ("CREATE STAGE", "SCHEMA")} < given
     assert not {("INSERT", "TABLE"), ("OWNERSHIP", "TABLE"), ("CREATE TABLE", "SCHEMA")} & given
     asked(link, "DELETE FROM people")
+    server.takes("SELECT", "TABLE", f"{database}.PUBLIC.PEOPLE")
+    assert error_code(link, "SELECT count(*) FROM people") == 3001
+    assert asked(link, "SHOW WAREHOUSES LIKE 'loading'")[0][0] == "LOADING"
 
 
 def test_tables_that_log_errors_and_streams_are_shown(server: SnowflakeServer, link: SnowflakeConnection) -> None:
