@@ -3,13 +3,14 @@
 It is spoken to by the service's own connector, and told how to behave below `/double/`. What it does not keep:
 
 * Statements are translated to DuckDB by fakesnow: types, functions and messages are near to Snowflake's, not the same.
-  DuckDB knows no case of names: two columns that differ only in it are one. Lengths of VARCHAR hold in COPY only.
+  DuckDB knows no case of names: two columns that differ only in it are one; words of its own (AT) want quotes.
+  An instant with a zone comes back in UTC.
 * DDL, BEGIN and ALTER SESSION SET AUTOCOMMIT in an open transaction are errors; the service silently commits or
   ignores them.
 * A transaction is done again after a statement of it failed and when others commit. What it had updated or deleted is
   then also looked for in rows that others added meanwhile, and what says the time says a later one.
-* Only who adds rows waits for nobody but those who change them. A deadlock ends by LOCK_TIMEOUT, it is not detected;
-  the number of the error is that of too many waiters.
+* Only who adds rows waits for nobody but those who change them. A wait that lasts too long and a deadlock end with the
+  number of the error that too many waiters are told; which they have at the service is not known.
 * COPY loads Parquet by names or by a SELECT over `$1:name`, and CSV by position. An external stage is read by a client
   of the double's own, whose credentials are not those of the storage integration.
 * The storage that PUT uploads to speaks as Google's does, from where OVERWRITE is kept here, and in one piece each.

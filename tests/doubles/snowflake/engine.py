@@ -15,7 +15,7 @@ from fakesnow.statement_type import DML_TYPE_IDS, statement_type_id
 from sqlglot import exp
 
 from tests.doubles.snowflake.answers import Data, Refused, rows, table, told
-from tests.doubles.snowflake.reading import Statement
+from tests.doubles.snowflake.reading import Name, Statement, identifier, literal, quoted
 from tests.doubles.snowflake.sessions import Session
 
 DONE: Final = "Statement executed successfully."
@@ -66,6 +66,20 @@ def executed(asked: Asked) -> Data:
         cursor.execute(sql, binding_params=bound, server=True)
         counted_rows += cursor.rowcount or 0
     return _result(cursor, kind, counted_rows if asked.batch else None)
+
+
+def demand_lengths(session: Session, target: Name) -> None:
+    """Raises where the table holds a text that is longer than its column, which DuckDB does not mind."""
+    duck = session.fake._duck_conn
+    database, schema, name = (literal(part) for part in target)
+    sizes = f"""
+        SELECT ext_column_name, ext_character_maximum_length FROM _fs_global._fs_information_schema._fs_columns_ext
+        WHERE ext_table_catalog = {database} AND ext_table_schema = {schema} AND ext_table_name = {name}
+    """
+    for column, size in duck.execute(sizes).fetchall():
+        found = f"SELECT {identifier(column)} FROM {quoted(target)} WHERE length({identifier(column)}) > {size} LIMIT 1"
+        if (row := duck.execute(found).fetchone()) is not None:
+            raise Refused(100_078, "22000", f"String '{row[0]}' is too long and would be truncated")
 
 
 def in_context(asked: Asked) -> str:

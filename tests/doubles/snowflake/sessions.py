@@ -110,6 +110,8 @@ class Locks:
             if held[0].session.idle() > self.patience:
                 self.abort(held[0])
                 continue
+            if self._deadlocked(table, mine):
+                raise self._refused(table, query, "it would wait for a transaction that waits for it: a deadlock.")
             if mine not in waiting and len(waiting) >= WAITERS:
                 limit = f"the number of waiters for this lock exceeds the {WAITERS} statements limit."
                 raise self._refused(table, query, limit)
@@ -125,6 +127,20 @@ class Locks:
         if take and held is None:
             self.holders[table] = (mine, query, dt.datetime.now(dt.UTC))
             mine.locked.append(table)
+
+    def _deadlocked(self, table: Name, mine: Transaction) -> bool:
+        """Whether who holds the table waits, itself or by others, for what is held here."""
+        seen: set[int] = set()
+        holder = self.holders[table][0]
+        while holder.number not in seen:
+            seen.add(holder.number)
+            wanted = next((name for name, waiting in self.waiting.items() if holder in waiting), None)
+            if wanted is None or wanted not in self.holders:
+                return False
+            holder = self.holders[wanted][0]
+            if holder is mine:
+                return True
+        return False
 
     def release(self, mine: Transaction) -> None:
         for table in mine.locked:

@@ -9,7 +9,7 @@ from typing import Final
 from tests.doubles.snowflake import loading
 from tests.doubles.snowflake.account import Account, note, where, written
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
-from tests.doubles.snowflake.engine import DONE, Asked, executed, in_context, translated
+from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
 from tests.doubles.snowflake.merging import merged
 from tests.doubles.snowflake.reading import QUALIFIED, Name, Statement, dotted, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
@@ -74,10 +74,11 @@ def _change(account: Account, asked: Asked) -> Data:
     alone = session.transaction is None and session.autocommit
     transaction = session.transaction or account.begin(session)
     try:
-        exclusive = asked.statement.kind not in {"INSERT", "COPY"}
+        exclusive = asked.statement.kind not in {"INSERT", "COPY"} or "OVERWRITE" in asked.statement.words[:2]
         account.locks.wait(target, transaction, asked.query, take=exclusive)
         account.ready(transaction)
         data, done = _done(account, asked, target)
+        demand_lengths(session, target)
         transaction.done.append(done)
     except Exception:
         if alone:

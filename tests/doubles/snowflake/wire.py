@@ -142,7 +142,7 @@ class Wire:
 
     def _renewed(self, request: Request) -> Answer:
         master = _token(request)
-        with self._lock:
+        with self.account.turn:
             found = next((one for one in self.account.sessions.values() if one.master == master), None)
             if found is None or self._expired:
                 return _json(MASTER_EXPIRED.body)

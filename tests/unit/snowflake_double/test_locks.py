@@ -174,3 +174,22 @@ def test_a_client_that_waits_no_longer_for_a_lock_is_out_of_the_queue(
     waiting(first, 0)
     asked(first, "COMMIT")
     assert asked(second, "SELECT token FROM fence") == [(3,)]
+
+
+def test_of_two_that_wait_for_each_other_the_second_is_refused_and_keeps_its_transaction(
+    first: SnowflakeConnection, connect: Connect, aside: ThreadPoolExecutor
+) -> None:
+    second = connect()
+    asked(first, "CREATE TABLE other (a NUMBER)")
+    asked(first, "BEGIN")
+    asked(first, TAKE.format(3))
+    asked(second, "BEGIN")
+    asked(second, "DELETE FROM other")
+    late = aside.submit(asked, first, "DELETE FROM other")
+    waiting(connect())
+    with pytest.raises(ProgrammingError, match="deadlock"):
+        asked(second, TAKE.format(4))
+    asked(second, "ROLLBACK")
+    late.result(20)
+    asked(first, "COMMIT")
+    assert asked(second, "SELECT token FROM fence") == [(3,)]

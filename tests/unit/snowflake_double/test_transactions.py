@@ -76,6 +76,15 @@ def test_a_null_is_refused_where_a_column_says_so(link: SnowflakeConnection) -> 
     assert error_code(link, "INSERT INTO people (name) VALUES ('Ada')") == 100_072
 
 
+def test_a_text_that_is_too_long_is_refused_and_leaves_the_transaction_open(link: SnowflakeConnection) -> None:
+    asked(link, "BEGIN")
+    asked(link, "INSERT INTO people (id, name) VALUES (1, 'Ada')")
+    assert error_code(link, "INSERT INTO people (id, name) VALUES (2, 'longer than ten')") == 100_078
+    assert error_code(link, "UPDATE people SET name = 'longer than ten'") == 100_078
+    asked(link, "COMMIT")
+    assert asked(link, "SELECT id, name FROM people") == [(1, "Ada")]
+
+
 def test_others_see_what_is_committed_and_a_transaction_sees_it_in_its_next_statement(
     link: SnowflakeConnection, connect: Callable[..., SnowflakeConnection]
 ) -> None:
