@@ -1,6 +1,7 @@
 """What a lake's service is to remove by itself: rules of our own, merged into those that others have written there."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,24 +9,14 @@ from typing import Literal
 
 from ingestkit.errors import ConfigError, LakeError
 from ingestkit.lake import BATCH_KINDS
-from ingestkit.model import LoadMode
 from ingestkit.pipeline import Clock
-from ingestkit.ports import LakeRule, Lifecycle, Policy, ServiceRule
+from ingestkit.ports import LakeRule, Lifecycle, Need, Policy, ServiceRule
 from ingestkit.settings import Lifecycle as Wanted
 from ingestkit.settings import PipelineSettings, duration_text
 
 READS = 5
 """How often a service is asked whether it has what was written: some take a moment."""
 DAY = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """How long what is below a prefix may be needed; None is without an end."""
-
-    prefix: str
-    kept: timedelta | None
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +47,23 @@ class Plan:
 
 def plan(service: Lifecycle, wanted: Wanted, pipelines: Sequence[PipelineSettings]) -> Plan:
     """What the service would be told, beside what it has been told."""
-    before = service.read()
-    there = {rule.name: rule for rule in before.rules}
-    changes = []
-    for says in rules(wanted, service.prefix):
-        found, meant = there.pop(says.name, None), service.worded(says)
+    names = sorted(one.pipeline for one in pipelines)
+    if not names:
+        raise ConfigError(
+            f"no pipeline of this project has its lake in {service.place}",
+            hint="name a lake that one has, and see docs/lakes.md for whose rules are whose",
+        )
+    before, ours = service.read(), tuple(_ours(service.prefix, name) for name in names)
+    there = {rule.name: rule for rule in before.rules if rule.name.startswith(ours)}
+    foreign = [rule for rule in before.rules if not rule.name.startswith(ours)]
+    said, changes = rules(wanted, ours[0]), []
+    for says, meant in zip(said, service.worded(said, foreign), strict=True):
+        found = there.pop(says.name, None)
         alike = found is not None and found.meaning == meant.meaning
         changes.append(Change("added" if found is None else "unchanged" if alike else "changed", found, meant, says))
-    ours = _ours(service.prefix)
-    foreign = [rule for rule in before.rules if not rule.name.startswith(ours)]
-    changes += [Change("removed", rule) for name, rule in there.items() if name.startswith(ours)]
+    changes += [Change("removed", rule) for rule in there.values()]
     changes += [Change("foreign", rule) for rule in foreign]
-    return Plan(before, tuple(changes), (*_by_age(wanted), *_harmful(foreign, pipelines)))
+    return Plan(before, tuple(changes), (*_doubtful(wanted), *_harmful(foreign, pipelines)))
 
 
 def apply(service: Lifecycle, planned: Plan, clock: Clock) -> None:
@@ -93,13 +89,9 @@ def apply(service: Lifecycle, planned: Plan, clock: Clock) -> None:
     )
 
 
-def rules(wanted: Wanted, lake: str) -> tuple[LakeRule, ...]:
-    """The rules for a lake with this prefix."""
-    ours = _ours(lake)
-    found = [
-        LakeRule(ours + prefix.strip("/_").replace("/", "-"), "expire", prefix, kept.days)
-        for prefix, kept in wanted.keep.items()
-    ]
+def rules(wanted: Wanted, ours: str) -> tuple[LakeRule, ...]:
+    """The rules that are wanted, with names that begin like ours."""
+    found = [LakeRule(ours + _label(prefix), "expire", prefix, kept.days) for prefix, kept in wanted.keep.items()]
     if wanted.noncurrent_versions is not None:
         found.append(LakeRule(f"{ours}noncurrent", "expire_noncurrent", "", wanted.noncurrent_versions.days))
     if wanted.abort_uploads_after is not None:
@@ -107,12 +99,10 @@ def rules(wanted: Wanted, lake: str) -> tuple[LakeRule, ...]:
     return tuple(found)
 
 
-def refuse_short(where: str, wanted: Wanted, pipelines: Sequence[PipelineSettings]) -> None:
+def refuse_short(where: str, wanted: Wanted, inflight: Need, pipelines: Sequence[PipelineSettings]) -> None:
     """The service deletes behind the back of the state, which alone knows what is still needed."""
-    uploads = wanted.abort_uploads_after
-    marks = Need("_inflight/", uploads, f"marks of uploads are needed until {where}.abort_uploads_after voids those")
     for prefix, kept in wanted.keep.items():
-        for need in (*needs(pipelines), marks):
+        for need in (*needs(pipelines), inflight):
             if _overlap(prefix, need.prefix) and (need.kept is None or kept < need.kept):
                 least = None if need.kept is None else f"say {-(-need.kept // DAY)}d or more"
                 raise ConfigError(
@@ -122,23 +112,26 @@ def refuse_short(where: str, wanted: Wanted, pipelines: Sequence[PipelineSetting
 
 
 def needs(pipelines: Iterable[PipelineSettings]) -> Iterator[Need]:
-    """What `clean` keeps for these pipelines."""
+    """What these pipelines keep. What `clean` looks after has no age: it asks what runs, waits and was done last."""
     for settings in pipelines:
         name, retention = settings.pipeline, settings.retention
-        key, kept = (
-            ("keep", retention.keep) if retention.keep is not None else ("replay_window", retention.replay_window)
-        )
-        why = f"pipeline {name} keeps it for {duration_text(kept)} (retention.{key})"
-        yield Need(f"_runs/{name}/", kept, why)
-        adding = ", ".join(model for model, one in settings.models.items() if one.load is not LoadMode.REPLACE)
-        always = f"pipeline {name} builds {adding} again from every batch since the newest full one, whatever its age"
+        kept, key = max((retention.replay_window, "replay_window"), (retention.keep or timedelta(), "keep"))
+        yield Need(f"_runs/{name}/", kept, f"pipeline {name} keeps it for {duration_text(kept)} (retention.{key})")
         for kind in BATCH_KINDS:
-            yield Need(f"{kind}/{name}/", None, always) if adding else Need(f"{kind}/{name}/", kept, why)
+            yield Need(f"{kind}/{name}/", None, f"age does not tell what pipeline {name} still needs of it")
 
 
-def _ours(lake: str) -> str:
-    """What the names of a lake's rules begin with: of two lakes in one bucket each has its own."""
-    return f"ingestkit-{hashlib.sha256(lake.encode()).hexdigest()[:8]}-"
+def _ours(lake: str, pipeline: str) -> str:
+    """What names of rules begin with that a project with this pipeline has written for a lake.
+
+    Two lakes may share a bucket, and two projects a lake; a pipeline is of one project.
+    """
+    return f"ingestkit-{hashlib.sha256(f'{lake}:{pipeline}'.encode()).hexdigest()[:8]}-"
+
+
+def _label(prefix: str) -> str:
+    """Another for each folder, without the underscores that not every service takes in a name."""
+    return prefix.strip("/").removeprefix("_").replace("_", "--").replace("/", "-")
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -149,22 +142,21 @@ def _meanings(some: Iterable[ServiceRule]) -> list[str]:
     return sorted(rule.meaning for rule in some)
 
 
-def _by_age(wanted: Wanted) -> Iterator[str]:
-    found = ", ".join(prefix for prefix in wanted.keep if not prefix.startswith("_"))
-    if found:
-        yield (
-            f"a service looks at age alone: of {found} also goes what is that old and of the newest batch, of an open "
-            "run, or waits in quarantine or for an approval"
-        )
+def _doubtful(wanted: Wanted) -> Iterator[str]:
+    if records := ", ".join(one for one in wanted.keep if one.startswith("_runs/")):
+        yield f"of runs whose records are gone from {records} ingestkit state adopt knows nothing"
+    if others := ", ".join(one for one in wanted.keep if not one.startswith("_")):
+        yield f"no pipeline of this project has {others}: look whether one of another project has, which would lose it"
 
 
 def _harmful(foreign: Iterable[ServiceRule], pipelines: Sequence[PipelineSettings]) -> Iterator[str]:
+    # What is needed without an end weighs most.
+    needed = sorted(needs(pipelines), key=lambda one: one.kept is not None)
     for rule in foreign:
-        if rule.expires is None:
-            continue
-        prefix, days = rule.expires
-        # What is needed without an end weighs most.
-        for need in sorted(needs(pipelines), key=lambda one: one.kept is not None):
-            if _overlap(prefix, need.prefix) and (need.kept is None or days * DAY < need.kept):
-                yield f"rule {rule.name} of others removes objects of {need.prefix} after {days}d, and {need.why}"
-                break
+        told: set[str] = set()
+        for loss, need in itertools.product(rule.losses, needed):
+            short = need.kept is None or loss.days * DAY < need.kept
+            if short and _overlap(loss.prefix, need.prefix) and loss.does not in told:
+                told.add(loss.does)
+                what = f"{loss.does} objects of {need.prefix} after {loss.days}d"
+                yield f"rule {rule.name} of others {what}, and {need.why}"

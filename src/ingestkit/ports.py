@@ -6,7 +6,7 @@ Adapters translate their vendor's exceptions at once into `errors`; they do not 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -81,6 +81,24 @@ class LakeRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """How long what is below a prefix of the lake may be needed; None is without an end."""
+
+    prefix: str
+    kept: timedelta | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a rule does so that something below a prefix of the lake can be read no more, and after how many days."""
+
+    does: Literal["removes", "archives"]
+    prefix: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRule:
     """A rule as a service words it."""
 
@@ -88,8 +106,7 @@ class ServiceRule:
     text: str
     meaning: str
     """Equal for rules that do the same, whatever their words' order."""
-    expires: tuple[str, int] | None = None
-    """What of the lake it removes: a prefix, and after how many days."""
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +129,16 @@ class Lifecycle(Protocol):
         """Where in it the lake lies: two lakes may share it."""
         ...
 
+    @property
+    def inflight(self) -> Need:
+        """How long what is in flight may be of an upload that goes on."""
+        ...
+
     def read(self) -> Policy: ...
 
-    def worded(self, rule: LakeRule) -> ServiceRule: ...
+    def worded(self, rules: Sequence[LakeRule], beside: Sequence[ServiceRule]) -> list[ServiceRule]:
+        """The rules in the service's words, so that they may stand beside those of others. LakeError: they may not."""
+        ...
 
     def write(self, before: Policy, drop: Collection[str], put: Sequence[ServiceRule]) -> None:
         """Replace the policy by one without the rules of these names and with these. All else stays to the letter."""

@@ -795,8 +795,10 @@ Days = Annotated[Duration, AfterValidator(whole_days)]
 
 
 def is_a_folder(value: str) -> str:
-    if re.fullmatch(r"(raw|valid|rejects|_runs|_inflight)/([a-z][a-z0-9_]{0,62}/)?", value) is None:
-        raise ValueError("is raw/, valid/, rejects/, _runs/ or _inflight/, or a pipeline's folder there: raw/shop/")
+    if re.fullmatch(r"(_runs|_inflight)/|(raw|valid|rejects|_runs|_inflight)/[a-z][a-z0-9_]{0,62}/", value) is None:
+        raise ValueError(
+            "is _runs/ or _inflight/, or a pipeline's folder there or in raw/, valid/ or rejects/: raw/shop/"
+        )
     return value
 
 

@@ -152,26 +152,16 @@ def test_a_lake_in_a_folder_has_no_rules(project: dict[str, Any], capsys: pytest
 @pytest.mark.parametrize(
     ("rules", "pipeline", "told"),
     [
-        (
-            {"keep": {"raw/shop/": "89d"}},
-            {},
-            "raw/shop/ would go after 89d, and pipeline shop keeps it for 90d (retention.replay_window)",
-        ),
-        (
-            {"keep": {"valid/": "29d"}},
-            {"retention": {"keep": "30d"}},
-            "pipeline shop keeps it for 30d (retention.keep)",
-        ),
+        ({"keep": {"raw/shop/": "9000d"}}, {}, "age does not tell what pipeline shop still needs of it"),
+        ({"keep": {"valid/shop/": "9000d"}}, {"retention": {"keep": "1d"}}, "valid/shop/ would go after 9000d"),
+        ({"keep": {"rejects/shop/": "9000d"}}, {"load": "merge"}, "ingestkit clean removes what is not needed"),
         ({"keep": {"_runs/": "10d"}}, {}, "_runs/ would go after 10d, and pipeline shop keeps it for 90d"),
-        (
-            {"keep": {"rejects/": "9000d"}},
-            {"load": "merge"},
-            "shop builds people again from every batch since the newest",
-        ),
+        ({"keep": {"_runs/shop/": "89d"}}, {"retention": {"keep": "1d"}}, "for 90d (retention.replay_window)"),
+        ({"keep": {"_runs/shop/": "99d"}}, {"retention": {"keep": "100d"}}, "for 100d (retention.keep)"),
         (
             {"keep": {"_inflight/": "9d"}},
             {},
-            "marks of uploads are needed until connections.lake.lifecycle.abort_uploads_after",
+            "marks of uploads are needed until lifecycle.abort_uploads_after",
         ),
     ],
 )
@@ -192,21 +182,23 @@ def test_what_a_pipeline_still_keeps_is_not_given_to_the_service(
     assert server.seen == []
 
 
-def test_as_long_as_a_pipeline_keeps_it_is_long_enough_and_the_danger_is_told(
+def test_what_no_pipeline_needs_may_go_by_age_and_the_danger_is_told(
     project: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project["connections"]["lake"]["lifecycle"] = {"keep": {"raw/shop/": "90d", "raw/gone/": "1d"}}
+    project["connections"]["lake"]["lifecycle"] = {"keep": {"_runs/": "90d", "raw/gone/": "1d"}}
     settle(project)
-    [warning] = done(capsys, "plan")["warnings"]
-    assert "a service looks at age alone: of raw/gone/, raw/shop/" in warning
+    records, gone = done(capsys, "plan")["warnings"]
+    assert records == "of runs whose records are gone from _runs/ ingestkit state adopt knows nothing"
+    assert gone.startswith("no pipeline of this project has raw/gone/")
     call(["lake", "lifecycle", "plan"])
-    assert "warning: a service looks at age alone" in capsys.readouterr().err
+    assert "warning: of runs whose records are gone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("rules", "told"),
     [
         ({"keep": {"raw": "90d"}}, "raw/shop/"),
+        ({"keep": {"raw/": "90d"}}, "raw/shop/"),
         ({"keep": {"_layouts/": "90d"}}, "raw/shop/"),
         ({"keep": {"_runs/": "36h"}}, "whole days"),
         ({"abort_uploads_after": "0d"}, "whole days"),
@@ -226,7 +218,8 @@ def test_a_lake_in_azure_has_its_rules_with_the_account(
 ) -> None:
     signed = certified(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(signed.certificate))
-    said = {"type": "adls", "url": "abfss://lake@acme.dfs.core.windows.net", "lifecycle": {"keep": {"_runs/": "400d"}}}
+    keep = {"_runs/": "400d", "_inflight/": "6d"}
+    said = {"type": "adls", "url": "abfss://lake@acme.dfs.core.windows.net", "lifecycle": {"keep": keep}}
     project["connections"]["lake"] = said
     settle(project)
     assert "account_id" in refused(capsys, 3, "plan")
@@ -235,9 +228,16 @@ def test_a_lake_in_azure_has_its_rules_with_the_account(
             monkeypatch.setenv(name, value)
         said |= {"credential": "managed_identity", "account_id": ACCOUNT, "management_endpoint": manager.endpoint}
         settle(project)
+        assert "_inflight/ would go after 6d" in refused(capsys, 3, "apply", "--yes")
+        keep["_inflight/"] = "7d"
+        settle(project)
         assert done(capsys, "apply", "--yes")["status"] == "done"
         assert done(capsys, "apply")["status"] == "up to date"
-        assert [one["name"].rpartition("-")[2] for [one] in [policy["rules"] for policy in manager.written]] == ["runs"]
+        [policy] = manager.written
+        assert [one["name"].rpartition("-")[2] for one in policy["rules"]] == ["inflight", "runs"]
+        said["credential"] = "workload_identity"
+        settle(project)
+        assert "no credentials" in refused(capsys, 7, "plan")
 
 
 def test_one_of_several_lakes_must_be_named(project: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,14 +9,15 @@ from pydantic import ValidationError
 
 from ingestkit import lifecycle
 from ingestkit.errors import ConfigError, LakeError
-from ingestkit.settings import AdlsConnection, Lifecycle, PipelineSettings
+from ingestkit.settings import AdlsConnection, Lifecycle
 from ingestkit.stores.adls_lifecycle import AdlsLifecycle, opened
 from tests.certificates import certified
-from tests.contracts.test_s3_lifecycle import Still
+from tests.contracts.test_s3_lifecycle import Still, project
 from tests.doubles.arm import ACCOUNT, ResourceManager, resource_manager
 from tests.doubles.identity import identity
 
 WANTED = {"keep": {"_runs/": "400d"}, "noncurrent_versions": "30d"}
+SHOP = project("shop")
 URL = "abfss://lake@acme.dfs.core.windows.net/ingestkit"
 
 
@@ -53,7 +54,7 @@ def service(manager: ResourceManager, **more: Any) -> AdlsLifecycle:
 
 
 def planned(manager: ResourceManager, wanted: dict[str, Any] | None = None) -> lifecycle.Plan:
-    return lifecycle.plan(service(manager), Lifecycle.model_validate(WANTED if wanted is None else wanted), [])
+    return lifecycle.plan(service(manager), Lifecycle.model_validate(WANTED if wanted is None else wanted), SHOP)
 
 
 def applied(manager: ResourceManager, wanted: dict[str, Any] | None = None) -> None:
@@ -111,12 +112,36 @@ def test_who_writes_right_behind_us_is_told_of(manager: ResourceManager) -> None
 def test_rules_of_others_that_remove_what_is_needed_are_warned_of(manager: ResourceManager) -> None:
     off = rule("off", "lake/") | {"enabled": False}
     tagged = rule("tagged", blobIndexMatch=[{"name": "a", "op": "==", "value": "b"}])
-    some = [rule("all"), rule("raw", "x/", "lake/ingestkit/raw"), rule("enough", "lake/", days=90), off, tagged]
-    manager.policy = {"rules": [*some, rule("elsewhere", "lake/other/")]}
-    shop = {"pipeline": "shop", "source": {"connection": "d", "batches": {"folders": r"(?P<batch>\d+)"}}}
-    settings = PipelineSettings.model_validate(shop | {"models": {"a": {"columns": {"id": {}}}}})
-    told = lifecycle.plan(service(manager), Lifecycle(), [settings]).warnings
-    assert [one.split()[1] for one in told] == ["all", "raw"]
+    below = "lake/ingestkit"
+    some = [
+        rule("all"),
+        rule("raw", "x/", f"{below}/raw"),
+        # The first that lies in the lake takes nothing that is needed.
+        rule("second", f"{below}/_layouts/", f"{below}/valid/shop/"),
+        rule("records", f"{below}/_runs/", days=89),
+        rule("enough", f"{below}/_runs/", days=90),
+    ]
+    manager.policy = {"rules": [*some, off, tagged, rule("elsewhere", "lake/other/")]}
+    told = planned(manager, {}).warnings
+    assert [one.split()[1] for one in told] == ["all", "raw", "second", "records"]
+
+
+def test_rules_of_others_that_archive_what_is_needed_are_warned_of(manager: ResourceManager) -> None:
+    def moving(name: str, tier: str, *prefixes: str) -> dict[str, Any]:
+        actions = {"baseBlob": {tier: {"daysAfterCreationGreaterThan": 30}}}
+        filters = {"blobTypes": ["blockBlob"], "prefixMatch": list(prefixes)}
+        definition = {"filters": filters, "actions": actions}
+        return {"enabled": True, "name": name, "type": "Lifecycle", "definition": definition}
+
+    cold = [moving("cool", "tierToCool", "lake/"), moving("cold", "tierToCold", "lake/")]
+    manager.policy = {"rules": [*cold, moving("frozen", "tierToArchive", "x/", "lake/ingestkit/rejects/")]}
+    [told] = planned(manager, {}).warnings
+    assert told.startswith("rule frozen of others archives objects of rejects/shop/ after 30d")
+
+
+def test_names_of_rules_have_no_underscore(manager: ResourceManager) -> None:
+    applied(manager, {"keep": {"_runs/a_b/": "400d", "_runs/a_/": "400d", "_runs/a/": "400d"}})
+    assert len(manager.written[0]["rules"]) == len(THEIRS) + 3
 
 
 def test_who_may_not_is_told_what_to_grant(manager: ResourceManager) -> None:
@@ -130,6 +155,18 @@ def test_a_machine_without_an_identity_is_told(manager: ResourceManager, monkeyp
     monkeypatch.setenv("IDENTITY_HEADER", "another")
     with pytest.raises(LakeError, match="no credentials"):
         planned(manager)
+
+
+@pytest.mark.parametrize("credential", ["workload_identity", "environment", "default"])
+def test_an_identity_that_is_not_set_up_is_told(
+    manager: ResourceManager, monkeypatch: pytest.MonkeyPatch, credential: str
+) -> None:
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(LakeError, match="no credentials") as refused:
+        service(manager, credential=credential).read()
+    assert "az login" in str(refused.value.hint)
 
 
 def test_an_account_of_another_group_is_said(manager: ResourceManager) -> None:

@@ -61,7 +61,7 @@ class ResourceManager:
             and rule["definition"]["actions"]
             and rule["definition"]["filters"]["blobTypes"]
             and len(rule["definition"]["filters"].get("prefixMatch", ())) <= 10
-            and re.fullmatch(r"[\w-]{1,256}", rule["name"])
+            and re.fullmatch(r"[A-Za-z0-9-]{1,256}", rule["name"])
             for rule in policy.get("rules", ())
         )
         if set(body) != {"properties"} or not names or len(set(names)) < len(names) or not whole:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,8 +52,8 @@ class Rules:
     def _write(self, request: Request) -> Answer:
         if request.header("Content-MD5") != base64.b64encode(hashlib.md5(request.body).digest()).decode():
             return _refused(400, "InvalidRequest")
-        if not [one for one in ET.fromstring(request.body) if one.tag.endswith("Rule")]:
-            return _refused(400, "MalformedXML")
+        if (trouble := _trouble(ET.fromstring(request.body))) is not None:
+            return _refused(400, *trouble)
         self.written.append(request.body)
         self._older, self.document, self.smallest = self.document, request.body, request.header(SMALLEST)
         self.afterwards()
@@ -68,6 +69,31 @@ def rules() -> Iterator[Rules]:
         yield made
 
 
-def _refused(status: int, code: str) -> Answer:
-    body = f"<Error><Code>{code}</Code><Message>refused</Message></Error>".encode()
+def _trouble(document: ET.Element) -> tuple[str, ...] | None:
+    """What AWS finds wrong with rules; of its older form, that of a Prefix outside of a Filter, it takes less."""
+    rules = [{_tag(part): part for part in rule} for rule in document if _tag(rule) == "Rule"]
+    names = [rule["ID"].text for rule in rules if "ID" in rule]
+    if not rules or any(("Prefix" in rule) == ("Filter" in rule) for rule in rules):
+        return ("MalformedXML",)
+    if len(names) > len(set(names)):
+        return "InvalidArgument", "Rule ID must be unique."
+    older = [rule for rule in rules if "Prefix" in rule]
+    if not older:
+        return None
+    if len(older) < len(rules):
+        return "InvalidRequest", "Filter element can only be used in Lifecycle V2."
+    for one, other in itertools.combinations(older, 2):
+        first, second = one["Prefix"].text or "", other["Prefix"].text or ""
+        for action in (set(one) & set(other)) - {"ID", "Prefix", "Status"}:
+            if first.startswith(second) or second.startswith(first):
+                return "InvalidRequest", f"Found overlapping prefixes for same action type '{action}'"
+    return None
+
+
+def _tag(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _refused(status: int, code: str, message: str = "refused") -> Answer:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     return Answer(status, (("Content-Type", "application/xml"),), body)

@@ -59,7 +59,7 @@ def _planned(loaded: "Project", lake: str | None) -> "tuple[Lifecycle, Plan]":
     name = _meant(sorted({one.lake for one in named.values()}), lake)
     service, wanted = loaded.lifecycle(name)
     pipelines = [one for one in named.values() if one.lake == name]
-    lifecycle.refuse_short(f"connections.{name}.lifecycle", wanted, pipelines)
+    lifecycle.refuse_short(f"connections.{name}.lifecycle", wanted, service.inflight, pipelines)
     return service, lifecycle.plan(service, wanted, pipelines)
 
 

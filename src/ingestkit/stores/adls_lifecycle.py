@@ -1,9 +1,11 @@
 """The lifecycle rules of an account of Azure storage: one document, which its resource manager keeps."""
 
+import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 from azure.core import PipelineClient
 from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -12,13 +14,15 @@ from azure.core.rest import HttpRequest
 
 from ingestkit.errors import ConfigError, LakeError
 from ingestkit.files import shown
-from ingestkit.ports import LakeRule, Policy, ServiceRule
+from ingestkit.ports import LakeRule, Loss, Need, Policy, ServiceRule
 from ingestkit.settings import ADLS_URL, AdlsConnection
 from ingestkit.stores.adls import LOGINS, AdlsBucket
 
 VERSION = "2023-05-01"
 NONE_YET = "ManagementPolicyNotFound"
 GRANT = 'grant "Storage Account Contributor" on the account (docs/lakes.md)'
+UPLOAD = timedelta(days=7)
+LOSSES: dict[str, Literal["removes", "archives"]] = {"delete": "removes", "tierToArchive": "archives"}
 ACTIONS = {
     "expire": ("baseBlob", "daysAfterModificationGreaterThan"),
     "expire_noncurrent": ("version", "daysAfterCreationGreaterThan"),
@@ -58,7 +62,14 @@ class AdlsLifecycle:
             raise self._refused(status, text)
         return Policy(tuple(self._rule(one) for one in _policy(text).get("rules", ())), text)
 
-    def worded(self, rule: LakeRule) -> ServiceRule:
+    @property
+    def inflight(self) -> Need:
+        return Need("_inflight/", UPLOAD, "an upload may go on for as long as Azure keeps what was sent of it, a week")
+
+    def worded(self, rules: Sequence[LakeRule], beside: Sequence[ServiceRule]) -> list[ServiceRule]:  # noqa: ARG002 - all may
+        return [self._worded(rule) for rule in rules]
+
+    def _worded(self, rule: LakeRule) -> ServiceRule:
         kind, counted = ACTIONS[rule.does]
         return self._rule(
             {
@@ -91,11 +102,9 @@ class AdlsLifecycle:
 
     def _asked(self, method: str, body: Any = None) -> tuple[int, str]:
         said, base = self.connection, self.connection.management_endpoint.rstrip("/")
-        # A token is of the same chain as for what is stored.
-        credential = AdlsBucket(said)._credential  # noqa: SLF001 - its own part
-        policies = [RetryPolicy(retry_total=2), BearerTokenCredentialPolicy(credential, f"{base}/.default")]
         url = f"{base}{said.account_id}/managementPolicies/default"
         request = HttpRequest(method, url, params={"api-version": VERSION}, json=body)
+        policies = [RetryPolicy(retry_total=2), BearerTokenCredentialPolicy(self._credential, f"{base}/.default")]
         try:
             client: PipelineClient[HttpRequest, Any] = PipelineClient(base, policies=policies)
             with client:
@@ -114,6 +123,15 @@ class AdlsLifecycle:
                 transient=True,
             ) from error
 
+    @property
+    def _credential(self) -> Any:
+        """Of the same chain as for what is stored."""
+        try:
+            return AdlsBucket(self.connection)._credential  # noqa: SLF001 - its own part
+        except ValueError as error:
+            # An identity whose variables are not set.
+            raise LakeError(f"{self.place}: no credentials, {_line(error)}", hint=LOGINS) from error
+
     def _refused(self, status: int, text: str) -> LakeError:
         code = _code(text)
         doing = f"looking after the lifecycle rules of {self.place}"
@@ -128,20 +146,19 @@ class AdlsLifecycle:
 
     def _rule(self, said: Mapping[str, Any]) -> ServiceRule:
         meaning = json.dumps(_whole(said), sort_keys=True)
-        return ServiceRule(str(said.get("name", "")), json.dumps(said), meaning, self._expires(said))
+        return ServiceRule(str(said.get("name", "")), json.dumps(said), meaning, tuple(self._losses(said)))
 
-    def _expires(self, said: Mapping[str, Any]) -> tuple[str, int] | None:
-        """What of the lake a rule removes; one of tags removes nothing, since what is written here has none."""
+    def _losses(self, said: Mapping[str, Any]) -> Iterator[Loss]:
+        """What of the lake a rule takes; one of tags takes nothing, since what is written here has none."""
         definition = said.get("definition", {})
         where = definition.get("filters") or {}
-        delete = (definition.get("actions", {}).get("baseBlob") or {}).get("delete")
-        if not said.get("enabled", True) or not delete or where.get("blobIndexMatch"):
-            return None
-        days = min(int(value) for value in delete.values())
-        for prefix in where.get("prefixMatch") or [""]:
-            if prefix.startswith(self.prefix) or self.prefix.startswith(prefix):
-                return prefix.removeprefix(self.prefix) if prefix.startswith(self.prefix) else "", days
-        return None
+        actions = definition.get("actions", {}).get("baseBlob") or {}
+        if not said.get("enabled", True) or where.get("blobIndexMatch"):
+            return
+        for prefix, (action, does) in itertools.product(where.get("prefixMatch") or [""], LOSSES.items()):
+            if actions.get(action) and (prefix.startswith(self.prefix) or self.prefix.startswith(prefix)):
+                below = prefix.removeprefix(self.prefix) if prefix.startswith(self.prefix) else ""
+                yield Loss(does, below, min(int(value) for value in actions[action].values()))
 
 
 def _policy(text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -16,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from ingestkit.errors import LakeError
 from ingestkit.files import shown
-from ingestkit.ports import LakeRule, Policy, ServiceRule
+from ingestkit.ports import LakeRule, Loss, Need, Policy, ServiceRule
 from ingestkit.settings import S3Connection
 from ingestkit.stores.s3 import S3Bucket, error_code
 
@@ -25,6 +26,10 @@ ROOT = "LifecycleConfiguration"
 EMPTY = f'<{ROOT} xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></{ROOT}>'
 SMALLEST = "TransitionDefaultMinimumObjectSize"
 """What is said of all rules beside them, in a header."""
+OLDER, NEWER = "<Prefix>{}</Prefix>", "<Filter><Prefix>{}</Prefix></Filter>"
+ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
+"""What lies there is not read before somebody has it restored."""
+NO_ACTIONS = {"ID", "Prefix", "Status"}
 ACTIONS = {
     "expire": "<Expiration><Days>{}</Days></Expiration>",
     "abort_uploads": "<AbortIncompleteMultipartUpload><DaysAfterInitiation>{}</DaysAfterInitiation>"
@@ -65,11 +70,35 @@ class S3Lifecycle:
                 raise
         return self._policy(answer["Document"].decode(), answer.get(SMALLEST))
 
-    def worded(self, rule: LakeRule) -> ServiceRule:
-        prefix = escape(self.prefix + rule.prefix)
+    @property
+    def inflight(self) -> Need:
+        kept = self.bucket.connection.lifecycle.abort_uploads_after
+        return Need("_inflight/", kept, "marks of uploads are needed until lifecycle.abort_uploads_after voids those")
+
+    def worded(self, rules: Sequence[LakeRule], beside: Sequence[ServiceRule]) -> list[ServiceRule]:
+        # AWS takes a prefix of the older form in all rules or in none.
+        older = [rule for rule in beside if _is_older(json.loads(rule.meaning))]
+        found = [self._worded(rule, OLDER if older else NEWER) for rule in rules]
+        if older:
+            self._refuse_clashes(found, older)
+        return found
+
+    def _worded(self, rule: LakeRule, where: str) -> ServiceRule:
+        where = where.format(escape(self.prefix + rule.prefix))
         action = ACTIONS[rule.does].format(rule.days)
-        text = f"<Rule><ID>{escape(rule.name)}</ID><Filter><Prefix>{prefix}</Prefix></Filter>"
-        return self._rule(f"{text}<Status>Enabled</Status>{action}</Rule>")
+        return self._rule(f"<Rule><ID>{escape(rule.name)}</ID>{where}<Status>Enabled</Status>{action}</Rule>")
+
+    def _refuse_clashes(self, ours: Sequence[ServiceRule], older: Sequence[ServiceRule]) -> None:
+        """Of the older form AWS takes no two rules that do one thing below one prefix."""
+        for one, other in itertools.combinations((*older, *ours), 2):
+            a, b = json.loads(one.meaning), json.loads(other.meaning)
+            both = (set(a) & set(b)) - NO_ACTIONS
+            if other in ours and both and (a["Prefix"].startswith(b["Prefix"]) or b["Prefix"].startswith(a["Prefix"])):
+                raise LakeError(
+                    f"rules {one.name} and {other.name} of {self.place} may not both say {min(both)} beside rules with "
+                    f"a Prefix and no Filter, which others have written: {', '.join(rule.name for rule in older)}",
+                    hint="have the others put their Prefix into a Filter, which means the same; or leave ours out",
+                )
 
     def write(self, before: Policy, drop: Collection[str], put: Sequence[ServiceRule]) -> None:
         said = json.loads(before.document)
@@ -118,18 +147,27 @@ class S3Lifecycle:
     def _rule(self, text: str) -> ServiceRule:
         said = _plain(_tree(text, self.place))
         named = ServiceRule(str(said.get("ID", "")), text, json.dumps(said, sort_keys=True))
-        return replace(named, expires=self._expires(said))
+        return replace(named, losses=tuple(self._losses(said)))
 
-    def _expires(self, said: dict[str, Any]) -> tuple[str, int] | None:
-        """What of the lake a rule removes; one of tags removes nothing, since what is written here has none."""
-        found, where = said.get("Expiration") or {}, said.get("Filter") or {}
+    def _losses(self, said: dict[str, Any]) -> Iterator[Loss]:
+        """What of the lake a rule takes; one of tags takes nothing, since what is written here has none."""
+        where = said.get("Filter") or {}
         where = where.get("And") or where or {}
-        if said.get("Status") != "Enabled" or "Tag" in where or not {"Days", "Date"} & set(found):
-            return None
         prefix = str(where.get("Prefix") or said.get("Prefix") or "")
-        if not (prefix.startswith(self.prefix) or self.prefix.startswith(prefix)):
-            return None
-        return prefix.removeprefix(self.prefix) if prefix.startswith(self.prefix) else "", int(found.get("Days", 0))
+        there = prefix.startswith(self.prefix) or self.prefix.startswith(prefix)
+        if said.get("Status") != "Enabled" or "Tag" in where or not there:
+            return
+        below = prefix.removeprefix(self.prefix) if prefix.startswith(self.prefix) else ""
+        removes = said.get("Expiration") or {}
+        if {"Days", "Date"} & set(removes):
+            yield Loss("removes", below, int(removes.get("Days", 0)))
+        for move in _listed(said.get("Transition") or []):
+            if move["StorageClass"] in ARCHIVES:
+                yield Loss("archives", below, int(move.get("Days", 0)))
+
+
+def _is_older(said: dict[str, Any]) -> bool:
+    return "Prefix" in said and "Filter" not in said
 
 
 def _document(text: str, smallest: str | None) -> str:
