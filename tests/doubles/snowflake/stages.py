@@ -64,15 +64,12 @@ class Stages:
     folder: Path
     storage: str = ""
     """Where clients upload to."""
-    parallel: list[int] = field(default_factory=list)
-    """How many uploads were under way at the beginning of each."""
     known: dict[Name, Stage] = field(default_factory=dict)
     formats: dict[Name, Options] = field(default_factory=dict)
     outside: Outside = field(default_factory=Outside)
     integrations: list[str] = field(default_factory=lambda: ["LAKE"])
     _digests: dict[Path, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _uploads: int = 0
 
     def define(self, asked: Statement, session: int, database: str | None, schema: str | None) -> Data:
         """CREATE STAGE and DROP STAGE."""
@@ -192,16 +189,12 @@ class Stages:
         return self.folder.joinpath(*(quote(part, safe="%~") for part in name))
 
     def _upload(self, file: Path, request: Request) -> Answer:
-        with self._lock:
-            self._uploads += 1
-            self.parallel.append(self._uploads)
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.folder.parent)
         with os.fdopen(handle, "wb") as made:
             made.write(request.body)
         Path(name).replace(file)
         with self._lock:
-            self._uploads -= 1
             self._digests[file] = request.header(DIGEST) or ""
         return Answer(200)
 

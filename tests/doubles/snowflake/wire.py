@@ -65,11 +65,14 @@ class Wire:
     statements: list[Said] = field(default_factory=list)
     logins: list[Data] = field(default_factory=list)
     """What was said at each login, but for secrets."""
+    uploads: list[int] = field(default_factory=list)
+    """How many uploads were under way at the beginning of each."""
     results: dict[str, Data] = field(default_factory=dict)
     """What queries answered, by their ids."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     # No session is renewed any more.
     _expired: bool = False
+    _under_way: int = 0
 
     def answer(self, request: Request) -> Answer | None:
         try:
@@ -283,11 +286,23 @@ class Wire:
 
     def storage(self, request: Request) -> Answer | None:
         """What clients upload to; its faults are found by `UPLOAD` and the path."""
-        rule = self.faults.befalling(f"UPLOAD {request.path}") if request.method == "PUT" else None
-        if rule is None or rule.fate == "delayed":
-            time.sleep(float(rule.said["seconds"]) if rule else 0)
+        if request.method != "PUT":
             return self.account.stages.answer(request)
-        return Answer(int(rule.said["status"])) if rule.fate == "status" else None
+        with self._lock:
+            self._under_way += 1
+            self.uploads.append(self._under_way)
+        try:
+            return self._uploaded(request)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _uploaded(self, request: Request) -> Answer | None:
+        rule = self.faults.befalling(f"UPLOAD {request.path}")
+        if rule is not None and rule.fate != "delayed":
+            return Answer(int(rule.said["status"])) if rule.fate == "status" else None
+        time.sleep(float(rule.said["seconds"]) if rule else 0)
+        return self.account.stages.answer(request)
 
     def _nothing(self, _: Request) -> Answer:
         return _json({"success": True, "data": None})
@@ -305,7 +320,7 @@ class Wire:
             "statements": lambda: {"statements": [asdict(one) for one in self.statements]},
             "logins": lambda: {"logins": self.logins},
             "broken": lambda: {"broken": self.faults.broken},
-            "uploads": lambda: {"parallel": self.account.stages.parallel},
+            "uploads": lambda: {"parallel": self.uploads},
         }
 
     def _set_up(self, what: str, said: Data) -> None:

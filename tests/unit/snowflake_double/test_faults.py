@@ -1,5 +1,6 @@
 """What may befall a statement and its answer, and what the connector makes of it."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_an_answer_that_comes_late_is_that_of_the_first_request(
     server.breaks(ANSWER_LATE, "^INSERT")
     asked(link, INSERT)
     assert ids(link) == [1]
+    assert [one.outcome for one in server.sent if one.sql == INSERT][-1] == "lost"
 
 
 def test_a_commit_whose_answer_is_lost_is_done_and_unknown_to_its_client(
@@ -118,13 +120,17 @@ def test_an_error_is_told_by_its_number_and_state_for_the_nth_statement(
 
 def test_a_statement_that_is_delayed_is_done_all_the_same(server: SnowflakeServer, link: SnowflakeConnection) -> None:
     server.breaks(delayed(0.3), "^INSERT")
+    began = time.monotonic()
     asked(link, INSERT)
+    assert time.monotonic() - began >= 0.3
     assert ids(link) == [1]
 
 
 def test_a_login_is_cut_and_tried_again(server: SnowflakeServer, connect: Callable[..., SnowflakeConnection]) -> None:
+    broken = server.broken
     server.breaks(NEVER_ARRIVES, "LOGIN")
     assert asked(connect(), "SELECT 1") == [(1,)]
+    assert server.broken == broken + 1
 
 
 def test_a_file_is_gone_from_its_stage_before_the_copy(
@@ -158,6 +164,8 @@ def test_an_upload_that_the_storage_refuses_once_is_done_by_the_connector_at_the
     server: SnowflakeServer, link: SnowflakeConnection, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_text("1")
+    broken = server.broken
     server.breaks(SERVER_ERROR, "UPLOAD .*a.csv")
     row = asked(link, f"PUT 'file://{tmp_path}/a.csv' @stage/run AUTO_COMPRESS = FALSE")
     assert row[0][6] == "UPLOADED"
+    assert server.broken == broken + 1

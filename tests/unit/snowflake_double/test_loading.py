@@ -13,7 +13,7 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
 from tests.object_stores import S3Server, azurite, s3
-from tests.snowflake_server import SnowflakeServer, answered, asked, error_code
+from tests.snowflake_server import SnowflakeServer, answered, asked, delayed, error_code
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -67,10 +67,12 @@ def test_many_files_are_put_by_one_statement_and_some_at_once(
 ) -> None:
     for number in range(6):
         parquet(tmp_path, f"part-{number}.parquet", id=[number])
-    before = len(server.sent)
+    before, uploaded = len(server.sent), len(server.uploads)
+    server.breaks(delayed(0.2), "UPLOAD", times=None)
     found = answered(link, f"PUT 'file://{tmp_path}/part-*.parquet' @stage/run/ AUTO_COMPRESS = FALSE PARALLEL = 4")
     assert [row["status"] for row in found] == ["UPLOADED"] * 6
     assert len(server.sent) == before + 1
+    assert max(server.uploads[uploaded:]) > 1
     assert [row["name"] for row in answered(link, "LIST @stage/run/")] == [
         f"stage/run/part-{number}.parquet" for number in range(6)
     ]
