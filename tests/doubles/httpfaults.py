@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import format_datetime
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
@@ -19,6 +21,8 @@ class Said:
     status: int
     code: str
     done: bool = False
+    date: datetime | None = None
+    """What its clock says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,10 @@ class FaultyServer:
                 if done:
                     self._passed_on(request)
                 return None
-            case Said(status, code, done):
+            case Said(done=done) as said:
                 if done:
                     self._passed_on(request)
-                return _refused(request, status, code)
+                return _refused(request, said)
         try:
             return self._passed_on(request)
         except OSError:
@@ -132,7 +136,8 @@ def faulty(upstream: str, signed: Certified | None = None) -> Iterator[FaultySer
         yield server
 
 
-def _refused(request: Request, status: int, code: str) -> Answer:
-    said = f"<Error><Code>{escape(code)}</Code><Message>broken on purpose</Message></Error>"
+def _refused(request: Request, refused: Said) -> Answer:
+    said = f"<Error><Code>{escape(refused.code)}</Code><Message>broken on purpose</Message></Error>"
     body = b"" if request.method == "HEAD" else f'<?xml version="1.0" encoding="UTF-8"?>\n{said}'.encode()
-    return Answer(status, (("Content-Type", "application/xml"), ("x-ms-error-code", code)), body)
+    told = () if refused.date is None else (("Date", format_datetime(refused.date, usegmt=True)),)
+    return Answer(refused.status, (*told, ("Content-Type", "application/xml"), ("x-ms-error-code", refused.code)), body)

@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Started:
     pid: int
     out: Path
     err: Path
+    watching: Callable[[], None] | None = None
+    """Waits for who looks at what the process does, and fails when he did not like it."""
 
     def wait(self, patience: float = PATIENCE) -> Ended:
         handle = os.pidfd_open(self.pid)
@@ -60,6 +62,8 @@ class Started:
         finally:
             os.close(handle)
         code = self.launcher.ask({"wait": self.pid})
+        if self.watching is not None:
+            self.watching()
         return Ended(code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
 
     def within(self, seconds: float, number: int = signal.SIGKILL) -> Ended:

@@ -32,15 +32,13 @@ def small_disk(folder: Path, size: int = 32 * MEBIBYTE) -> Iterator[None]:
 
 @contextmanager
 def filled(folder: Path, free: int) -> Iterator[None]:
-    """Leave only so many bytes free."""
+    """Leave only so many bytes free, by a file that nobody sees."""
     ballast = folder / ".ballast"
     status = os.statvfs(folder)
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(PAGE, status.f_bavail * status.f_frsize - free))
-    try:
-        yield
-    finally:
         ballast.unlink()
+        os.posix_fallocate(file.fileno(), 0, max(PAGE, status.f_bavail * status.f_frsize - free))
+        yield
 
 
 def told(story: Story, tmp_path: Path, place: str, free: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import Story
 from tests.faults.test_story import ELSEWHERE, named_steps
-from tests.faults.world import ACTS, RUN, differences, watched
+from tests.faults.world import ACTS, RUN, differences
 
 pytestmark = pytest.mark.faults
 
@@ -39,18 +39,17 @@ def disturbed(
     """Tell one act with a command killed, and say what came out otherwise than undisturbed."""
     act, place = where
     world = story.before[act].copied(folder)
-    with watched(world.published):
-        for current, command in enumerate(ACTS[act].commands):
-            if current == place:
-                ended = world.call(*command, kill=f"{step}:{number}")
-                assert ended.killed, f"{command} did not come to {step} for the {number}. time: {ended}"
-                if bare:
+    for current, command in enumerate(ACTS[act].commands):
+        if current == place:
+            ended = world.call(*command, kill=f"{step}:{number}")
+            assert ended.killed, f"{command} did not come to {step} for the {number}. time: {ended}"
+            if bare:
+                world.forget_shortcuts()
+            if twice:
+                again = world.call(*command, kill=f"{step}:1")
+                if bare and again.killed:
                     world.forget_shortcuts()
-                if twice:
-                    again = world.call(*command, kill=f"{step}:1")
-                    if bare and again.killed:
-                        world.forget_shortcuts()
-            world.does(*command)
+        world.does(*command)
     return [*differences(story.after[act], world.seen()), *(f"debris: {name}" for name in world.debris())]
 
 
@@ -102,18 +101,17 @@ def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]
     print(f"seed {seed}")
     world = story.before[0].copied(folder)
     told = []
-    with watched(world.published):
-        for number, act in enumerate(ACTS):
-            world.drop(act.drops)
-            for command in act.commands:
-                for _ in range(lot.choice([0, 1, 1, 2])):
-                    started = world.start(*command)
-                    ended = started.within(lot.uniform(0.0, 1.6 if command[0] == "run" else 0.5))
-                    if ended.killed and bare:
-                        world.forget_shortcuts()
-                world.does(*command)
-            told += [f"after act {number}: {one}" for one in differences(story.after[number], world.seen())]
-            told += [f"after act {number}: debris {name}" for name in world.debris()]
+    for number, act in enumerate(ACTS):
+        world.drop(act.drops)
+        for command in act.commands:
+            for _ in range(lot.choice([0, 1, 1, 2])):
+                started = world.start(*command)
+                ended = started.within(lot.uniform(0.0, 1.6 if command[0] == "run" else 0.5))
+                if ended.killed and bare:
+                    world.forget_shortcuts()
+            world.does(*command)
+        told += [f"after act {number}: {one}" for one in differences(story.after[number], world.seen())]
+        told += [f"after act {number}: debris {name}" for name in world.debris()]
     return told
 
 

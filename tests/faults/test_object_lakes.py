@@ -11,7 +11,7 @@ from _pytest.mark import ParameterSet
 
 from tests.faults.conftest import LAKES, Story
 from tests.faults.test_kills import STEPS, disturbed, places
-from tests.faults.world import RUN, World, alike, watched
+from tests.faults.world import RUN, World, alike
 
 pytestmark = [pytest.mark.faults, pytest.mark.services]
 
@@ -79,11 +79,10 @@ def test_killed_twice_the_next_run_finishes_the_work(object_story: Story, step: 
 def test_killed_while_parts_are_sent_the_next_run_sends_them_again(object_story: Story, tmp_path: Path) -> None:
     large = {"20260101/a.csv": "id,born\n" + "".join(f"{number},1970\n" for number in range(1_700_000))}
     world = prepared(object_story, tmp_path / "world", large)
-    with watched(world.published):
-        ended = world.call(*RUN, kill="store.sent:1")
-        assert ended.killed, ended
-        world.forget_shortcuts()
-        world.does(*RUN)
+    ended = world.call(*RUN, kill="store.sent:1")
+    assert ended.killed, ended
+    world.forget_shortcuts()
+    world.does(*RUN)
     undisturbed = prepared(object_story, tmp_path / "undisturbed", large)
     undisturbed.does(*RUN)
     alike(undisturbed.seen(), world.seen())

@@ -1,15 +1,13 @@
 """A small project to break: its drops, the acts of its story, and all that must be the same however it came about."""
 
-import hashlib
 import json
 import re
 import secrets
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import psycopg
 
 from tests.faults.lakes import LAKE_VARIABLE, Objects, Sight, in_a_folder
 from tests.faults.processes import Ended, Launcher, Started
+from tests.faults.sights import Dropped, Reader, beside
 from tests.services import PostgresServer, SftpServer
 from tests.warehouses import LOADER
 
@@ -166,6 +165,9 @@ class World:
     """Which server the drops are read through, and moved within when they are done with."""
     objects: Objects | None = None
     """Where the lake is, if not in a folder below the folder."""
+    dropped: Dropped = field(default_factory=Dropped, repr=False)
+    reader: Reader = field(default_factory=Reader, repr=False)
+    """Looks at the lake while any process works on it."""
 
     @classmethod
     def made(
@@ -196,7 +198,8 @@ class World:
         """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
         shutil.copytree(self.folder, folder, symlinks=True)
         shared, target = self.shared and self.shared.copied(), self.target and self.target.copied()
-        return World(folder, self.launcher, shared, target, self.source, self.objects and self.objects.copied())
+        objects, dropped = self.objects and self.objects.copied(), Dropped(set(self.dropped.hashes))
+        return World(folder, self.launcher, shared, target, self.source, objects, dropped)
 
     @property
     def state(self) -> Path:
@@ -223,6 +226,7 @@ class World:
             path = self.folder / "drops" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self.dropped.learn(self.folder / "drops")
 
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Started:
         """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""
@@ -230,7 +234,9 @@ class World:
         places |= {TARGET_VARIABLE: self.target.name} if self.target else {}
         places |= {SOURCE_VARIABLE: str(self.folder / "drops")} if self.source else {}
         places |= {LAKE_VARIABLE: self.objects.place} if self.objects else {}
-        return self.launcher.start(self.folder, arguments, fault, {**places, **(environ or {})})
+        self.dropped.learn(self.folder / "drops")
+        started = self.launcher.start(self.folder, arguments, fault, {**places, **(environ or {})})
+        return replace(started, watching=beside(started.pid, self.reader, self.listing, self.known))
 
     def call(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Ended:
         return self.start(*arguments, environ=environ, **fault).wait()
@@ -277,9 +283,13 @@ class World:
         with psycopg.connect(self.target.url) as server:
             yield lambda query: server.execute(query).fetchall()
 
-    def published(self) -> Iterator[Sight]:
+    def listing(self) -> AbstractContextManager[Callable[[], Iterator[Sight]]]:
         """What readers of the lake see."""
-        return in_a_folder(self.lake) if self.objects is None else self.objects.published()
+        return in_a_folder(self.lake)() if self.objects is None else self.objects.listing()
+
+    def known(self, sha256: str) -> bool:
+        """Whether something like it ever lay at the source."""
+        return self.dropped.knows(self.folder / "drops", sha256)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -317,7 +327,10 @@ class World:
         return sorted(f"{name}: {path.read_bytes()!r}" for name, path in zip(names, files, strict=True))
 
     def debris(self) -> list[str]:
-        """Files nobody needs, wherever they lie."""
+        """Files nobody needs, wherever they lie. What is in the lake must be whole, and as it was seen before."""
+        with self.listing() as published:
+            self.reader.look_again(published(), self.known)
+        self.reader.is_content()
         registered = {path for (path,) in self.rows("SELECT path FROM artifact WHERE status != 'removed'")}
         registered |= {raw for (raw,) in self.rows("SELECT raw FROM file_manifest WHERE raw IS NOT NULL")}
         found = (str(path.relative_to(self.lake)) for path in self.lake.rglob("*") if path.is_file())
@@ -384,39 +397,3 @@ def _without(some: list[str], others: list[str]) -> list[str]:
         else:
             found.append(one)
     return found
-
-
-@contextmanager
-def watched(published: Callable[[], Iterator[Sight]]) -> Iterator[None]:
-    """A reader that lists the lake again and again: whatever it sees must be whole from the first sight on."""
-    ended = threading.Event()
-    stats: dict[str, tuple[object, ...]] = {}
-    first: dict[str, str] = {}
-    torn: list[str] = []
-
-    def look() -> None:
-        for name, facts, read in published():
-            if stats.get(name) == facts:
-                continue
-            try:
-                content = hashlib.sha256(read()).hexdigest()
-                stats[name] = facts
-            except FileNotFoundError:
-                continue
-            if first.setdefault(name, content) != content:
-                torn.append(f"{name}: {first[name]} at first sight, {content} later")
-
-    def read() -> None:
-        while not ended.wait(0.01):
-            look()
-
-    reader = threading.Thread(target=read, name="reader")
-    reader.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        reader.join()
-    stats.clear()
-    look()
-    assert not torn, torn

@@ -32,7 +32,7 @@ from tests.doubles.httpfaults import (
 from tests.doubles.proxy import proxied
 from tests.doubles.relay import Answer, served
 from tests.faults.lakes import Container
-from tests.faults.world import watched
+from tests.faults.sights import watched
 from tests.object_stores import AzureServer, azurite
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -41,6 +41,7 @@ SMALL, LARGE = Random(1).randbytes(100_000), Random(2).randbytes(2_500_000)
 BLOCK = "comp=block&"
 COMMIT = "comp=blocklist"
 RENAME = "mode=legacy"
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 NO_RIGHTS = Said(403, "AuthorizationPermissionMismatch")
 
 
@@ -91,19 +92,21 @@ def with_folders(flat: AzureServer) -> Iterator[AzureServer]:
 
 
 @pytest.fixture(params=[False, True], ids=["commit", "rename"])
-def place(request: pytest.FixtureRequest, flat: AzureServer, with_folders: AzureServer) -> Iterator[Place]:
+def place(
+    request: pytest.FixtureRequest, flat: AzureServer, with_folders: AzureServer, tmp_path: Path
+) -> Iterator[Place]:
+    """Somebody lists the container all the time, and reads what is there: it must be whole from the first sight on."""
     account = with_folders if request.param else flat
-    with faulty(account.endpoint) as service:
-        yield Place(account, account.container(), request.param, service)
+    container = account.container()
+    with faulty(account.endpoint) as service, watched(Container(account, container, tmp_path, request.param).listing):
+        yield Place(account, container, request.param, service)
 
 
 @pytest.fixture
-def store(place: Place, tmp_path: Path) -> Iterator[RemoteStore]:
-    """Somebody lists the container all the time, and reads what is there: it must be whole from the first sight on."""
+def store(place: Place, tmp_path: Path) -> RemoteStore:
     made = place.opened(tmp_path / "one")
     made.check()
-    with watched(Container(place.account, place.container, tmp_path, place.rename).published):
-        yield made
+    return made
 
 
 def landed(store: RemoteStore, content: bytes) -> Landed:
@@ -122,6 +125,7 @@ def landed(store: RemoteStore, content: bytes) -> Landed:
         (NO_RIGHTS, BLOCK, "does not allow it", False),
         (Said(403, "AuthorizationFailure"), COMMIT, "refuses these credentials", False),
         (Said(401, "InvalidAuthenticationInfo"), COMMIT, "does not take these credentials", False),
+        (Said(403, "AuthenticationFailed", date=LONG_AGO), COMMIT, "clock is wrong", True),
         (Said(409, "ContainerBeingDeleted"), COMMIT, "ContainerBeingDeleted", False),
         (NO_RIGHTS, "", "does not allow it", False),
         (SERVER_BUSY, "", "asked too much", True),
@@ -238,7 +242,7 @@ def test_reading_goes_on_behind_a_link_that_is_cut(place: Place, flat: AzureServ
     ("here", "told"), [(True, "does not take these credentials"), (False, "this machine's clock is wrong")]
 )
 def test_a_wrong_clock_is_told_from_wrong_credentials(tmp_path: Path, *, here: bool, told: str) -> None:
-    when = datetime.now(UTC) if here else datetime(2026, 1, 1, tzinfo=UTC)
+    when = datetime.now(UTC) if here else LONG_AGO
     said = (("x-ms-error-code", "AuthenticationFailed"), ("Date", format_datetime(when, usegmt=True)))
     with served(lambda _: Answer(403, said)) as port:
         account = AzureServer(f"http://127.0.0.1:{port}/devstoreaccount1")
