@@ -10,9 +10,12 @@ from typing import ClassVar
 
 import pytest
 
+from ingestkit import steps
 from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.lake import HashingWriter, Lake, Place
 from ingestkit.ports import Store
+from tests.faults.lakes import Listing
+from tests.faults.sights import watched
 
 PLACE = Place("opendata", "hcp", "opendata.20260101.1", 7)
 NAME = "raw/opendata/hcp/20260101/1-hcp.csv"
@@ -64,6 +67,10 @@ def names(store: Store, prefix: str = "") -> list[str]:
 class StoreContract:
     early: ClassVar[bool]
     """Whether what is written is in the store, in flight, before it is published."""
+    parts: ClassVar[bool]
+    """Whether large objects are sent in parts."""
+    large: ClassVar[int]
+    """So many bytes are."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -72,6 +79,11 @@ class StoreContract:
     @pytest.fixture
     def second(self, store: Store) -> Store:
         """Another handle on the same store, as another process has one."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def listing(self, store: Store) -> Listing:
+        """What readers of the same store see, by other means than ours."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -165,6 +177,43 @@ class StoreContract:
                 assert read(second, name) == winners[0]
         assert list(store.inflight("_inflight/")) == []
 
+    def test_of_large_objects_sent_at_once_under_one_name_one_wins_whole(
+        self, store: Store, second: Store, listing: Listing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever sends in parts waits, with all of them sent, until the other has sent all of his."""
+        contents = [bytes([number]) * self.large for number in (1, 2)]
+        together = threading.Barrier(2)
+        waited: set[tuple[str, int]] = set()
+
+        def reached(step: str) -> None:
+            # Who is told to come again sends again, and nobody waits for him.
+            mine = (name, threading.get_ident())
+            if step == "store.sent" and mine not in waited:
+                waited.add(mine)
+                together.wait(60)
+
+        def publish(handle: Store, content: bytes) -> bytes | None:
+            inflight = f"{PLACE.inflight()}/file"
+            with handle.write(inflight) as file:
+                file.write(content)
+            together.wait(60)
+            try:
+                handle.publish(inflight, name, hashlib.sha256(content).hexdigest())
+            except ObjectExists:
+                return None
+            return content
+
+        monkeypatch.setattr(steps, "reached", reached)
+        with watched(listing, *contents), ThreadPoolExecutor(2) as pool:
+            for attempt in range(5):
+                name = f"raw/opendata/hcp/20260101/{attempt}-hcp.csv"
+                winners = [one for one in pool.map(publish, [store, second], contents) if one is not None]
+                assert len(winners) == 1
+                second.let_go()
+                assert read(second, name) == winners[0]
+        assert len(waited) == (10 if self.parts else 0)
+        assert list(store.inflight("_inflight/")) == []
+
     def test_a_listing_at_any_moment_shows_whole_objects_only(self, store: Store, second: Store) -> None:
         contents = {f"raw/opendata/hcp/{number % 7}/{number}": str(number).encode() * 200_000 for number in range(60)}
         done = threading.Event()
@@ -246,8 +295,10 @@ class StoreContract:
 
     @pytest.mark.faults
     @pytest.mark.parametrize("step", ["test.writing", "lake.written"])
-    def test_a_killed_upload_leaves_nothing_readable(self, second: Store, opening: str, step: str) -> None:
-        killed(opening, step)
+    def test_a_killed_upload_leaves_nothing_readable(
+        self, second: Store, opening: str, listing: Listing, step: str
+    ) -> None:
+        killed(opening, step, listing)
         assert names(second) == []
         assert second.stat(NAME) is None
         assert len(list(second.inflight("_inflight/opendata/hcp/"))) == self.early
@@ -258,9 +309,9 @@ class StoreContract:
     @pytest.mark.faults
     @pytest.mark.parametrize("step", ["store.linked", "lake.published"])
     def test_an_upload_killed_after_it_appeared_is_whole_and_adopted(
-        self, second: Store, opening: str, step: str
+        self, second: Store, opening: str, listing: Listing, step: str
     ) -> None:
-        killed(opening, step)
+        killed(opening, step, listing)
         assert read(second, NAME) == CONTENT
         again = Lake(second).publish(PLACE, NAME, fill)
         assert again.adopted
@@ -273,7 +324,8 @@ class StoreContract:
         assert read(store, NAME) == CONTENT
 
 
-def killed(opening: str, step: str) -> None:
-    """Run an upload in a process of its own that is killed when it reaches the step."""
-    child = subprocess.run([sys.executable, "-c", CHILD.format(opening=opening, step=step)], check=False)
+def killed(opening: str, step: str, listing: Listing) -> None:
+    """Run an upload in a process of its own that is killed when it reaches the step; somebody looks all the time."""
+    with watched(listing, CONTENT):
+        child = subprocess.run([sys.executable, "-c", CHILD.format(opening=opening, step=step)], check=False)
     assert child.returncode == -signal.SIGKILL

@@ -17,6 +17,7 @@ from ingestkit.lake import Lake
 from ingestkit.ports import Store
 from ingestkit.stores.local import LocalStore
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, names, put
+from tests.faults.lakes import Listing, in_a_folder
 
 FULL = """
 import sys
@@ -35,6 +36,8 @@ except LakeError as error:
 
 class TestLocalStore(StoreContract):
     early = True
+    parts = False
+    large = 5_000_000
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
@@ -43,6 +46,10 @@ class TestLocalStore(StoreContract):
     @pytest.fixture
     def second(self, tmp_path: Path) -> Store:
         return LocalStore(tmp_path / "lake")
+
+    @pytest.fixture
+    def listing(self, tmp_path: Path) -> Listing:
+        return in_a_folder(tmp_path / "lake")
 
     @pytest.fixture
     def opening(self, tmp_path: Path) -> str:

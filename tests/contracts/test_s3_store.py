@@ -19,6 +19,7 @@ from ingestkit.stores import s3 as s3_module
 from ingestkit.stores.remote import RemoteStore
 from ingestkit.stores.s3 import S3Bucket
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
+from tests.faults.lakes import Bucket, Listing
 from tests.object_stores import S3Server, s3, s3_without_conditions
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -71,6 +72,8 @@ def handle(said: dict[str, Any], folder: Path) -> RemoteStore:
 
 class TestS3Store(StoreContract):
     early = False
+    parts = True
+    large = 3 * PART + 1
 
     @pytest.fixture
     def store(self, said: dict[str, Any], tmp_path: Path) -> Store:
@@ -99,6 +102,10 @@ class TestS3Store(StoreContract):
             read(store, NAME)
 
     @pytest.fixture
+    def listing(self, moto: S3Server, said: dict[str, Any]) -> Listing:
+        return Bucket(moto, said["bucket"], prefix=said["prefix"]).listing
+
+    @pytest.fixture
     def opening(self, said: dict[str, Any], tmp_path: Path) -> str:
         return OPENING.format(said=said, folder=str(tmp_path / "three")).strip().replace("\n", "; ")
 
@@ -115,10 +122,10 @@ class TestS3Store(StoreContract):
 
     @pytest.mark.faults
     def test_parts_of_who_was_killed_are_voided_by_who_comes_next(
-        self, store: Store, second: Store, opening: str, moto: S3Server, said: dict[str, Any]
+        self, store: Store, second: Store, opening: str, listing: Listing, moto: S3Server, said: dict[str, Any]
     ) -> None:
         child = f"{opening}; CONTENT = bytes(12_000_000)"
-        killed(child, "store.sent")
+        killed(child, "store.sent", listing)
         assert names(second) == []
         assert len(list(second.inflight("_inflight/opendata/hcp/"))) == 1
         assert Lake(second).remove_inflight("opendata", "hcp", below=8) == 1
