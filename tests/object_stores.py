@@ -78,6 +78,11 @@ class S3Server:
         client.close()
         return name
 
+    def connection(self) -> dict[str, Any]:
+        """What settings say of a lake in a new bucket."""
+        keys = {"access_key": self.access_key, "secret_key": self.secret_key, "region": self.region}
+        return {"type": "s3", "bucket": self.bucket(), "endpoint_url": self.endpoint, "path_style": True, **keys}
+
 
 @contextmanager
 def s3() -> Iterator[S3Server]:
@@ -149,6 +154,11 @@ class AzureServer:
         name = f"lake-{uuid.uuid4().hex}"
         with self.service() as service, service.create_container(name):
             return name
+
+    def connection(self) -> dict[str, Any]:
+        """What settings say of a lake in a new container."""
+        url = f"abfss://{self.container()}@{self.account}.dfs.core.windows.net"
+        return {"type": "adls", "url": url, "connection_string": self.connection_string}
 
     def _options(self) -> dict[str, Any]:
         trusting = {"connection_verify": str(self.signed.certificate)} if self.signed else {}
