@@ -890,7 +890,7 @@ class AdlsConnection(Section):
     """A reference, such as ${env:LAKE_CONNECTION_STRING}, for accounts that know no identities."""
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
     """Of an emulator, which has one for all."""
-    part_size: Annotated[Whole, Field(ge=2**20, le=2**30)] = 16 * 2**20
+    part_size: Annotated[Whole, Field(ge=2**20, le=32 * 2**20)] = 16 * 2**20
     """Bytes; what is longer is sent in blocks of as many, four at once."""
     connect_timeout: Duration = timedelta(seconds=10)
     answer_timeout: Duration = timedelta(seconds=60)

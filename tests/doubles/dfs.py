@@ -31,6 +31,7 @@ from tests.doubles.relay import Answer, Request, passed_on, served
 from tests.object_stores import AzureServer
 
 FOLDER = {"hdi_isfolder": "true"}
+OWNED = (("x-ms-owner", "$superuser"), ("x-ms-group", "$superuser"), ("x-ms-permissions", "rwxr-x---"))
 TIMES = ("If-Modified-Since", "If-Unmodified-Since")
 SOURCES = tuple(f"x-ms-source-{name}" for name in ("lease-id", "If-Match", "If-None-Match", *TIMES))
 ADMITTING = ("host", "authorization", "x-ms-version", "x-ms-date", "date")
@@ -95,6 +96,10 @@ class Hierarchy:
                 return self._flush(place, int(query["position"]))
             case "GET", "filesystem", None:
                 return self._list(place.system, query)
+            case "HEAD", None, "getAccessControl":
+                if place.path and self._kind(place) is None:
+                    raise Refused(404, "PathNotFound")
+                return Answer(200, OWNED, b"")
             case "DELETE", None, None:
                 return self._delete(place, recursive=query["recursive"] == "true")
         raise Refused(501, "NotImplemented")

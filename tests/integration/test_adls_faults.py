@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from random import Random
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from azure.core.pipeline.transport import HttpTransport
+from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from ingestkit.errors import LakeError
 from ingestkit.lake import Lake, Landed
@@ -33,7 +34,7 @@ from tests.doubles.proxy import proxied
 from tests.doubles.relay import Answer, served
 from tests.faults.lakes import Container
 from tests.faults.sights import watched
-from tests.object_stores import AzureServer, azurite
+from tests.object_stores import AzureServer, azurite, azurite_with_identity
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -100,6 +101,12 @@ def place(
     container = account.container()
     with faulty(account.endpoint) as service, watched(Container(account, container, tmp_path, request.param).listing):
         yield Place(account, container, request.param, service)
+
+
+@pytest.fixture(scope="module")
+def by_token() -> Iterator[AzureServer]:
+    with azurite_with_identity() as server:
+        yield server
 
 
 @pytest.fixture
@@ -202,7 +209,8 @@ def test_what_a_rule_has_archived_is_told_as_that(store: RemoteStore, place: Pla
 
 def test_an_account_without_folders_is_told_to_go_without_renames(place: Place, tmp_path: Path) -> None:
     store = place.opened(tmp_path, rename=True)
-    place.service.breaks(Said(400, "HierarchicalNamespaceNotEnabled"), "PUT", RENAME, times=None)
+    # Which account has no folders shows by this; what it would make of a rename is another thing.
+    place.service.breaks(Said(400, "HierarchicalNamespaceNotEnabled"), "HEAD", "getAccessControl", times=None)
     with pytest.raises(LakeError, match="does not rename") as refused:
         store.check()
     assert refused.value.hint == "set rename: false in the connection"
@@ -282,3 +290,98 @@ def test_a_service_that_is_not_there_is_told_as_that(tmp_path: Path) -> None:
 def opened(folder: Path, connection_string: str, container: str = "lake") -> RemoteStore:
     said = AdlsConnection(url=url(container), connection_string=connection_string)
     return RemoteStore(AdlsBucket(said), folder)
+
+
+def test_what_is_there_by_an_answer_that_was_lost_is_not_read_back(place: Place, tmp_path: Path) -> None:
+    store = place.opened(tmp_path / "one")
+    # Its folder is there: what is lost is the answer of the rename itself.
+    landed_as(store, f"{NAME}.other")
+    place.service.breaks(ANSWER_LOST, "PUT", RENAME if place.rename else "lake/raw/")
+    assert landed(store, SMALL).adopted
+    asked = len(place.service.seen)
+    assert read(store, NAME) == SMALL
+    assert store.path(NAME).read_bytes() == SMALL
+    assert len(place.service.seen) == asked
+
+
+def test_of_renames_no_folders_stay_behind(with_folders: AzureServer, tmp_path: Path) -> None:
+    container = with_folders.container()
+    said = {"url": url(container), "connection_string": with_folders.connection_string, "rename": True}
+    store = RemoteStore(AdlsBucket(AdlsConnection.model_validate(said)), tmp_path)
+    for number in range(3):
+        landed_as(store, f"raw/{number}")
+    with store.write(f"{PLACE.inflight()}/left") as file:
+        file.write(SMALL)
+    with with_folders.service() as service:
+        found = service.get_container_client(container).list_blobs("lake/_inflight/", include=["metadata"])
+        folders = [one.name for one in found]
+    assert folders == ["lake/_inflight/opendata", "lake/_inflight/opendata/hcp"]
+
+
+def landed_as(store: RemoteStore, name: str) -> None:
+    def fill(writer: Any) -> None:
+        writer.write(SMALL)
+
+    Lake(store).publish(PLACE, name, fill)
+
+
+def token_store(by_token: AzureServer, folder: Path, credential: str) -> RemoteStore:
+    said = {"url": url(by_token.container()), "endpoint": by_token.endpoint, "credential": credential}
+    return RemoteStore(AdlsBucket(AdlsConnection.model_validate(said)), folder)
+
+
+@pytest.fixture
+def principal(by_token: AzureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert by_token.identity
+    for name, value in {**by_token.trust, **by_token.identity.principal}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("principal")
+@pytest.mark.parametrize("credential", ["environment", "default"])
+def test_a_login_that_is_not_answered_may_be_tried_again_and_one_that_is_refused_not(
+    by_token: AzureServer, tmp_path: Path, credential: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as otherwise:
+        otherwise.setenv("AZURE_CLIENT_SECRET", "wrong")
+        with pytest.raises(LakeError, match="AADSTS7000215: Invalid client secret") as refused:
+            token_store(by_token, tmp_path, credential).check()
+    assert not refused.value.transient
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://127.0.0.1:9")
+    with pytest.raises(LakeError, match="no answer to a login") as unanswered:
+        token_store(by_token, tmp_path, credential).check()
+    assert unanswered.value.transient
+
+
+def test_a_token_file_that_is_not_there_is_named_by_whoever_meets_it(
+    by_token: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert by_token.identity
+    for name, value in {**by_token.trust, **by_token.identity.workload(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "token").unlink()
+    store = token_store(by_token, tmp_path / "lake", "workload_identity")
+    for ask in (store.check, lambda: put(store, NAME, SMALL)):
+        with pytest.raises(LakeError, match=f"no credentials, {tmp_path}/token: No such file or directory"):
+            ask()
+
+
+def test_a_signature_whose_time_is_over_is_told_as_that(tmp_path: Path) -> None:
+    text = (
+        "<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code><Message>Server failed to authenticate the "
+        "request.</Message><AuthenticationErrorDetail>Signature not valid in the specified time frame: Start [Mon, 01 "
+        "Jan 2026 00:00:00 GMT] - Expiry [Mon, 01 Jan 2026 01:00:00 GMT]</AuthenticationErrorDetail></Error>"
+    )
+    head = (("x-ms-error-code", "AuthenticationFailed"), ("Content-Type", "application/xml"))
+    with served(lambda _: Answer(403, head, text.encode())) as port:
+        endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
+        signed = generate_container_sas(
+            "devstoreaccount1",
+            "lake",
+            AzureServer(endpoint).key,
+            permission=ContainerSasPermissions(list=True),
+            expiry=datetime.now(UTC) - timedelta(hours=1),
+        )
+        said = {"url": url("lake"), "connection_string": f"BlobEndpoint={endpoint};SharedAccessSignature={signed}"}
+        with pytest.raises(LakeError, match="credentials have expired"):
+            names(RemoteStore(AdlsBucket(AdlsConnection.model_validate(said)), tmp_path))

@@ -10,17 +10,12 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import quote
 
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-from azure.identity import (
-    DefaultAzureCredential,
-    EnvironmentCredential,
-    ManagedIdentityCredential,
-    WorkloadIdentityCredential,
-)
 from azure.storage.blob import BlobBlock, BlobClient, BlobServiceClient, ContainerClient
 from azure.storage.filedatalake import DataLakeServiceClient, FileSystemClient
 
@@ -30,7 +25,8 @@ from ingestkit.files import shown
 from ingestkit.ports import Stored
 from ingestkit.settings import ADLS_URL, AdlsConnection
 from ingestkit.stores import names
-from ingestkit.stores.remote import Head, RemoteStore, sent_side_by_side, taken_over
+from ingestkit.stores.adls_login import Login, first_line, login, login_failure
+from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, sent_side_by_side, taken_over
 
 BLOCKS = 50_000
 TRIES = 5
@@ -43,7 +39,6 @@ FORGOTTEN = timedelta(hours=1)
 
 GRANT = 'grant "Storage Blob Data Contributor" (docs/lakes.md); a new grant takes up to ten minutes to hold'
 SETTINGS = "see what its connection says, and docs/lakes.md"
-LOGINS = "az login, an identity of this machine, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
 
 # By the service's code: what is the matter, what helps, and whether trying again may.
 TROUBLES: dict[str, tuple[str, str, bool]] = {
@@ -82,20 +77,16 @@ ALIASES = {
     "InvalidAuthenticationInfo": "AuthenticationFailed",
     "NoAuthenticationInformation": "AuthenticationFailed",
     "OperationTimedOut": "ServerBusy",
+    "SourcePathIsBeingDeleted": "ServerBusy",
+    "DestinationPathIsBeingDeleted": "ServerBusy",
 }
 TAKEN = {"BlobAlreadyExists", "PathAlreadyExists", "ConditionNotMet"}
 MISSING = {"BlobNotFound", "PathNotFound", "404"}
 SOURCE_GONE = {"SourcePathNotFound", *MISSING}
 NO_PARENT = "RenameDestinationParentPathNotFound"
 DISCARDED = "InvalidBlockList"
-
-# By the connection's `credential`: what it is, and what it calls the client's id of an identity.
-CREDENTIALS: dict[str, tuple[Any, str]] = {
-    "default": (DefaultAzureCredential, "managed_identity_client_id"),
-    "environment": (EnvironmentCredential, ""),
-    "workload_identity": (WorkloadIdentityCredential, "client_id"),
-    "managed_identity": (ManagedIdentityCredential, "client_id"),
-}
+EXPIRED = ("expired", "not valid in the specified time frame")
+"""What tokens and signatures are told by when their time is over."""
 
 
 def opened(*, connection: AdlsConnection, scratch: Path) -> RemoteStore:
@@ -108,6 +99,7 @@ class AdlsBucket:
     """Not frozen: its clients are made at the first question."""
 
     connection: AdlsConnection = field(repr=False)
+    turns: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(SIDE_BY_SIDE), repr=False)
 
     @property
     def place(self) -> str:
@@ -121,9 +113,12 @@ class AdlsBucket:
                 probes = {one.name: one.at for one in self.list(f"{PROBES}/")}
                 self._blob(name).download_blob().readall()
                 if self.connection.rename:
+                    self._refuse_flat()
                     self._rename(name, f"{name}.renamed")
             except BaseException:
-                self._forget(name)
+                # The failure is what there is to tell; what stays is removed by a later check.
+                with suppress(AzureError):
+                    self._remove(name)
                 raise
             self._remove(f"{name}.renamed" if self.connection.rename else name)
             for other, at in probes.items():
@@ -190,7 +185,10 @@ class AdlsBucket:
 
     def let_go(self, inflight: str) -> None:
         """Of blocks that wait for their commit there is nothing to remove: the service discards them after a week."""
-        self.delete(inflight)
+        with self._translated(f"removing {shown(inflight)}"):
+            self._remove(inflight)
+            if self.connection.rename:
+                self._remove_folder(inflight)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
@@ -223,7 +221,7 @@ class AdlsBucket:
             blob.stage_block(block, content, length=len(content))
             return BlobBlock(block)
 
-        blocks = sent_side_by_side(-(-size // part), send)
+        blocks = sent_side_by_side(-(-size // part), send, self.turns)
         steps.reached("store.sent")
         condition = None if overwrite else MatchConditions.IfMissing
         blob.commit_block_list(blocks, metadata=metadata, match_condition=condition)
@@ -236,15 +234,27 @@ class AdlsBucket:
             self._rename(inflight, name)
         except HttpResponseError as error:
             if _code(error) not in SOURCE_GONE:
-                self._forget(inflight)
                 raise
             # Renamed already, where the answer was lost; or removed by who works on it now.
             if self.head(name) is not None:
                 raise ObjectExists(f"{shown(name)} is in lake {self.place} already") from error
             raise taken_over(name) from error
-        except BaseException:
-            self._forget(inflight)
-            raise
+        finally:
+            # Whatever became of it: the folder would stay behind each object. Its loss is worth no failure.
+            with suppress(AzureError):
+                self._remove_folder(inflight)
+
+    def _refuse_flat(self) -> None:
+        """A flat account may rename too, but by copying. Only one with folders can say whose its topmost one is."""
+        try:
+            self._folders.get_directory_client("/").get_access_control()
+        except HttpResponseError as error:
+            if error.status_code != 400:
+                raise
+            raise LakeError(
+                f"lake {self.place} does not rename in one step: the account has no hierarchical namespace",
+                hint="set rename: false in the connection",
+            ) from error
 
     def _rename(self, name: str, new: str) -> None:
         # Of the source the client undoes a quoting first, which a name may only look like.
@@ -265,10 +275,13 @@ class AdlsBucket:
             if _code(error) not in TAKEN:
                 raise
 
-    def _forget(self, inflight: str) -> None:
-        """Remove it behind a failure, which is what there is to tell; what stays is removed by the next owner."""
-        with suppress(AzureError):
-            self._remove(inflight)
+    def _remove_folder(self, inflight: str) -> None:
+        """Remove the folder that what is written has for itself, and what is in it."""
+        try:
+            self._folders.get_directory_client(self._prefix + inflight.rpartition("/")[0]).delete_directory()
+        except HttpResponseError as error:
+            if _code(error) not in MISSING:
+                raise
 
     def _remove(self, name: str) -> None:
         try:
@@ -320,11 +333,11 @@ class AdlsBucket:
         try:
             if said.connection_string is None:
                 host = self._parts["host"].replace(".dfs.", f".{endpoint}.", 1)
-                return kind(said.endpoint or f"https://{host}", credential=self._credential, **options)
+                return kind(said.endpoint or f"https://{host}", credential=self._login, **options)
             service = kind.from_connection_string(said.connection_string, **options)
         except ValueError as error:
             # Of what they make nothing of, they do not repeat the values.
-            raise LakeError(f"lake {self.place} cannot be opened: {_line(error)}", hint=SETTINGS) from error
+            raise LakeError(f"lake {self.place} cannot be opened: {first_line(error)}", hint=SETTINGS) from error
         if service.account_name != self._parts["account"]:
             raise LakeError(
                 f"connection_string is of the account {shown(str(service.account_name))}, and not that of {self.place}",
@@ -333,11 +346,8 @@ class AdlsBucket:
         return service
 
     @cached_property
-    def _credential(self) -> Any:
-        kind, named = CREDENTIALS[self.connection.credential]
-        client = self.connection.client_id
-        # Said to be none, the libraries do not look into the environment for it.
-        return kind() if client is None else kind(**{named: client})
+    def _login(self) -> Login:
+        return login(self.connection, self.place)
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -350,10 +360,10 @@ class AdlsBucket:
         if isinstance(error, HttpResponseError) and error.response is not None:
             return self._refusal(error, doing)
         if isinstance(error, ClientAuthenticationError):
-            return LakeError(f"lake {self.place}: no credentials, {_line(error)}", hint=LOGINS)
+            return login_failure(error, self.place)
         # What was cut while it came is told as an answer too, but has none.
         return LakeError(
-            f"lake {self.place} does not answer while {doing}: {_line(error)}",
+            f"lake {self.place} does not answer while {doing}: {first_line(error)}",
             hint="look at the network, and at the account's name in `url`",
             transient=True,
         )
@@ -363,7 +373,9 @@ class AdlsBucket:
         if (known := TROUBLES.get(_trouble(error, code))) is not None:
             what, hint, passing = known
             return LakeError(f"lake {self.place} {what} (while {doing})", hint=hint, transient=passing)
-        return LakeError(f"lake {self.place} failed while {doing}: {code}, {_line(error)}", transient=status >= 500)
+        return LakeError(
+            f"lake {self.place} failed while {doing}: {code}, {first_line(error)}", transient=status >= 500
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +414,7 @@ def _trouble(error: HttpResponseError, code: str) -> str:
     # One code stands for all of it.
     if _skewed(error.response):
         return "ClockSkewed"
-    return "ExpiredToken" if "expired" in str(error.message).lower() else code
+    return "ExpiredToken" if any(word in str(error.message).lower() for word in EXPIRED) else code
 
 
 def _skewed(response: Any) -> bool:
@@ -411,8 +423,3 @@ def _skewed(response: Any) -> bool:
     if not asked or not answered:
         return False
     return abs(parsedate_to_datetime(asked) - parsedate_to_datetime(answered)) > SKEW
-
-
-def _line(error: Exception) -> str:
-    """The first line of what the libraries say in many."""
-    return shown(str(error).partition("\n")[0].strip())

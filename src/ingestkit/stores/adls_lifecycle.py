@@ -16,7 +16,7 @@ from ingestkit.errors import ConfigError, LakeError
 from ingestkit.files import shown
 from ingestkit.ports import LakeRule, Loss, Need, Policy, ServiceRule
 from ingestkit.settings import ADLS_URL, AdlsConnection
-from ingestkit.stores.adls import LOGINS, AdlsBucket
+from ingestkit.stores.adls_login import first_line, login, login_failure
 
 VERSION = "2023-05-01"
 NONE_YET = "ManagementPolicyNotFound"
@@ -104,7 +104,9 @@ class AdlsLifecycle:
         said, base = self.connection, self.connection.management_endpoint.rstrip("/")
         url = f"{base}{said.account_id}/managementPolicies/default"
         request = HttpRequest(method, url, params={"api-version": VERSION}, json=body)
-        policies = [RetryPolicy(retry_total=2), BearerTokenCredentialPolicy(self._credential, f"{base}/.default")]
+        # A token is of the same chain as for what is stored.
+        vouching = BearerTokenCredentialPolicy(login(said, self.place), f"{base}/.default")
+        policies = [RetryPolicy(retry_total=2), vouching]
         try:
             client: PipelineClient[HttpRequest, Any] = PipelineClient(base, policies=policies)
             with client:
@@ -115,22 +117,13 @@ class AdlsLifecycle:
                 )
                 return answer.status_code, answer.text()
         except ClientAuthenticationError as error:
-            raise LakeError(f"{self.place}: no credentials, {_line(error)}", hint=LOGINS) from error
+            raise login_failure(error, self.place) from error
         except AzureError as error:
             raise LakeError(
-                f"{base} does not answer while looking after the lifecycle rules of {self.place}: {_line(error)}",
+                f"{base} does not answer while looking after the lifecycle rules of {self.place}: {first_line(error)}",
                 hint="look at the network and at management_endpoint of the connection",
                 transient=True,
             ) from error
-
-    @property
-    def _credential(self) -> Any:
-        """Of the same chain as for what is stored."""
-        try:
-            return AdlsBucket(self.connection)._credential  # noqa: SLF001 - its own part
-        except ValueError as error:
-            # An identity whose variables are not set.
-            raise LakeError(f"{self.place}: no credentials, {_line(error)}", hint=LOGINS) from error
 
     def _refused(self, status: int, text: str) -> LakeError:
         code = _code(text)
@@ -186,7 +179,3 @@ def _whole(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _whole(one) for name, one in value.items()}
     return [_whole(one) for one in value] if isinstance(value, list) else value
-
-
-def _line(error: Exception) -> str:
-    return shown(str(error).partition("\n")[0].strip())

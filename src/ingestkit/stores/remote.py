@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, BinaryIO, Protocol
 
 from ingestkit import steps
-from ingestkit.errors import LakeError
+from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.files import shown
 from ingestkit.ports import Stored
 from ingestkit.stores import names
@@ -26,7 +27,8 @@ RANGE = 16 * 2**20
 ROOM = 3
 """What comes is kept there as it came, as what was valid of it, and as what the load makes of that."""
 SIDE_BY_SIDE = 4
-"""So many requests are under way at once."""
+"""So many parts of objects are under way at once, each of them in memory."""
+AT_ONCE = 8
 BLOCK = 1 << 20
 PIECE = 64 * 1024
 """What a cut may cost of an answer: less than this of what had come."""
@@ -115,6 +117,11 @@ class RemoteStore:
     def keeps_names(self) -> bool:
         return self.bucket.keeps_names()
 
+    @property
+    def at_once(self) -> int:
+        """What most of the time goes into waiting for is waited for together."""
+        return AT_ONCE
+
     @contextmanager
     def write(self, inflight: str) -> Iterator[BinaryIO]:
         path = self._scratch(names.inflight(inflight))
@@ -141,14 +148,19 @@ class RemoteStore:
         try:
             with self._local():
                 self.bucket.put(inflight, name, path, sha256)
+        except ObjectExists:
+            there = self.bucket.head(name)
+            if there is not None and there.sha256 == sha256:
+                # Ours, as it may be, where an answer was lost: what is at hand is not read back.
+                self._keep(path, copy)
+            path.unlink(missing_ok=True)
+            raise
         except BaseException:
             # Who tries again writes it again, under another name.
             path.unlink(missing_ok=True)
             raise
         steps.reached("store.linked")
-        with self._local():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(copy)
+        self._keep(path, copy)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -236,6 +248,11 @@ class RemoteStore:
                 part.replace(copy)
             finally:
                 part.unlink(missing_ok=True)
+
+    def _keep(self, path: Path, copy: Path) -> None:
+        with self._local():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(copy)
 
     def _head(self, name: str) -> Head:
         head = self.bucket.head(name)
@@ -353,10 +370,18 @@ def _written(file: int, block: bytes, at: int) -> None:
         block, at = block[size:], at + size
 
 
-def sent_side_by_side(parts: int, send: Callable[[int], Any]) -> list[Any]:
-    """Send all parts, some at once; the first error ends it, once those under way have ended."""
+def sent_side_by_side(parts: int, send: Callable[[int], Any], turns: BoundedSemaphore) -> list[Any]:
+    """Send all parts, some at once; the first error ends it, once those under way have ended.
+
+    Whoever else sends parts takes the same turns, so that what is in memory does not grow with the objects.
+    """
+
+    def sent(number: int) -> Any:
+        with turns:
+            return send(number)
+
     with ThreadPoolExecutor(SIDE_BY_SIDE, "send") as pool:
-        futures = [pool.submit(send, number) for number in range(1, parts + 1)]
+        futures = [pool.submit(sent, number) for number in range(1, parts + 1)]
         try:
             return [future.result() for future in futures]
         except BaseException:

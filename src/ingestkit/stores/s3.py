@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Literal
 
 import boto3
@@ -87,6 +88,7 @@ class S3Bucket:
     """Not frozen: its client is made at the first question, and what the endpoint keeps to is learnt once."""
 
     connection: S3Connection = field(repr=False)
+    turns: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(SIDE_BY_SIDE), repr=False)
 
     @property
     def place(self) -> str:
@@ -215,7 +217,7 @@ class S3Bucket:
         try:
             made = self.client.create_multipart_upload(**upload, Metadata={"sha256": sha256}, **self._sealed())
             upload["UploadId"] = made["UploadId"]
-            sent = sent_side_by_side(-(-size // part), send)
+            sent = sent_side_by_side(-(-size // part), send, self.turns)
             steps.reached("store.sent")
             with self._conditional(name, sha256):
                 self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
