@@ -175,6 +175,11 @@ class Store(Protocol):
         """Whether `publish` finds out by itself, at that moment, that a name is taken; else two could race for one."""
         ...
 
+    @property
+    def at_once(self) -> int:
+        """How many objects it is best given, or asked for, at the same time."""
+        ...
+
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
         """The bytes of an object, as a stream. LakeError when there is none."""
         ...

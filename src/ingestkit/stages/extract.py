@@ -1,12 +1,17 @@
 """Extract: new files of a batch stream into the lake, hashed on the way."""
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from ingestkit import steps
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
-from ingestkit.lake import BLOCK, HashingWriter, Landed
+from ingestkit.lake import BLOCK, HashingWriter, Landed, Written
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Item, Work
 from ingestkit.pipeline import RunContext
 
@@ -14,40 +19,83 @@ from ingestkit.pipeline import RunContext
 def extract(
     ctx: RunContext, model: str, wanted: Sequence[tuple[FileVersion, Item]], landed: Sequence[FileVersion]
 ) -> Work:
-    """Land the `wanted` files of a model; `landed` are the versions of its batch that are in the lake already."""
+    """Land the `wanted` files of a model; `landed` are the versions of its batch that are in the lake already.
+
+    The source gives one file after another. What is asked of the lake, and given to it, may go side by side.
+    """
     known = _latest(landed)
-    done = tuple(_land(ctx, model, version, item, known.get(version.path)) for version, item in wanted)
+    done: list[FileVersion] = []
+    with _hands(ctx) as lake:
+        before = lake.map(lambda one: _landed_before(ctx, model, *one), wanted)
+        sent: deque[Future[FileVersion]] = deque()
+        for (version, item), there in zip(wanted, before, strict=True):
+            # Who fails is heard soon, and not behind the last file.
+            while len(sent) > 2 * ctx.lake.store.at_once:
+                done.append(sent.popleft().result())
+            at_hand = there or _written(ctx, model, version, item)
+            sent.append(lake.submit(_landed, ctx, model, version, item, at_hand, known.get(version.path)))
+        done += [one.result() for one in sent]
     new = tuple(file for file in done if file.status is FileStatus.LANDED)
     whole = {**known, **{file.path: file for file in new}}
     return Work(
         counts=Counts(files=len(whole), bytes=sum(file.size for file in whole.values())),
-        files=done,
+        files=tuple(done),
         artifacts=tuple(_artifact(ctx, model, file) for file in new),
         skipped=None if wanted else "everything had landed",
     )
 
 
-def _land(ctx: RunContext, model: str, version: FileVersion, item: Item, known: FileVersion | None) -> FileVersion:
+class _Here(Executor):
+    """Does what it is given at once, in the thread that gives it."""
+
+    def submit(self, job: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(job(*args, **kwargs))
+        return done
+
+
+@contextmanager
+def _hands(ctx: RunContext) -> Iterator[Executor]:
+    """Who speaks to the lake. Behind a failure nothing new is begun, and what is under way comes to its end."""
+    many = min(ctx.lake.store.at_once, 1 if ctx.threads == 1 else sys.maxsize)
+    with _Here() if many == 1 else ThreadPoolExecutor(many, "land") as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _name(ctx: RunContext, model: str, version: FileVersion, item: Item) -> str:
+    return ctx.lake.raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path, ctx.token)
+
+
+def _written(ctx: RunContext, model: str, version: FileVersion, item: Item) -> Written:
+    name = _name(ctx, model, version, item)
+    return ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))
+
+
+def _landed(
+    ctx: RunContext, model: str, version: FileVersion, item: Item, there: Landed | Written, known: FileVersion | None
+) -> FileVersion:
     """The version as it landed, or as skipped where the bytes are those of the version before it."""
-    name = ctx.lake.raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path, ctx.token)
-    there = _landed_before(ctx, model, version, item, name)
-    if there is None:
-        written = ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))
-        if known is not None and known.sha256 == written.sha256 and _is_held(ctx, known):
-            ctx.lake.drop(written)
+    if isinstance(there, Written):
+        if known is not None and known.sha256 == there.sha256 and _is_held(ctx, known):
+            ctx.lake.drop(there)
             same = f"same content as version {known.version}"
-            return replace(_taken(ctx, version, item, written.sha256), status=FileStatus.SKIPPED, reason=same)
-        there = ctx.lake.publish_written(written, name)
+            return replace(_taken(ctx, version, item, there.sha256), status=FileStatus.SKIPPED, reason=same)
+        there = ctx.lake.publish_written(there, _name(ctx, model, version, item))
     steps.reached("extract.copied")
     return replace(_taken(ctx, version, item, there.sha256), status=FileStatus.LANDED, raw=there.name)
 
 
-def _landed_before(ctx: RunContext, model: str, version: FileVersion, item: Item, name: str) -> Landed | None:
+def _landed_before(ctx: RunContext, model: str, version: FileVersion, item: Item) -> Landed | None:
     """What an earlier try published under the version's id, so that it need not be copied again.
 
     Only an object younger than the sighting of this size and time can hold these bytes; where the pipeline does not
     trust sizes and times, none can.
     """
+    name = _name(ctx, model, version, item)
     there = ctx.lake.store.stat(name) if ctx.pipeline.settings.source.trust == "stat" else None
     if there is None or there.bytes != item.size or there.at < version.sighted_at:
         return None

@@ -143,6 +143,8 @@ class LocalStore:
         with self._translated(f"removing {shown(name)}"):
             self._drop(path)
 
+    at_once = 1
+
     @property
     def keeps_names(self) -> bool:
         return True

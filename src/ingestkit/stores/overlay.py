@@ -58,6 +58,10 @@ class OverlayStore:
     def keeps_names(self) -> bool:
         return self.upper.keeps_names
 
+    @property
+    def at_once(self) -> int:
+        return self.upper.at_once
+
     def let_go(self) -> None:
         self.upper.let_go()
         self.lower.let_go()
