@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -173,6 +174,53 @@ def test_files_land_whole_with_hash_row_and_artifact(tmp_path: Path) -> None:
     assert work.skipped is None
     assert cast("Listener", ctx.progress).bytes == len(big)
     assert ctx.lake.store.sha256(names[0]) == sha256(big)
+
+
+@dataclass(frozen=True, slots=True)
+class Far(LocalStore):
+    """A lake that is given objects side by side, and does something at each."""
+
+    publishing: Callable[[str], object] = print
+    at_once = 4
+
+    def publish(self, inflight: str, name: str, sha256: str) -> None:
+        self.publishing(name)
+        super(Far, self).publish(inflight, name, sha256)
+
+
+def far(root: Path, publishing: Callable[[str], object], threads: int = 2) -> RunContext:
+    return context(root, lake=Lake(Far(root / "lake", publishing)), threads=threads)
+
+
+def test_a_lake_that_is_far_is_given_files_side_by_side_and_they_are_told_in_their_order(tmp_path: Path) -> None:
+    drop(tmp_path, **{f"hcp_{number:02}": b"x" * number for number in range(12)})
+    together = threading.Barrier(4)
+    ctx = far(tmp_path, lambda _: together.wait(10))
+    work = extract(ctx, "hcp", seen(ctx.source), [])
+    assert [file.size for file in work.files] == list(range(12))
+    assert len(objects(ctx)) == 12
+    assert {thread.name for thread in threading.enumerate() if thread.name.startswith("land")} == set()
+
+
+def test_with_one_thread_a_far_lake_is_given_one_file_after_another_by_that_thread(tmp_path: Path) -> None:
+    drop(tmp_path, hcp_1=b"one", hcp_2=b"two")
+    by: list[str] = []
+    ctx = far(tmp_path, lambda _: by.append(threading.current_thread().name), threads=1)
+    extract(ctx, "hcp", seen(ctx.source), [])
+    assert set(by) == {threading.current_thread().name}
+
+
+def test_behind_a_file_that_a_far_lake_does_not_take_no_other_is_begun(tmp_path: Path) -> None:
+    drop(tmp_path, **{f"hcp_{number:03}": b"x" for number in range(200)})
+
+    def refusing(name: str) -> None:
+        raise LakeError(f"{name} is refused")
+
+    ctx = far(tmp_path, refusing)
+    with pytest.raises(LakeError, match=r"hcp_000\.csv is refused"):
+        extract(ctx, "hcp", seen(ctx.source), [])
+    assert len(opened(ctx)) < 20
+    assert objects(ctx) == []
 
 
 def test_nothing_wanted_says_so_and_counts_what_had_landed(tmp_path: Path) -> None:

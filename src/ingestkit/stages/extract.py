@@ -1,6 +1,5 @@
 """Extract: new files of a batch stream into the lake, hashed on the way."""
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -57,7 +56,7 @@ class _Here(Executor):
 @contextmanager
 def _hands(ctx: RunContext) -> Iterator[Executor]:
     """Who speaks to the lake. Behind a failure nothing new is begun, and what is under way comes to its end."""
-    many = min(ctx.lake.store.at_once, 1 if ctx.threads == 1 else sys.maxsize)
+    many = 1 if ctx.threads == 1 else ctx.lake.store.at_once
     with _Here() if many == 1 else ThreadPoolExecutor(many, "land") as pool:
         try:
             yield pool
