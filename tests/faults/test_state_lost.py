@@ -17,6 +17,9 @@ from tests.faults.world import ACTS, RUN, World, alike, differences
 pytestmark = pytest.mark.faults
 
 ADOPT = ("state", "adopt", "opendata", "--yes", "--reason", "the state was lost")
+ALONE = (*RUN, "--jobs", "1")
+SLOW = {"INGESTKIT__STATE__LEASE__TTL": "90s", "INGESTKIT__STATE__LEASE__BEAT": "30s"}
+"""So that nothing of it freezes in the midst of a transaction, which nobody could end then."""
 BACKFILL = ("backfill", "opendata", "--from-lake")
 
 
@@ -31,7 +34,7 @@ def locked(database: Path) -> Iterator[None]:
 
 def cut_off(world: World) -> Ended:
     """A run that cannot write its state any more once the first batch is in the target."""
-    frozen = world.start(*RUN, freeze="load.committed:1").frozen()
+    frozen = world.start(*ALONE, environ=SLOW, freeze="load.committed:1").frozen()
     with locked(world.database):
         frozen.wake()
         ended = frozen.wait()
@@ -85,7 +88,8 @@ def test_killed_once_the_queue_has_it_the_next_run_goes_on(story: Story, tmp_pat
     world = story.before[0].copied(tmp_path / "world")
     record = tmp_path / "steps"
     record.touch()
-    frozen = world.start(*RUN, freeze="load.committed:1", kill="queue.appended:1", record=str(record)).frozen()
+    fault = {"freeze": "load.committed:1", "kill": "queue.appended:1", "record": str(record)}
+    frozen = world.start(*ALONE, environ=SLOW, **fault).frozen()
     with locked(world.database):
         frozen.wake()
         assert frozen.wait().killed
