@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,7 +128,8 @@ class DuckdbWarehouse:
 
             def once() -> Mapping[str, Receipt]:
                 transaction = DuckdbTransaction(connection, self.schema)
-                return publishing.publish(connection, transaction, publication, self.clock.now())
+                plan = partial(publishing.planned, connection, publication)
+                return publishing.publish(transaction, publication, plan, self.clock.now())
 
             stand = self._transacted(connection, once)
             steps.reached("load.committed")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ class PostgresqlWarehouse:
         with self.server.session(*tables) as connection, self._engine() as engine:
             with self.server.writing(connection):
                 transaction = PostgresqlTransaction(engine, connection, self.schema)
-                stand = publishing.publish(engine, transaction, publication, self.clock.now())
+                plan = partial(publishing.planned, engine, publication)
+                stand = publishing.publish(transaction, publication, plan, self.clock.now())
             steps.reached("load.committed")
             return stand
 

@@ -3,8 +3,9 @@
 What is to be written is told by DuckDB from valid Parquet; how it is written is each warehouse's own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as also
 from datetime import datetime
 from typing import Protocol
 
@@ -104,15 +105,28 @@ class Transaction(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be published into a table, and what was there before."""
+class Plan:
+    """What a load writes, as its files alone tell: no target is asked for it."""
 
-    engine: Engine
     load: Load
-    rows: Rows
     batch: str
+    rows: Rows
     staged: int
-    before: int
+    key_nulls: int = 0
+    key_duplicates: int = 0
+    gone: str | None = None
+    """Of a merge: the query for the keys that go."""
+    deletes: int | None = None
+    superseded: int | None = None
+    left_behind: int | None = None
+
+    @property
+    def mergeable(self) -> bool:
+        """Warehouses refuse to merge keys that come twice, in words that would hide the rule, or take any of them."""
+        return self.load.intent.mode is not LoadMode.MERGE or not self.key_duplicates
+
+
+Planner = Callable[[Load], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +136,9 @@ class Written:
     expected: int
     loaded: int
     deleted: int = 0
-    superseded: int | None = None
-    left_behind: int | None = None
-    deletes: int | None = None
 
 
-def publish(engine: Engine, transaction: Transaction, publication: Publication, at: datetime) -> Mapping[str, Receipt]:
+def publish(transaction: Transaction, publication: Publication, plan: Planner, at: datetime) -> Mapping[str, Receipt]:
     """The port's `publish`, inside a transaction that the caller has begun and will commit."""
     loads = sorted(publication.loads, key=lambda load: load.intent.model)
     for load in loads:
@@ -138,7 +149,7 @@ def publish(engine: Engine, transaction: Transaction, publication: Publication, 
     stand: dict[str, Receipt] = {}
     for load in loads:
         model = load.intent.model
-        stand[model] = standing[model] or publish_load(engine, transaction, publication, load, at)
+        stand[model] = standing[model] or publish_load(transaction, publication, plan(load), at)
     transaction.finish()
     steps.reached("load.before_commit")
     return stand
@@ -191,36 +202,50 @@ def standing_receipt(transaction: Transaction, publication: Publication, load: L
     return None
 
 
-def publish_load(
-    engine: Engine, transaction: Transaction, publication: Publication, load: Load, at: datetime
-) -> Receipt:
-    """Write one model's rows, have them judged, and write the receipt."""
+def planned(engine: Engine, publication: Publication, load: Load) -> Plan:
+    """What the load writes. Files that do not fit their contract, and rows outside of their window, are refused."""
     absent = check_files(engine, load)
     query = sql.stage(load, publication.batch, publication.run_id, absent)
     staged, nulls, duplicates = figures(engine, sql.key_facts(query, load.key))
     columns = (*(column.name for column in load.columns), *load.lineage)
+    plan = Plan(load, publication.batch, Rows(query, columns, load.key), staged, nulls, duplicates)
+    match load.intent.mode:
+        case LoadMode.WINDOW:
+            _refuse_strangers(engine, plan)
+        case LoadMode.MERGE if plan.mergeable:
+            return _to_merge(engine, plan)
+    return plan
+
+
+def publish_load(transaction: Transaction, publication: Publication, plan: Plan, at: datetime) -> Receipt:
+    """Write one model's rows, have them judged, and write the receipt."""
+    load = plan.load
     before = transaction.hold(load.table)
-    target = Target(engine, load, Rows(query, columns, load.key), publication.batch, staged, before)
-    if load.intent.mode is LoadMode.MERGE and duplicates:
-        # Warehouses refuse to merge them, in words that would hide the rule they break, or take any of them.
-        written = Written(expected=before, loaded=0)
+    if plan.mergeable:
+        written = WRITERS[load.intent.mode](transaction, plan, before)
     else:
-        written = WRITERS[load.intent.mode](transaction, target)
+        written = Written(expected=before, loaded=0)
     steps.reached("load.rows_written")
     after = transaction.count(load.table)
     counts = Counts(
-        staged=staged,
+        staged=plan.staged,
         loaded=written.loaded,
         deleted=written.deleted,
-        superseded=written.superseded,
-        left_behind=written.left_behind,
-        deletes=written.deletes,
+        superseded=plan.superseded,
+        left_behind=plan.left_behind,
+        deletes=plan.deletes,
         target=after,
     )
-    facts = {"key_nulls": nulls, "key_duplicates": duplicates, "expected_target": written.expected}
+    facts = {
+        "key_nulls": plan.key_nulls,
+        "key_duplicates": plan.key_duplicates,
+        "expected_target": written.expected,
+    }
     publication.judge(load.intent.model, counts, facts)
-    if load.intent.mode is LoadMode.MERGE and duplicates:
-        raise WarehouseError(f"{load.table}: {duplicates} rows have a key that came before; they cannot be merged")
+    if not plan.mergeable:
+        raise WarehouseError(
+            f"{load.table}: {plan.key_duplicates} rows have a key that came before; they cannot be merged"
+        )
     receipt = Receipt(
         publication.pipeline,
         load.intent.model,
@@ -271,58 +296,69 @@ def check_files(engine: Engine, load: Load) -> frozenset[str]:
     return frozenset(name for name in load.evolved if name.casefold() not in kinds)
 
 
-def replace(transaction: Transaction, target: Target) -> Written:
+def replace(transaction: Transaction, plan: Plan, before: int) -> Written:
     """Put the rows in place of all that is there."""
-    loaded = transaction.replace(target.load.table, target.rows)
-    return Written(expected=target.staged, loaded=loaded, deleted=target.before)
+    loaded = transaction.replace(plan.load.table, plan.rows)
+    return Written(expected=plan.staged, loaded=loaded, deleted=before)
 
 
-def append(transaction: Transaction, target: Target) -> Written:
+def append(transaction: Transaction, plan: Plan, before: int) -> Written:
     """Write the batch's rows in place of those it wrote before."""
-    deleted = transaction.delete_batch(target.load.table, target.batch)
-    loaded = transaction.insert(target.load.table, target.rows)
-    return Written(expected=target.before - deleted + target.staged, loaded=loaded, deleted=deleted)
+    deleted = transaction.delete_batch(plan.load.table, plan.batch)
+    loaded = transaction.insert(plan.load.table, plan.rows)
+    return Written(expected=before - deleted + plan.staged, loaded=loaded, deleted=deleted)
 
 
-def window(transaction: Transaction, target: Target) -> Written:
+def window(transaction: Transaction, plan: Plan, before: int) -> Written:
     """Write the rows of a window in place of all that lie in it, whichever batch wrote them."""
-    table, bounds = target.load.table, target.load.bounds
-    if bounds is None:
-        raise WarehouseError(f"{table}: nothing says which window its rows are of")
-    outside = f"SELECT * FROM ({target.rows.query}) WHERE NOT {sql.within(bounds)}"
-    (strangers,) = figures(target.engine, sql.count(outside))
+    deleted = transaction.delete_window(plan.load.table, _bounds(plan.load))
+    loaded = transaction.insert(plan.load.table, plan.rows)
+    return Written(expected=before - deleted + plan.staged, loaded=loaded, deleted=deleted)
+
+
+def merge(transaction: Transaction, plan: Plan, before: int) -> Written:
+    """Write the rows by key."""
+    merged = transaction.merge(plan.load.table, plan.rows, plan.gone)
+    return Written(expected=before + merged.added - merged.deleted, loaded=merged.loaded, deleted=merged.deleted)
+
+
+def _bounds(load: Load) -> Bounds:
+    if load.bounds is None:
+        raise WarehouseError(f"{load.table}: nothing says which window its rows are of")
+    return load.bounds
+
+
+def _refuse_strangers(engine: Engine, plan: Plan) -> None:
+    outside = f"SELECT * FROM ({plan.rows.query}) WHERE NOT {sql.within(_bounds(plan.load))}"
+    (strangers,) = figures(engine, sql.count(outside))
     if strangers:
         raise WarehouseError(
-            f"{table}: {strangers} rows lie outside of their window, and would stay when it is replaced",
+            f"{plan.load.table}: {strangers} rows lie outside of their window, and would stay when it is replaced",
             hint="validate again: ingestkit validate --force",
         )
-    deleted = transaction.delete_window(table, bounds)
-    loaded = transaction.insert(table, target.rows)
-    return Written(expected=target.before - deleted + target.staged, loaded=loaded, deleted=deleted)
 
 
-def merge(transaction: Transaction, target: Target) -> Written:
-    """Write the rows by key, but for keys of which a newer batch has spoken."""
-    load, key = target.load, target.load.key
+def _to_merge(engine: Engine, plan: Plan) -> Plan:
+    """Rows by key, but for keys of which a newer batch has spoken."""
+    load, key = plan.load, plan.load.key
     newer = sql.keys_of(load.newer, key) if load.newer.files else None
-    rows = sql.without(target.rows.query, newer, key) if newer else target.rows.query
-    (published,) = figures(target.engine, sql.count(rows)) if newer else (target.staged,)
+    rows = sql.without(plan.rows.query, newer, key) if newer else plan.rows.query
+    (published,) = figures(engine, sql.count(rows)) if newer else (plan.staged,)
     gone, deletes = None, None
     if load.deletes:
         gone = f"SELECT * FROM ({rows}) WHERE {sql.says_gone(load.deletes)}"
         rows = f"SELECT * FROM ({rows}) WHERE NOT {sql.says_gone(load.deletes)}"
-        (deletes,) = figures(target.engine, sql.count(gone))
-    merged = transaction.merge(load.table, Rows(rows, target.rows.columns, key), gone)
+        (deletes,) = figures(engine, sql.count(gone))
     left_behind = None if load.previous is None else 0
     if load.previous is not None and load.previous.files:
-        left = sql.without(sql.keys_of(load.previous, key), target.rows.query, key)
-        (left_behind,) = figures(target.engine, sql.count(sql.without(left, newer, key) if newer else left))
-    return Written(
-        expected=target.before + merged.added - merged.deleted,
-        loaded=merged.loaded,
-        deleted=merged.deleted,
+        left = sql.without(sql.keys_of(load.previous, key), plan.rows.query, key)
+        (left_behind,) = figures(engine, sql.count(sql.without(left, newer, key) if newer else left))
+    return also(
+        plan,
+        rows=Rows(rows, plan.rows.columns, key),
+        gone=gone,
         deletes=deletes,
-        superseded=target.staged - published,
+        superseded=plan.staged - published,
         left_behind=left_behind,
     )
 
