@@ -22,6 +22,7 @@ from ingestkit.settings import (
     S3Connection,
     Settings,
     SftpConnection,
+    SnowflakeConnection,
     Warehouse,
 )
 from ingestkit.shapes import checked, nearest
@@ -29,7 +30,7 @@ from ingestkit.variables import Variable
 
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
-SECRETS = ("password", "passphrase", "connection_string", "secret_key")
+SECRETS = ("password", "passphrase", "connection_string", "secret_key", "token")
 """Settings of connections that are only said by reference."""
 URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 LONGEST_IDENTIFIER = 63
@@ -327,7 +328,20 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
             found.append(f"{where}: connection {connection!r} is of type {held.type}, which does not serve here")
         elif isinstance(held, PostgresqlConnection):
             found.extend(_not_in_postgresql(settings, tree))
+        elif isinstance(held, SnowflakeConnection) and held.names == "upper":
+            found.extend(_one_in_upper_case(settings, tree))
     return found
+
+
+def _one_in_upper_case(settings: PipelineSettings, tree: Node) -> Iterator[str]:
+    """Names that differ in case alone, and would be one in upper case."""
+    for name, model in settings.models.items():
+        known: dict[str, str] = {}
+        for column in model.columns:
+            keys = ("models", name, "columns", column)
+            if (other := known.setdefault(column.upper(), column)) != column:
+                where = f"{(layers.find(tree, keys) or tree).origin.place}: {dotted(keys)}"
+                yield f"{where}: {column!r} and {other!r} would be one column in Snowflake; set names: exact there"
 
 
 def _not_in_postgresql(settings: PipelineSettings, tree: Node) -> Iterator[str]:

@@ -34,6 +34,7 @@ from ingestkit.settings import (
     S3Connection,
     Settings,
     SftpConnection,
+    SnowflakeConnection,
 )
 from ingestkit.settings import Lifecycle as LifecycleSettings
 from ingestkit.settings import Source as SourceSettings
@@ -61,6 +62,7 @@ STORES = {
 WAREHOUSES = {
     "duckdb": "ingestkit.warehouses.duckdb:DuckdbWarehouse",
     "postgresql": "ingestkit.warehouses.postgresql:opened",
+    "snowflake": "ingestkit.warehouses.snowflake:opened",
 }
 LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
@@ -392,7 +394,7 @@ def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) ->
                 scratch=shared["scratch"],
             )
             return {"open_warehouse": cache(opened), "warehouse_file": root / connection.path}
-        case PostgresqlConnection():
+        case PostgresqlConnection() | SnowflakeConnection():
             opened = partial(
                 _driven,
                 WAREHOUSES,

@@ -954,11 +954,59 @@ class PostgresqlConnection(Section):
     connect_timeout: Duration = timedelta(seconds=10)
 
 
+class SnowflakeConnection(Section):
+    """A schema of a Snowflake account. It takes `pip install 'ingestkit[snowflake]'`."""
+
+    type: Literal["snowflake"] = "snowflake"
+    account: str
+    """The account's identifier, such as acme-eu1."""
+    user: str
+    role: str | None = None
+    warehouse: str | None = None
+    """What computes; without one, the user's own."""
+    database: str
+    schema_: str = Field(default="public", alias="schema")
+    login: Literal["key_pair", "oauth", "browser"] = "key_pair"
+    private_key: Path | None = None
+    """A file with a PKCS#8 key, for key_pair."""
+    passphrase: Annotated[str | None, Field(repr=False)] = None
+    """A reference, such as ${env:SNOWFLAKE_PASSPHRASE}, where the key is encrypted."""
+    token: Annotated[str | None, Field(repr=False)] = None
+    """A reference, for oauth."""
+    names: Literal["upper", "exact"] = "upper"
+    """How names of tables and columns are spelled there: in upper case, as people write them, or as contracts do."""
+    file_size: Annotated[str, Field(pattern=r"^\d+(MB|MiB)$")] = "128MB"
+    """Of the files that are staged; 100 to 250 MB load best."""
+    lock_timeout: Duration = timedelta(minutes=10)
+    """How long to wait for a table that others change. What a dead process holds is let go of after five minutes."""
+    statement_timeout: Duration = timedelta(hours=4)
+    login_timeout: Duration = timedelta(seconds=60)
+    network_timeout: Duration = timedelta(minutes=5)
+    """How long one request is tried again."""
+    answer_timeout: Duration = timedelta(seconds=60)
+    endpoint: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
+    """Of an emulator, or of a private link."""
+
+    @model_validator(mode="after")
+    def has_what_its_login_takes(self) -> "SnowflakeConnection":
+        if self.login == "key_pair" and self.private_key is None:
+            raise ValueError("private_key is missing: login is key_pair")
+        if self.login == "oauth" and self.token is None:
+            raise ValueError("token is missing: login is oauth")
+        return self
+
+
 Connection = Annotated[
-    LocalConnection | SftpConnection | S3Connection | AdlsConnection | DuckdbConnection | PostgresqlConnection,
+    LocalConnection
+    | SftpConnection
+    | S3Connection
+    | AdlsConnection
+    | DuckdbConnection
+    | PostgresqlConnection
+    | SnowflakeConnection,
     Field(discriminator="type"),
 ]
-Warehouse = DuckdbConnection | PostgresqlConnection
+Warehouse = DuckdbConnection | PostgresqlConnection | SnowflakeConnection
 """Connections that models can be published into."""
 
 

@@ -26,7 +26,7 @@ def test_every_sql_file_is_run_by_one_of_these_tests() -> None:
     """Those of gates are asked by the run that the README begins with, the operator's by the tests of queries."""
     names = [path.relative_to(ROOT).as_posix() for path in SQL]
     found = [name for name in names if not name.startswith(("sql/gate/", "sql/ops/"))]
-    grants = ["sql/grants/state_postgresql.sql", "sql/grants/warehouse_postgresql.sql"]
+    grants = [f"sql/grants/{name}.sql" for name in ("state_postgresql", "warehouse_postgresql", "warehouse_snowflake")]
     assert found == [*grants, "sql/state/postgresql.sql", "sql/state/sqlite.sql"]
     assert {path.parent.name for path in SQL if path.parts[-3] == "gate"} == {"opendata"}
 

@@ -10,7 +10,14 @@ import yaml
 
 from ingestkit.cli.main import call
 from ingestkit.csvvalues import MESSAGES
-from ingestkit.settings import Dialect, PipelineSettings, PostgresqlConnection, SftpConnection
+from ingestkit.settings import (
+    Dialect,
+    PipelineSettings,
+    PostgresqlConnection,
+    Section,
+    SftpConnection,
+    SnowflakeConnection,
+)
 from ingestkit.states import queries
 from ingestkit.warehouses.postgresql_sql import PLAIN_TYPES
 from tests.docs.pages import ROOT, Block, below, blocks, page, table, typed_below
@@ -78,13 +85,20 @@ def test_the_defaults_of_a_text_file_are_what_the_page_says() -> None:
     assert Dialect.model_validate(said["csv"]) == Dialect()
 
 
-def test_the_defaults_of_a_warehouse_in_postgresql_are_what_the_page_says() -> None:
-    [text] = [block.text for block in below(REFERENCE, "The warehouse")]
-    said, bare = (yaml.safe_load(one)["connections"]["warehouse"] for one in (text, text.split("# defaults")[0]))
-    assert {*PostgresqlConnection.model_fields} - {"schema_", "sslrootcert"} == {*said} - {"schema"}
-    assert PostgresqlConnection.model_validate(said) == PostgresqlConnection.model_validate(bare)
-    [types] = re.findall(r"^\* \*\*Types\.\*\* (.*?)^\*", REFERENCE, re.MULTILINE | re.DOTALL)
-    assert set(PLAIN_TYPES) <= set(re.findall(r"\w+", types))
+def test_the_defaults_of_warehouses_on_servers_are_what_the_page_says() -> None:
+    kinds: list[tuple[type[Section], set[str]]] = [
+        (PostgresqlConnection, {"sslrootcert"}),
+        (SnowflakeConnection, {"token", "endpoint", "answer_timeout"}),
+    ]
+    shown_blocks = [*below(REFERENCE, "The warehouse"), *below(REFERENCE, "Snowflake")]
+    for block, (kind, unsaid) in zip(shown_blocks, kinds, strict=True):
+        shown = (block.text, block.text.split("# defaults")[0])
+        said, bare = (yaml.safe_load(one)["connections"]["warehouse"] for one in shown)
+        assert {*kind.model_fields} - {"schema_", *unsaid} == {*said} - {"schema"}
+        assert kind.model_validate(said) == kind.model_validate(bare)
+    several = re.findall(r"^\* \*\*Types\.\*\* (.*?)^\*", REFERENCE, re.MULTILINE | re.DOTALL)
+    assert len(several) == len(kinds)
+    assert all(set(PLAIN_TYPES) <= set(re.findall(r"\w+", types)) for types in several)
 
 
 def test_the_defaults_of_a_drop_on_a_server_are_what_the_page_says() -> None:

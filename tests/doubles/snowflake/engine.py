@@ -68,6 +68,17 @@ def executed(asked: Asked) -> Data:
     return _result(cursor, kind, counted_rows if asked.batch else None)
 
 
+def home(duck: duckdb.DuckDBPyConnection, table: Name) -> Name:
+    """Where a table is in DuckDB: a temporary one has a place of its own, and goes before any other."""
+    database, schema, name = (literal(part) for part in table)
+    asked = f"""
+        SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE table_name = {name}
+        AND (temporary OR (database_name = {database} AND schema_name = {schema})) ORDER BY temporary DESC
+    """
+    found = duck.execute(asked).fetchone()
+    return table if found is None else (found[0], found[1], found[2])
+
+
 def demand_lengths(session: Session, target: Name) -> None:
     """Raises where the table holds a text that is longer than its column, which DuckDB does not mind."""
     duck = session.fake._duck_conn
@@ -77,7 +88,8 @@ def demand_lengths(session: Session, target: Name) -> None:
         WHERE ext_table_catalog = {database} AND ext_table_schema = {schema} AND ext_table_name = {name}
     """
     for column, size in duck.execute(sizes).fetchall():
-        found = f"SELECT {identifier(column)} FROM {quoted(target)} WHERE length({identifier(column)}) > {size} LIMIT 1"
+        named, where = identifier(column), quoted(home(duck, target))
+        found = f"SELECT {named} FROM {where} WHERE length({named}) > {size} LIMIT 1"
         if (row := duck.execute(found).fetchone()) is not None:
             raise Refused(100_078, "22000", f"String '{row[0]}' is too long and would be truncated")
 

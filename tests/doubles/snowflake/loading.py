@@ -12,6 +12,7 @@ from fakesnow.cursor import FakeSnowflakeCursor
 
 from tests.doubles.snowflake import formats
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
+from tests.doubles.snowflake.engine import home
 from tests.doubles.snowflake.formats import Column, Source
 from tests.doubles.snowflake.reading import (
     NAME,
@@ -24,6 +25,7 @@ from tests.doubles.snowflake.reading import (
     literal,
     options,
     quoted,
+    resolved,
     true,
 )
 from tests.doubles.snowflake.stages import PLACE, Staged
@@ -185,7 +187,8 @@ class Loading:
             names = ", ".join(identifier(column.name) for column in columns)
             taken = ", ".join(column.cast(values[column.name]) for column in columns)
             chosen_rows = f" WHERE NOT coalesce({anything}, false)" if bad else ""
-            statements.append(f"INSERT INTO {quoted(self.table)} ({names}) SELECT {taken} FROM {source}{chosen_rows}")
+            where = quoted(home(self.cursor._duck_conn, self.table))
+            statements.append(f"INSERT INTO {where} ({names}) SELECT {taken} FROM {source}{chosen_rows}")
         status = "LOAD_FAILED" if skipped else "PARTIALLY_LOADED" if bad else "LOADED"
         limit = parsed if self.copy.on_error == "CONTINUE" else 1
         return (one.shown, status, parsed, 0 if skipped else parsed - bad, limit, bad, *first)
@@ -217,7 +220,7 @@ class Loading:
 
     def _columns(self) -> list[Column]:
         """The table's columns, or those the statement names."""
-        database, schema, name = (literal(part) for part in self.table)
+        database, schema, name = (literal(part) for part in home(self.cursor._duck_conn, self.table))
         here = f"database_name = {database} AND schema_name = {schema} AND table_name = {name}"
         sizes = "_fs_global._fs_information_schema._fs_columns_ext"
         asked = f"""
@@ -232,7 +235,7 @@ class Loading:
         if not self.copy.columns:
             return found
         by_name = {column.name: column for column in found}
-        return [by_name[name.strip('"') if name.startswith('"') else name.upper()] for name in self.copy.columns]
+        return [by_name[resolved(name, "", "")[2]] for name in self.copy.columns]
 
     def _asked(self, sql: str) -> tuple[Any, ...]:
         found = self.cursor._duck_conn.execute(sql).fetchone()

@@ -1,0 +1,12 @@
+-- Least rights on a warehouse in Snowflake. Run by who may grant there (SECURITYADMIN, or the owner of the database):
+--   snow sql -f sql/grants/warehouse_snowflake.sql -D database=RAW -D schema=PUBLIC -D warehouse=LOADING -D user=LOADER
+-- The role owns what it makes there, and nobody else may change it. Tables that others made need OWNERSHIP given to it.
+
+CREATE ROLE IF NOT EXISTS INGESTKIT_WAREHOUSE;
+GRANT USAGE ON WAREHOUSE <% warehouse %> TO ROLE INGESTKIT_WAREHOUSE;
+GRANT USAGE ON DATABASE <% database %> TO ROLE INGESTKIT_WAREHOUSE;
+GRANT USAGE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
+-- Fences, receipts and targets; what a merge reads from; the stage that files go through.
+GRANT CREATE TABLE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
+GRANT CREATE STAGE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
+GRANT ROLE INGESTKIT_WAREHOUSE TO USER <% user %>;

@@ -1,0 +1,242 @@
+"""The Snowflake warehouse: rows go as Parquet through a stage of the schema's own, and DDL comes before BEGIN."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import duckdb
+from snowflake.connector import SnowflakeConnection
+
+from ingestkit import steps
+from ingestkit.errors import ConfigError, WarehouseError
+from ingestkit.files import shown
+from ingestkit.model import Fence, LoadMode, Receipt, safe_name
+from ingestkit.pipeline import Clock
+from ingestkit.ports import Load, Publication, TargetColumn
+from ingestkit.settings import SnowflakeConnection as Connection
+from ingestkit.warehouses import publishing, snowflake_tables
+from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
+from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
+from ingestkit.warehouses.snowflake_stage import Staging, copy, scratch
+
+GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
+AUTHENTICATORS = {"key_pair": "SNOWFLAKE_JWT", "oauth": "oauth", "browser": "externalbrowser"}
+
+
+def opened(
+    *, connection: Connection, root: Path, memory_limit: str, threads: int, clock: Clock, scratch: Path
+) -> "SnowflakeWarehouse":
+    """The warehouse of a connection whose references are resolved; nothing is asked of it yet."""
+    if connection.login == "browser" and not sys.stdin.isatty():
+        raise ConfigError(
+            "a login by browser needs a person at a terminal",
+            hint="set login: key_pair and private_key in the connection",
+        )
+    endpoint = urlsplit(connection.endpoint) if connection.endpoint is not None else None
+    parameters = {
+        "account": connection.account,
+        "user": connection.user,
+        "role": connection.role,
+        "warehouse": connection.warehouse,
+        "authenticator": AUTHENTICATORS[connection.login],
+        "private_key_file": None if connection.private_key is None else str(root / connection.private_key),
+        "private_key_file_pwd": connection.passphrase,
+        "token": connection.token,
+        "login_timeout": round(connection.login_timeout.total_seconds()),
+        "network_timeout": round(connection.network_timeout.total_seconds()),
+        "socket_timeout": round(connection.answer_timeout.total_seconds()),
+        "application": "ingestkit",
+        **({} if endpoint is None else {"protocol": endpoint.scheme, "host": endpoint.hostname, "port": endpoint.port}),
+    }
+    names = sql.Names(exact=connection.names == "exact")
+    # Quoted, since else they would be taken in upper case.
+    parameters |= {"database": names.one(connection.database), "schema": names.one(connection.schema_)}
+    account = Account(
+        f"snowflake {connection.account}/{connection.database}.{connection.schema_}",
+        connection.database,
+        connection.schema_,
+        names,
+        connection.lock_timeout.total_seconds(),
+        connection.statement_timeout.total_seconds(),
+        {key: value for key, value in parameters.items() if value is not None},
+    )
+    return SnowflakeWarehouse(account, memory_limit, threads, clock, scratch, connection.file_size)
+
+
+@dataclass(frozen=True, slots=True)
+class SnowflakeWarehouse:
+    account: Account
+    memory_limit: str
+    threads: int
+    clock: Clock
+    scratch: Path
+    file_size: str
+
+    def present(self) -> bool:
+        """A service is not looked at: whether it is there shows when it is asked."""
+        return True
+
+    def check(self) -> None:
+        """Prove that the service answers, and that this role may work and stage; make the stage where it is missing."""
+        with self.account.session() as connection:
+            [here] = execute(connection, "SELECT CURRENT_ROLE() AS role, CURRENT_WAREHOUSE() AS warehouse")
+            role, warehouse = here.values()
+            if warehouse is None:
+                raise WarehouseError(
+                    f"{self.account.place}: role {role} has no warehouse to work with",
+                    hint=f"name one as `warehouse` of the connection, and {GRANTS}",
+                )
+            self._refuse_missing_schema(connection)
+            execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
+
+    def fences(self, pipeline: str) -> Mapping[str, Fence]:
+        """The pipeline's fence rows by model; none where the table is missing."""
+        with self.account.session() as connection:
+            if not snowflake_tables.has(self.account, connection, snowflake_tables.FENCE + pipeline):
+                return {}
+            return snowflake_tables.fences(self.account, connection, pipeline)
+
+    def table_owner(self, table: str) -> tuple[str, str] | None:
+        """The (pipeline, model) whose fence row names the table."""
+        with self.account.session() as connection:
+            return snowflake_tables.owner(self.account, connection, table)
+
+    def fence(self, fences: tuple[Fence, ...], *, adopt: bool = False) -> None:
+        """Insert missing fence rows; with `adopt`, overwrite those that are there."""
+        with self.account.session() as connection:
+            snowflake_tables.write_fences(self.account, connection, fences, adopt=adopt)
+
+    def receipts(self, pipeline: str) -> tuple[Receipt, ...]:
+        """All receipts of the pipeline, by model and batch."""
+        with self.account.session() as connection:
+            if not snowflake_tables.has(self.account, connection, snowflake_tables.RECEIPT + pipeline):
+                return ()
+            return snowflake_tables.receipts(self.account, connection, pipeline)
+
+    def evolve(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the table, or add and widen columns: each statement for itself, since none can be taken back."""
+        wanted = sql.column_types(columns, lineage)
+        with self.account.session() as connection:
+            statements = snowflake_tables.changes(self.account, connection, table, wanted)
+            for statement in statements:
+                execute(connection, statement)
+            return statements
+
+    def planned(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """The statements `evolve` would run."""
+        wanted = sql.column_types(columns, lineage)
+        with self.account.session() as connection:
+            return snowflake_tables.changes(self.account, connection, table, wanted)
+
+    def publish(self, publication: Publication) -> Mapping[str, Receipt]:
+        """Publish all loads in one transaction. A COMMIT whose answer is lost may have been made: the receipt tells."""
+        with (
+            self.account.session(f"ingestkit {publication.run_id}") as connection,
+            scratch(self.scratch) as folder,
+            self._engine() as engine,
+        ):
+            plans = {load.table: publishing.planned(engine, publication, load) for load in publication.loads}
+            self._clear(connection, publication)
+            prepared = {
+                table: self._prepared(connection, engine, publication, plan, folder) for table, plan in plans.items()
+            }
+            with self.account.writing(connection):
+                transaction = SnowflakeTransaction(
+                    self.account, connection, publication.pipeline, publication.batch, prepared
+                )
+                stand = publishing.publish(transaction, publication, lambda load: plans[load.table], self.clock.now())
+            steps.reached("load.committed")
+            return stand
+
+    def missing(self, tables: tuple[str, ...]) -> frozenset[str]:
+        """Those of the tables that do not exist."""
+        with self.account.session() as connection:
+            found = snowflake_tables.tables(self.account, connection)
+            return frozenset(table for table in tables if self.account.names.spelled(table) not in found)
+
+    def void(self, fence: Fence) -> None:
+        """Remove a model's receipts, under its fence."""
+        with self.account.session() as connection, self.account.writing(connection):
+            publishing.void(SnowflakeTransaction(self.account, connection, fence.pipeline, "", {}), fence)
+
+    def newest(self, table: str, column: str) -> Any:
+        """The greatest value of a column."""
+        ((found,),) = self.query(f"SELECT max({self.account.names.one(column)}) FROM {self.account.named(table)}")
+        return found
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of one statement; tables without a schema are the warehouse's."""
+        if not sql.lstrip(" \t\r\n(").lower().startswith(("select", "with")):
+            raise WarehouseError(f"{shown(sql[:40])} … is no query", hint="only SELECT and WITH are asked here")
+        with self.account.session() as connection, connection.cursor() as cursor:
+            cursor.execute(sql, timeout=PATIENCE)
+            return [_plain(row) for row in cursor.fetchall()]
+
+    def _prepared(
+        self,
+        connection: SnowflakeConnection,
+        engine: duckdb.DuckDBPyConnection,
+        publication: Publication,
+        plan: publishing.Plan,
+        folder: Path,
+    ) -> Prepared:
+        """The rows of a plan in the stage, and of a merge in a table that goes with the session."""
+        load = plan.load
+        types = {**sql.column_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
+        merging = load.intent.mode is LoadMode.MERGE
+        part = f"{_part(publication, load)}/{safe_name(publication.run_id)}.{publication.token}.{folder.name}"
+        staging = Staging(self.account, connection, engine, folder / load.intent.model, self.file_size, part)
+        staged = staging.upload(plan.rows, plan.gone, marked=merging)
+        if not merging or not plan.mergeable or not staged.rows:
+            return Prepared(staged, types)
+        # Of the session, and so without a schema before it.
+        table = self.account.names.one(f"{sql.STAGE}_{load.intent.model}")
+        made = ", ".join(f"{self.account.names.one(column)} {types[column]}" for column in staged.columns)
+        execute(connection, f"CREATE OR REPLACE TEMPORARY TABLE {table} ({made})")
+        copy(self.account, connection, table, types, staged)
+        return Prepared(staged, types, table)
+
+    def _clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
+        """Empty the parts of the stage that are these models': whoever was there before is done with them, or dead."""
+        for load in publication.loads:
+            execute(connection, f"REMOVE {sql.text(f'@{self.account.named(sql.STAGE)}/{_part(publication, load)}/')}")
+
+    def _refuse_missing_schema(self, connection: SnowflakeConnection) -> None:
+        execute(connection, f"SHOW TABLES LIKE 'ingestkit%' IN SCHEMA {self.account.named()}")
+
+    @contextmanager
+    def _engine(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The DuckDB that reads valid files and writes what is staged."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        engine = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": self.memory_limit,
+                "threads": self.threads,
+                "temp_directory": str(self.scratch / "duckdb-stage"),
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            },
+        )
+        try:
+            engine.execute("SET TimeZone = 'UTC'")
+            yield engine
+        finally:
+            engine.close()
+
+
+def _part(publication: Publication, load: Load) -> str:
+    return f"{safe_name(publication.pipeline)}/{safe_name(load.intent.model)}"
+
+
+def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Instants in UTC, as every warehouse tells them."""
+    return tuple(
+        value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value for value in row
+    )

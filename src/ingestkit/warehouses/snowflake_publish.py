@@ -1,0 +1,123 @@
+"""How Snowflake writes what is published: all that is staged lies there before the transaction begins."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from snowflake.connector import SnowflakeConnection
+
+from ingestkit.model import Fence, Receipt
+from ingestkit.ports import Bounds
+from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses import snowflake_tables
+from ingestkit.warehouses.publishing import Merged, Rows
+from ingestkit.warehouses.snowflake_session import Account, changed, execute
+from ingestkit.warehouses.snowflake_stage import Staged, copy
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one model's load has in the stage, and where that is to be merged from a table."""
+
+    staged: Staged
+    types: Mapping[str, str]
+    merging: str | None = None
+
+
+@dataclass(slots=True)
+class SnowflakeTransaction:
+    account: Account
+    connection: SnowflakeConnection
+    pipeline: str
+    batch: str
+    prepared: Mapping[str, Prepared]
+    """By table."""
+    raised: dict[str, Fence] | None = None
+    standing: Mapping[str, Receipt] | None = None
+    before: Mapping[str, int] | None = None
+    made: list[Receipt] = field(default_factory=list)
+
+    def raise_fence(self, mine: Fence) -> Sequence[str]:
+        """Who raises a fence of the same pipeline waits for the table, and then looks at it as it was committed."""
+        one = self.account.names.one
+        answered = changed(
+            self.connection,
+            f"UPDATE {snowflake_tables.fence_table(self.account, mine.pipeline)} SET {one('token')} = ? "
+            f"WHERE {one('model')} = ? AND {one('state_id')} = ? AND {one('token')} <= ?",
+            mine.token,
+            mine.model,
+            mine.state_id,
+            mine.token,
+        )
+        if self.raised is None:
+            self.raised = snowflake_tables.fences(self.account, self.connection, mine.pipeline)
+        known = self.raised.get(mine.model)
+        return [known.table if known else ""] * answered
+
+    def fences(self, pipeline: str) -> Mapping[str, Fence]:
+        return snowflake_tables.fences(self.account, self.connection, pipeline)
+
+    def receipt(self, pipeline: str, model: str, batch: str) -> Receipt | None:
+        """All of the batch are asked for at once."""
+        if self.standing is None:
+            found = snowflake_tables.receipts(self.account, self.connection, pipeline, batch)
+            self.standing = {one.model: one for one in found}
+        return self.standing.get(model)
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        self.made.append(receipt)
+
+    def forget_receipts(self, pipeline: str, model: str) -> None:
+        table = snowflake_tables.receipt_table(self.account, pipeline)
+        execute(self.connection, f"DELETE FROM {table} WHERE {self.account.names.one('model')} = ?", model)
+
+    def hold(self, table: str) -> int:
+        """Nothing keeps others from adding rows here: what they add is found when the rows are counted afterwards."""
+        if self.before is None:
+            each = (
+                f"SELECT {sql.text(one)} AS table_name, count(*) AS n FROM {self.account.named(one)}"
+                for one in self.prepared
+            )
+            rows = execute(self.connection, " UNION ALL ".join(each))
+            self.before = dict(tuple(row.values()) for row in rows)
+        return self.before[table]
+
+    def count(self, table: str) -> int:
+        [row] = execute(self.connection, f"SELECT count(*) AS n FROM {self.account.named(table)}")
+        (found,) = row.values()
+        return int(found)
+
+    def same_table(self, one: str, other: str) -> bool:
+        return self.account.names.spelled(one) == self.account.names.spelled(other)
+
+    def replace(self, table: str, rows: Rows) -> int:
+        """Within the transaction, in which TRUNCATE can be taken back; grants, policies and streams stay."""
+        execute(self.connection, f"TRUNCATE TABLE {self.account.named(table)}")
+        return self.insert(table, rows)
+
+    def insert(self, table: str, rows: Rows) -> int:
+        del rows
+        ready = self.prepared[table]
+        return copy(self.account, self.connection, self.account.named(table), ready.types, ready.staged)
+
+    def delete_batch(self, table: str, batch: str) -> int:
+        where = f"{self.account.names.one('_batch')} = ?"
+        return changed(self.connection, f"DELETE FROM {self.account.named(table)} WHERE {where}", batch)
+
+    def delete_window(self, table: str, bounds: Bounds) -> int:
+        where = sql.within(self.account.names, bounds)
+        return changed(self.connection, f"DELETE FROM {self.account.named(table)} WHERE {where}")
+
+    def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
+        del gone
+        ready = self.prepared[table]
+        if ready.merging is None or not ready.staged.rows:
+            return Merged(0, 0, 0)
+        columns = [self.account.names.one(column) for column in rows.columns]
+        key = [self.account.names.one(column) for column in rows.key]
+        [told] = execute(self.connection, sql.merge(self.account.named(table), ready.merging, columns, key))
+        done = {name.rpartition(" ")[2]: int(count) for name, count in told.items()}
+        added, known = done.get("inserted", 0), done.get("updated", 0)
+        return Merged(known + added, added, done.get("deleted", 0))
+
+    def finish(self) -> None:
+        snowflake_tables.write_receipts(self.account, self.connection, self.made)

@@ -1,0 +1,171 @@
+"""Sessions of a Snowflake warehouse: how they log in, how transactions begin and end, and what errors mean."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import snowflake.connector
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import Error, InterfaceError, OperationalError, ProgrammingError
+
+from ingestkit.errors import Busy, WarehouseError
+from ingestkit.warehouses.snowflake_sql import Names
+
+LONGEST_TAG = 2000
+PATIENCE = 7 * 24 * 3600
+"""Seconds. Without it the connector would cancel a statement after the time that one request may take."""
+HELD = "57014"
+STOPPED = ("604", "630")
+"""Cancelled, or over its time."""
+WAITERS = "number of waiters"
+NETWORK = "if the line stays bad, look at the network and at account and endpoint of the connection"
+KEY = "let an administrator ALTER USER … SET RSA_PUBLIC_KEY to the other half of private_key"
+GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
+PLACE = f"look at database, schema and role of the connection, and {GRANTS}"
+UNKNOWN = "does not know it, or does not show it to this role"
+WAREHOUSE = "name one as `warehouse` of the connection, and grant its usage"
+
+# By the number or the SQLSTATE of an error: what is the matter, what helps, and whether trying again may.
+TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
+    ("390144", "does not take this key", KEY, False),
+    ("394304", "knows another key of this user", KEY, False),
+    ("394303", "says that this machine's clock is wrong", "set the clock, then run again", True),
+    ("390303", "does not take this token", "look at `token` of the connection", False),
+    ("390318", "says that the token has expired", "renew it, then run again", True),
+    ("390112", "has ended this session", "run again", True),
+    ("390114", "has ended this session", "run again", True),
+    ("606", "has no warehouse at work for this role", WAREHOUSE, False),
+    ("42501", "does not allow it", GRANTS, False),
+    ("3001", "does not allow it", GRANTS, False),
+    ("2003", UNKNOWN, PLACE, False),
+    ("2043", UNKNOWN, PLACE, False),
+    ("25000", "does not answer", NETWORK, True),
+    ("615", "has ended this transaction, since others waited for it", "run again", True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where the warehouse is, and how it is spoken to."""
+
+    place: str
+    """As messages name it."""
+    database: str
+    schema: str
+    names: Names
+    lock_timeout: float
+    statement_timeout: float
+    parameters: Mapping[str, Any] = field(repr=False)
+    """What the connector is given, keys and tokens among them."""
+
+    def named(self, *parts: str) -> str:
+        """What lies in the warehouse's schema, quoted."""
+        return ".".join((self.names.one(self.database, self.schema), *(self.names.one(part) for part in parts)))
+
+    @contextmanager
+    def session(self, tag: str = "ingestkit") -> Iterator[SnowflakeConnection]:
+        """A connection whose statements carry the tag. Closing it rolls back what was not committed."""
+        logging.getLogger("snowflake").addHandler(logging.NullHandler())
+        with self.translated():
+            connection = snowflake.connector.connect(
+                **self.parameters, autocommit=True, paramstyle="qmark", session_parameters=self._settled(tag)
+            )
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def writing(self, connection: SnowflakeConnection) -> Iterator[None]:
+        """A transaction. An error within it does not end it there, so it is always rolled back here."""
+        execute(connection, "BEGIN")
+        try:
+            yield
+        except BaseException:
+            # The failure is what there is to tell; a session that ends rolls back by itself.
+            with suppress(Error):
+                execute(connection, "ROLLBACK")
+            raise
+        try:
+            execute(connection, "COMMIT")
+        except (OperationalError, InterfaceError) as error:
+            raise WarehouseError(
+                f"{self.place}: the line was cut while a COMMIT was under way, so that it may have been made or not "
+                f"(query {error.sfqid or 'without an id'})",
+                hint="run again: the receipt tells whether it was",
+                transient=True,
+            ) from error
+
+    def _settled(self, tag: str) -> dict[str, Any]:
+        """By which a session does not depend on what account and user have set."""
+        return {
+            "QUERY_TAG": tag[:LONGEST_TAG],
+            # 12 hours else.
+            "LOCK_TIMEOUT": max(1, round(self.lock_timeout)),
+            "STATEMENT_TIMEOUT_IN_SECONDS": max(1, round(self.statement_timeout)),
+            "TIMEZONE": "UTC",
+            "TRANSACTION_ABORT_ON_ERROR": False,
+            "ERROR_ON_NONDETERMINISTIC_MERGE": True,
+            "ABORT_DETACHED_QUERY": True,
+            # What a process that was killed had begun holds up the next one no longer than its own statement takes.
+            "CLIENT_SESSION_KEEP_ALIVE": False,
+            "CLIENT_TELEMETRY_ENABLED": False,
+        }
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Speak of the connector's and the service's errors as the warehouse's own. No cell value may show in them."""
+        try:
+            yield
+        except Error as error:
+            raise self._trouble(error) from error
+        except duckdb.Error as error:
+            said = str(error).strip().splitlines()[0]
+            raise WarehouseError(f"valid rows cannot be read for {self.place}: {said}") from error
+
+    def _trouble(self, error: Error) -> WarehouseError | Busy:
+        told, code, state = _told(error), str(error.errno), error.sqlstate or ""
+        query = f"; query {error.sfqid}" if error.sfqid else ""
+        if code in STOPPED:
+            return WarehouseError(
+                f"{self.place}: a statement was stopped ({told}{query})",
+                hint="look at statement_timeout of the connection, at the size of the warehouse, or who cancelled it",
+                transient=True,
+            )
+        if state == HELD and WAITERS in told:
+            return WarehouseError(f"{self.place}: too many wait for the same table ({told}{query})", transient=True)
+        if state == HELD:
+            return Busy(
+                f"{self.place} is still locked after {self.lock_timeout:g} s ({told}{query})",
+                hint="see who holds it: SHOW LOCKS IN ACCOUNT; what a dead process holds goes after five minutes",
+            )
+        for known, words, hint, transient in TROUBLES:
+            if code.startswith(known) or state == known:
+                return WarehouseError(f"{self.place} {words} ({told}{query})", hint=hint, transient=transient)
+        unanswered = isinstance(error, OperationalError | InterfaceError) and not isinstance(error, ProgrammingError)
+        return WarehouseError(f"{self.place}: {told}{query}", transient=unanswered)
+
+
+def execute(connection: SnowflakeConnection, statement: str, *values: Any) -> list[dict[str, Any]]:
+    """What one statement answers, by the names of its columns."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values or None, timeout=PATIENCE)
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def changed(connection: SnowflakeConnection, statement: str, *values: Any) -> int:
+    """How many rows one statement changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values or None, timeout=PATIENCE)
+        return int(cursor.rowcount or 0)
+
+
+def _told(error: Error) -> str:
+    """What the service says, in one line and without the values that it met."""
+    said = " ".join((error.raw_msg or error.msg or str(error)).split())
+    return re.sub(r"(value|string) '(?:[^']|'')*'", r"\1", said)

@@ -1,0 +1,204 @@
+"""The tables of a Snowflake warehouse: fences and receipts, of each pipeline its own, and targets that grow.
+
+Whoever changes a row there holds the whole table until the transaction ends: pipelines would wait for each other.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from snowflake.connector import SnowflakeConnection
+
+from ingestkit.errors import WarehouseError
+from ingestkit.model import Counts, Fence, LoadMode, Receipt
+from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses.snowflake_session import Account, execute
+
+FENCE = "ingestkit_fence_"
+RECEIPT = "ingestkit_receipt_"
+OWN = "ingestkit_"
+
+FENCE_COLUMNS = {
+    "model": "VARCHAR",
+    "state_id": "VARCHAR",
+    "token": "NUMBER(19,0)",
+    "table": "VARCHAR",
+}
+RECEIPT_COLUMNS = {
+    "model": "VARCHAR",
+    "batch": "VARCHAR",
+    "generation": "NUMBER(19,0)",
+    "digest": "VARCHAR",
+    "settings": "VARCHAR",
+    "mode": "VARCHAR",
+    "run_id": "VARCHAR",
+    "token": "NUMBER(19,0)",
+    "counts": "VARCHAR",
+    "at": "TIMESTAMP_TZ",
+}
+
+
+def fence_table(account: Account, pipeline: str) -> str:
+    return account.named(FENCE + pipeline)
+
+
+def receipt_table(account: Account, pipeline: str) -> str:
+    return account.named(RECEIPT + pipeline)
+
+
+def tables(account: Account, connection: SnowflakeConnection, like: str = "%") -> frozenset[str]:
+    """The names of the schema's tables, as they are spelled there."""
+    pattern = sql.text(account.names.spelled(like))
+    found = execute(connection, f"SHOW TABLES LIKE {pattern} IN SCHEMA {account.named()}")
+    return frozenset(row["name"] for row in found)
+
+
+def has(account: Account, connection: SnowflakeConnection, table: str) -> bool:
+    """LIKE takes names without regard to case, and an underscore for any sign."""
+    return account.names.spelled(table) in tables(account, connection, table)
+
+
+def make(account: Account, connection: SnowflakeConnection, pipeline: str) -> None:
+    for table, columns in (
+        (fence_table(account, pipeline), FENCE_COLUMNS),
+        (receipt_table(account, pipeline), RECEIPT_COLUMNS),
+    ):
+        shown = ", ".join(f"{account.names.one(column)} {kind}" for column, kind in columns.items())
+        execute(connection, f"CREATE TABLE IF NOT EXISTS {table} ({shown})")
+
+
+def fences(account: Account, connection: SnowflakeConnection, pipeline: str) -> dict[str, Fence]:
+    rows = execute(
+        connection, f"SELECT {account.names.several(FENCE_COLUMNS)} FROM {fence_table(account, pipeline)} ORDER BY 1"
+    )
+    found = (dict(zip(FENCE_COLUMNS, row.values(), strict=True)) for row in rows)
+    return {row["model"]: Fence(pipeline, **row) for row in found}
+
+
+def owner(account: Account, connection: SnowflakeConnection, table: str) -> tuple[str, str] | None:
+    """Whose fence row names the table, of all pipelines there."""
+    prefix = account.names.spelled(FENCE)
+    known = sorted(name for name in tables(account, connection, f"{FENCE}%") if name.startswith(prefix))
+    if not known:
+        return None
+    model, said = account.names.one("model"), account.names.one("table")
+    each = (
+        f"SELECT {sql.text(name.removeprefix(prefix))} AS pipeline, {model} AS model "
+        f"FROM {account.named()}.{sql.quoted(name)} WHERE {said} = {sql.text(table)}"
+        for name in known
+    )
+    rows = execute(connection, " UNION ALL ".join(each))
+    if not rows:
+        return None
+    pipeline, model = rows[0].values()
+    return (pipeline if account.names.exact else pipeline.lower(), model)
+
+
+def write_fences(account: Account, connection: SnowflakeConnection, rows: Sequence[Fence], *, adopt: bool) -> None:
+    for pipeline in sorted({row.pipeline for row in rows}):
+        make(account, connection, pipeline)
+        theirs = [row for row in rows if row.pipeline == pipeline]
+        for row in theirs:
+            _refuse_taken(account, connection, row)
+        columns = account.names.several(FENCE_COLUMNS)
+        shown = ", ".join(f"? AS {account.names.one(column)}" for column in FENCE_COLUMNS)
+        said = " UNION ALL ".join([f"SELECT {shown}"] * len(theirs))
+        values = [value for row in theirs for value in (row.model, row.state_id, row.token, row.table)]
+        model = account.names.one("model")
+        others = [account.names.one(column) for column in FENCE_COLUMNS if column != "model"]
+        over = f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = said.{one}' for one in others)} " if adopt else ""
+        added = ", ".join(f"said.{account.names.one(column)}" for column in FENCE_COLUMNS)
+        execute(
+            connection,
+            f"MERGE INTO {fence_table(account, pipeline)} AS fence USING ({said}) AS said "
+            f"ON fence.{model} = said.{model} {over}WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({added})",
+            *values,
+        )
+
+
+def _refuse_taken(account: Account, connection: SnowflakeConnection, row: Fence) -> None:
+    if row.table.casefold().startswith(OWN):
+        raise WarehouseError(f"{row.pipeline}: {row.model} cannot publish into {row.table}, which is ingestkit's own")
+    found = owner(account, connection, row.table)
+    if found not in (None, (row.pipeline, row.model)):
+        raise WarehouseError(
+            f"table {row.table} belongs to {'.'.join(found or ())}; {row.pipeline}.{row.model} cannot have it too",
+            hint=f"give model {row.model} another `table:`",
+        )
+
+
+def receipts(
+    account: Account, connection: SnowflakeConnection, pipeline: str, batch: str | None = None
+) -> tuple[Receipt, ...]:
+    names = account.names
+    query = f"SELECT {names.several(RECEIPT_COLUMNS)} FROM {receipt_table(account, pipeline)}"
+    where, values = ("", []) if batch is None else (f" WHERE {names.one('batch')} = ?", [batch])
+    rows = execute(connection, f"{query}{where} ORDER BY 1, 2", *values)
+    return tuple(_receipt(pipeline, row) for row in rows)
+
+
+def _receipt(pipeline: str, row: Mapping[str, Any]) -> Receipt:
+    values = dict(zip(RECEIPT_COLUMNS, row.values(), strict=True))
+    read = {"mode": LoadMode(values["mode"]), "counts": Counts.from_json(json.loads(values["counts"]))}
+    return Receipt(pipeline, **{**values, **read})
+
+
+def write_receipts(account: Account, connection: SnowflakeConnection, rows: Sequence[Receipt]) -> None:
+    """Put each in the place of the one its (model, batch) has, by one statement."""
+    if not rows:
+        return
+    names = account.names
+    shown = ", ".join(f"CAST(? AS {kind}) AS {names.one(column)}" for column, kind in RECEIPT_COLUMNS.items())
+    said = " UNION ALL ".join([f"SELECT {shown}"] * len(rows))
+    same = " AND ".join(f"receipt.{one} = said.{one}" for one in map(names.one, ("model", "batch")))
+    others = [names.one(column) for column in RECEIPT_COLUMNS if column not in ("model", "batch")]
+    added = ", ".join(f"said.{names.one(column)}" for column in RECEIPT_COLUMNS)
+    execute(
+        connection,
+        f"MERGE INTO {receipt_table(account, rows[0].pipeline)} AS receipt USING ({said}) AS said ON {same} "
+        f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = said.{one}' for one in others)} "
+        f"WHEN NOT MATCHED THEN INSERT ({names.several(RECEIPT_COLUMNS)}) VALUES ({added})",
+        *(value for row in rows for value in _values(row)),
+    )
+
+
+def _values(row: Receipt) -> list[Any]:
+    known = {one.name: getattr(row, one.name) for one in fields(row)}
+    known |= {"mode": row.mode.value, "counts": json.dumps(row.counts.to_json()), "at": row.at.isoformat()}
+    return [known[column] for column in RECEIPT_COLUMNS]
+
+
+def columns_of(account: Account, connection: SnowflakeConnection, table: str) -> dict[str, str] | None:
+    """The columns of a table and their types, as they are spelled there; None where there is none."""
+    if not has(account, connection, table):
+        return None
+    rows = execute(connection, f"DESCRIBE TABLE {account.named(table)}")
+    return {row["name"]: row["type"] for row in rows}
+
+
+def changes(
+    account: Account, connection: SnowflakeConnection, table: str, wanted: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The statements by which the table becomes what the contract wants."""
+    target, found = account.named(table), columns_of(account, connection, table)
+    shown = {account.names.one(column): kind for column, kind in wanted.items()}
+    if found is None:
+        return (f"CREATE TABLE {target} ({', '.join(f'{column} {kind}' for column, kind in shown.items())})",)
+    statements, added = [], []
+    for column, kind in wanted.items():
+        has_kind, named = found.get(account.names.spelled(column)), account.names.one(column)
+        if has_kind is None:
+            added.append(f"{named} {kind}")
+        elif sql.serves(has_kind, kind):
+            continue
+        elif sql.widens(has_kind, kind):
+            statements.append(f"ALTER TABLE {target} ALTER COLUMN {named} SET DATA TYPE {kind}")
+        else:
+            raise WarehouseError(
+                f"{table}.{column} is {has_kind} in the warehouse and {kind} by the contract: "
+                "the change could lose values, or Snowflake does not make it",
+                hint=f"set the contract's type back, or change the column yourself: ALTER TABLE {target} ...",
+            )
+    # One statement adds them all.
+    return (*([f"ALTER TABLE {target} ADD COLUMN {', '.join(added)}"] if added else ()), *statements)

@@ -1,0 +1,152 @@
+"""The Snowflake warehouse keeps the contract, in an account that is stricter than the service where it has traps."""
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestkit.errors import WarehouseError
+from ingestkit.pipeline import SystemClock
+from ingestkit.ports import TargetColumn, Warehouse
+from ingestkit.settings import SnowflakeConnection
+from ingestkit.warehouses.snowflake import SnowflakeWarehouse, opened
+from tests.contracts.warehouse import (
+    LINEAGE,
+    PERSON,
+    PIPELINE,
+    WarehouseContract,
+    load,
+    publication,
+    quoted,
+    ready,
+    write_valid,
+)
+from tests.snowflake_server import SnowflakeServer, snowflake_server
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SnowflakeServer]:
+    with snowflake_server() as started:
+        yield started
+
+
+def warehouse_of(server: SnowflakeServer, database: str, folder: Path, **more: Any) -> SnowflakeWarehouse:
+    said = {
+        "account": server.account,
+        "user": server.user,
+        "role": server.role,
+        "warehouse": server.warehouse,
+        "database": database,
+        "private_key": str(server.private_key),
+        "endpoint": f"{server.protocol}://{server.host}:{server.port}",
+        "lock_timeout": "30s",
+        "network_timeout": "20s",
+    }
+    connection = SnowflakeConnection.model_validate({**said, **more})
+    return opened(
+        connection=connection,
+        root=folder,
+        memory_limit="300MiB",
+        threads=2,
+        clock=SystemClock(),
+        scratch=folder / "scratch",
+    )
+
+
+class TestSnowflake(WarehouseContract):
+    server: SnowflakeServer
+    database: str
+
+    @pytest.fixture(autouse=True)
+    def _trusting(self, server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+
+    @pytest.fixture
+    def database_name(self, server: SnowflakeServer) -> str:
+        self.server, self.database = server, server.database()
+        return self.database
+
+    @pytest.fixture
+    def warehouse(self, tmp_path: Path, database_name: str) -> Warehouse:
+        return warehouse_of(self.server, database_name, tmp_path / "one")
+
+    @pytest.fixture
+    def second(self, tmp_path: Path, database_name: str) -> Warehouse:
+        return warehouse_of(self.server, database_name, tmp_path / "two")
+
+    def wait_until_blocked(self) -> None:
+        """Once the second session waits for a lock of the first one's."""
+        with self.server.connect(self.database) as link, link.cursor() as cursor:
+            for _ in range(200):
+                cursor.execute("SHOW LOCKS IN ACCOUNT")
+                if any("WAITING" in row for row in cursor.fetchall()):
+                    return
+                time.sleep(0.05)
+        raise AssertionError("nobody waits")
+
+    def qualified(self, table: str) -> str:
+        return f'"PUBLIC".{quoted(table.upper())}'
+
+    def column(self, name: str) -> str:
+        return quoted(name.upper())
+
+    def tree(self, text: str) -> str:
+        """A VARIANT keeps what is meant, not how it was written."""
+        return text.replace(" ", "").replace("\n", "").replace("1.50", "1.5")
+
+    def test_two_models_are_published_side_by_side(
+        self, warehouse: Warehouse, second: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One after the other: whoever raises a fence holds the table with those of the whole pipeline."""
+        ready(warehouse, "hco", "hcp")
+        files = (write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")]),)
+        with ThreadPoolExecutor(2) as pool:
+            ended = [
+                pool.submit(by.publish, publication(load(files, model=model), token=token))
+                for by, model, token in ((warehouse, "hcp", 2), (second, "hco", 1))
+            ]
+        assert [set(one.result()) for one in ended] == [{"hcp"}, {"hco"}]
+        assert self.rows(warehouse) == self.rows(warehouse, "hco") == [("1", "x")]
+        assert {model: one.token for model, one in warehouse.fences(PIPELINE).items()} == {"hco": 1, "hcp": 2}
+
+    @pytest.mark.parametrize(("narrow", "wide", "value"), [("decimal(10,2)", "decimal(12,2)", Decimal("12345678.90"))])
+    def test_a_column_is_widened_and_its_values_stay(
+        self, warehouse: Warehouse, tmp_path: Path, narrow: str, wide: str, value: Any
+    ) -> None:
+        super().test_a_column_is_widened_and_its_values_stay(warehouse, tmp_path, narrow, wide, value)
+
+    def test_digits_behind_the_point_are_not_added_since_snowflake_changes_none(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        warehouse.evolve("hcp", (TargetColumn("amount", "integer"),), LINEAGE)
+        with pytest.raises(WarehouseError, match=r"hcp\.amount is NUMBER\(19,0\)"):
+            warehouse.evolve("hcp", (TargetColumn("amount", "decimal(21,2)"),), LINEAGE)
+
+
+GRANTS = Path(__file__).parents[2] / "sql/grants/warehouse_snowflake.sql"
+# The double's role is at home in its database: it takes nobody's right to be there.
+GIVEN = [("USAGE", "WAREHOUSE"), ("CREATE TABLE", "SCHEMA"), ("CREATE STAGE", "SCHEMA")]
+
+
+def test_each_right_that_is_granted_is_needed_and_named_where_it_is_missing(
+    server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = re.findall(r"^GRANT (.+?) ON (\w+) ", GRANTS.read_text(), re.MULTILINE)
+    assert set(told) == {*GIVEN, ("USAGE", "DATABASE"), ("USAGE", "SCHEMA")}
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    for number, (privilege, kind) in enumerate(GIVEN):
+        with snowflake_server() as poor:
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(poor.certificate))
+            warehouse = warehouse_of(poor, poor.database(), tmp_path / str(number))
+            poor.takes(privilege, kind)
+            with pytest.raises(WarehouseError, match=r"does not allow it|no warehouse") as refused:
+                ready(warehouse, "hcp")
+            assert "sql/grants/warehouse_snowflake.sql" in (refused.value.hint or "")
