@@ -1,5 +1,6 @@
 """The Snowflake warehouse: rows go as Parquet through a stage of the schema's own, and DDL comes before BEGIN."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -204,8 +205,10 @@ class SnowflakeWarehouse:
 
     def _clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
         """Empty the parts of the stage that are these models': whoever was there before is done with them, or dead."""
-        for load in publication.loads:
-            execute(connection, f"REMOVE {sql.text(f'@{self.account.named(sql.STAGE)}/{_part(publication, load)}/')}")
+        place = f"{self.account.named(sql.STAGE)}/{safe_name(publication.pipeline)}/"
+        models = "|".join(re.escape(safe_name(load.intent.model)) for load in publication.loads)
+        parts = f".*{re.escape(safe_name(publication.pipeline))}/({models})/.*"
+        execute(connection, f"REMOVE {sql.text(f'@{place}')} PATTERN = {sql.text(parts)}")
 
     def _refuse_missing_schema(self, connection: SnowflakeConnection) -> None:
         execute(connection, f"SHOW TABLES LIKE 'ingestkit%' IN SCHEMA {self.account.named()}")

@@ -138,8 +138,8 @@ class Stages:
         said = [(one.shown, one.file.stat().st_size, one.content, "") for one in found]
         return rows(("name", "size", "md5", "last_modified"), said, ("size",))
 
-    def remove(self, stage: Stage, path: str) -> Data:
-        gone = self.files(stage, path)
+    def remove(self, stage: Stage, path: str, pattern: str) -> Data:
+        gone = [one for one in self.files(stage, path) if re.fullmatch(pattern, one.path)]
         for one in gone:
             one.file.unlink()
         return rows(("name", "result"), [(one.shown, "removed") for one in gone])

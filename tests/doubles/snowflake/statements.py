@@ -186,7 +186,9 @@ def _on_stage(account: Account, asked: Asked) -> Data:
         raise compilation(f"syntax error: {said.text}")
     stage, path = account.stages.place(found["place"], *here)
     account.rights.demand("READ" if said.kind == "LIST" else "WRITE", "STAGE", dotted(stage.name))
-    return account.stages.list(stage, path) if said.kind == "LIST" else account.stages.remove(stage, path)
+    if said.kind == "LIST":
+        return account.stages.list(stage, path)
+    return account.stages.remove(stage, path, str(options(found["rest"]).get("PATTERN", ".*")))
 
 
 def _format(account: Account, said: Statement, here: tuple[str | None, str | None]) -> Data:
