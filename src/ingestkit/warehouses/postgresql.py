@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg
 
 from ingestkit import steps
@@ -115,7 +114,10 @@ class PostgresqlWarehouse:
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
         """Publish all loads in one transaction. A COMMIT whose answer is lost may have been made: the receipt tells."""
         tables = (load.table for load in publication.loads)
-        with self.server.session(*tables) as connection, self._engine() as engine:
+        with (
+            self.server.session(*tables) as connection,
+            publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
+        ):
             with self.server.writing(connection):
                 transaction = PostgresqlTransaction(engine, connection, self.schema)
                 plan = partial(publishing.planned, engine, publication)
@@ -130,7 +132,11 @@ class PostgresqlWarehouse:
 
     def void(self, fence: Fence) -> None:
         """Remove a model's receipts, under its fence."""
-        with self.server.session() as connection, self._engine() as engine, self.server.writing(connection):
+        with (
+            self.server.session() as connection,
+            publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
+            self.server.writing(connection),
+        ):
             publishing.void(PostgresqlTransaction(engine, connection, self.schema), fence)
 
     def newest(self, table: str, column: str) -> Any:
@@ -188,23 +194,3 @@ class PostgresqlWarehouse:
             raise WarehouseError(
                 f"{place}: this role may not use schema {self.schema}, make it, or make tables in it", hint=GRANTS
             )
-
-    @contextmanager
-    def _engine(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The DuckDB that reads valid files and writes what is copied."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        engine = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": self.memory_limit,
-                "threads": self.threads,
-                "temp_directory": str(self.scratch / "duckdb-copy"),
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-            },
-        )
-        try:
-            engine.execute("SET TimeZone = 'UTC'")
-            yield engine
-        finally:
-            engine.close()

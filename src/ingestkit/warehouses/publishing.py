@@ -3,10 +3,12 @@
 What is to be written is told by DuckDB from valid Parquet; how it is written is each warehouse's own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as also
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 import duckdb
@@ -372,3 +374,24 @@ def figures(engine: Engine, statement: str) -> tuple[int, ...]:
     if answer is None:
         raise WarehouseError(f"DuckDB gave no answer to {statement.split(maxsplit=1)[0]}")
     return tuple(int(figure) for figure in answer)
+
+
+@contextmanager
+def opened_engine(memory_limit: str, threads: int, scratch: Path) -> Iterator[Engine]:
+    """The DuckDB that reads valid files, and writes what goes into a warehouse that is none itself."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    engine = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": memory_limit,
+            "threads": threads,
+            "temp_directory": str(scratch / "duckdb-publish"),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        },
+    )
+    try:
+        engine.execute("SET TimeZone = 'UTC'")
+        yield engine
+    finally:
+        engine.close()

@@ -2,8 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,7 +139,7 @@ class SnowflakeWarehouse:
         with (
             self.account.session(f"ingestkit {publication.run_id}") as connection,
             scratch(self.scratch) as folder,
-            self._engine() as engine,
+            publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
         ):
             plans = {load.table: publishing.planned(engine, publication, load) for load in publication.loads}
             self._clear(connection, publication)
@@ -212,26 +211,6 @@ class SnowflakeWarehouse:
 
     def _refuse_missing_schema(self, connection: SnowflakeConnection) -> None:
         execute(connection, f"SHOW TABLES LIKE 'ingestkit%' IN SCHEMA {self.account.named()}")
-
-    @contextmanager
-    def _engine(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The DuckDB that reads valid files and writes what is staged."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        engine = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": self.memory_limit,
-                "threads": self.threads,
-                "temp_directory": str(self.scratch / "duckdb-stage"),
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-            },
-        )
-        try:
-            engine.execute("SET TimeZone = 'UTC'")
-            yield engine
-        finally:
-            engine.close()
 
 
 def _part(publication: Publication, load: Load) -> str:
