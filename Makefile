@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # How many random moments, how many steps of the matrix (nothing: all), and where the draw begins.
-SEEDS ?= 40
+SEEDS ?= 100
 DRAW ?=
 LOT ?= 0
 
