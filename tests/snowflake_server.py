@@ -145,7 +145,7 @@ class SnowflakeServer:
         self._tell("rights", privilege=privilege, kind=kind, name=name)
 
     def streams(self, name: str, table: str) -> None:
-        """There is a stream on a table."""
+        """There is a stream on a table, which is said with its database and schema."""
         self._tell("streams", name=name, table=table)
 
     def reads(self, *, s3: dict[str, Any] | None = None, azure: str | None = None) -> None:

@@ -10,34 +10,11 @@ from fakesnow.cursor import FakeSnowflakeCursor
 from fakesnow.dialect import parse_one
 
 from tests.doubles.snowflake.answers import Refused, compilation
+from tests.doubles.snowflake.columns import Column
 from tests.doubles.snowflake.reading import Options, identifier, literal, true
 
 VARIANT: Final = re.compile(r"""\$1:("(?:[^"]|"")*"|\w+)""")
 OF_FILE: Final = re.compile(r"\bMETADATA\$(FILENAME|FILE_ROW_NUMBER)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table, and what a file has for it."""
-
-    name: str
-    type: str
-    nullable: bool
-    length: int | None
-
-    def wrong(self, source: str) -> dict[str, str]:
-        """What may be wrong with a value, each as a condition, by the message that says so."""
-        found = {f"Failed to cast value '{{}}' to {self.type}": f"{source} IS NOT NULL AND {self.cast(source)} IS NULL"}
-        if self.length is not None:
-            too_long = f"length({self.cast(source)}) > {self.length}"
-            found[f"User character length limit ({self.length}) exceeded by string '{{}}'"] = too_long
-        if not self.nullable:
-            found[f"NULL result in a non-nullable column '{self.name}'"] = f"{source} IS NULL"
-        return found
-
-    def cast(self, source: str) -> str:
-        # A text stays a text in a VARIANT; nobody parses it.
-        return f"to_json({source})" if self.type == "JSON" else f"TRY_CAST({source} AS {self.type})"
 
 
 @dataclass(frozen=True, slots=True)

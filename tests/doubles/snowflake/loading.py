@@ -12,17 +12,16 @@ from fakesnow.cursor import FakeSnowflakeCursor
 
 from tests.doubles.snowflake import formats
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
+from tests.doubles.snowflake.columns import Column, columns_of
 from tests.doubles.snowflake.engine import home
-from tests.doubles.snowflake.formats import Column, Source
+from tests.doubles.snowflake.formats import Source
 from tests.doubles.snowflake.reading import (
     NAME,
     QUALIFIED,
     Name,
     Options,
     Statement,
-    dotted,
     identifier,
-    literal,
     options,
     quoted,
     resolved,
@@ -220,21 +219,9 @@ class Loading:
 
     def _columns(self) -> list[Column]:
         """The table's columns, or those the statement names."""
-        database, schema, name = (literal(part) for part in home(self.cursor._duck_conn, self.table))
-        here = f"database_name = {database} AND schema_name = {schema} AND table_name = {name}"
-        sizes = "_fs_global._fs_information_schema._fs_columns_ext"
-        asked = f"""
-            SELECT column_name, data_type, is_nullable, ext_character_maximum_length FROM duckdb_columns()
-            LEFT JOIN {sizes} ON ext_table_catalog = database_name AND ext_table_schema = schema_name
-                AND ext_table_name = table_name AND ext_column_name = column_name
-            WHERE {here} ORDER BY column_index
-        """
-        found = [Column(*row) for row in self.cursor._duck_conn.execute(asked).fetchall()]
-        if not found:
-            raise compilation(f"Table '{dotted(self.table)}' does not exist or not authorized.", 2003, "02000")
+        by_name = columns_of(self.cursor._duck_conn, self.table)
         if not self.copy.columns:
-            return found
-        by_name = {column.name: column for column in found}
+            return [*by_name.values()]
         return [by_name[resolved(name, "", "")[2]] for name in self.copy.columns]
 
     def _asked(self, sql: str) -> tuple[Any, ...]:

@@ -5,17 +5,28 @@ from fakesnow.dialect import parse_one
 from sqlglot import exp
 
 from tests.doubles.snowflake.answers import Data, Refused, rows
+from tests.doubles.snowflake.leaving import leave_out
+from tests.doubles.snowflake.reading import Name
 
 WORDS = {"INSERT": "inserted", "UPDATE": "updated", "DELETE": "deleted"}
 KIND = 0x3400
 
 
-def merged(cursor: FakeSnowflakeCursor, sql: str, parameters: list[object] | None, *, deterministic: bool) -> Data:
-    """DuckDB's own MERGE, after the check it does not make."""
+def merged(
+    cursor: FakeSnowflakeCursor,
+    sql: str,
+    parameters: list[object] | None,
+    *,
+    deterministic: bool,
+    logging: Name | None,
+) -> Data:
+    """DuckDB's own MERGE, after the check it does not make; into a table that is `logging` errors, of what fits."""
     parsed = cursor._transform(parse_one(sql), parameters)
     if not isinstance(parsed, exp.Merge):
         raise TypeError(sql)
     duck = cursor._duck_conn
+    if logging is not None:
+        leave_out(duck, parsed, logging)
     if deterministic and (check := _conflicts(parsed)) is not None:
         found = duck.execute(check.sql(dialect="duckdb"), parameters).fetchone()
         if found is not None:

@@ -39,8 +39,11 @@ def _stages(account: Account, asked: Asked) -> Data:
 
 
 def _streams(account: Account, asked: Asked) -> Data:
-    here = ".".join(part or "" for part in where(asked.session))
-    return _like(asked, ("name", "table_name"), [(one, f"{here}.{on}") for one, on in account.streams], at=0)
+    """Those on tables of the session's schema, or of the whole account."""
+    here = "".join(f"{part}." for part in where(asked.session))
+    if re.search(r"\bIN\s+ACCOUNT\b", asked.statement.text, re.IGNORECASE):
+        here = ""
+    return _like(asked, ("name", "table_name"), [one for one in account.streams if one[1].startswith(here)], at=0)
 
 
 def _warehouses(account: Account, asked: Asked) -> Data:

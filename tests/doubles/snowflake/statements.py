@@ -10,6 +10,7 @@ from tests.doubles.snowflake import loading
 from tests.doubles.snowflake.account import Account, note, where, written
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
 from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
+from tests.doubles.snowflake.leaving import inserted
 from tests.doubles.snowflake.merging import merged
 from tests.doubles.snowflake.reading import QUALIFIED, Name, Statement, dotted, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
@@ -95,6 +96,8 @@ def _change(account: Account, asked: Asked) -> Data:
 def _done(account: Account, asked: Asked, target: Name) -> tuple[Data, Done]:
     """What a change answers, and how it is done again."""
     session = asked.session
+    opted_out = session.parameters["OPT_OUT_ERROR_LOGGING"] == "true"
+    logging = target if target in account.error_logging and not opted_out else None
     match asked.statement.kind:
         case "COPY":
             data, statements, contents = _copy(account, asked, target)
@@ -105,9 +108,17 @@ def _done(account: Account, asked: Asked, target: Name) -> tuple[Data, Done]:
 
             def merge() -> Data:
                 sql = in_context(asked)
-                return merged(session.fake.cursor(), sql, asked.bound, deterministic=strict)
+                return merged(session.fake.cursor(), sql, asked.bound, deterministic=strict, logging=logging)
 
             return merge(), Done(merge)
+        case "INSERT" if logging is not None:
+
+            def insert() -> Data:
+                return inserted(session.fake.cursor(), in_context(asked), asked.bound, target)
+
+            return insert(), Done(insert)
+        case "UPDATE" if logging is not None:
+            raise Refused(2, "0A000", "the double updates no tables that log errors")
         case kind:
             truncated = target if kind == "TRUNCATE" else None
             return executed(asked), Done(lambda: executed(asked), truncated=truncated)

@@ -144,12 +144,14 @@ def test_a_right_that_is_missing_refuses_the_statement_and_is_missing_from_the_g
     assert asked(link, "SHOW WAREHOUSES LIKE 'loading'")[0][0] == "LOADING"
 
 
-def test_tables_that_log_errors_and_streams_are_shown(server: SnowflakeServer, link: SnowflakeConnection) -> None:
+def test_tables_that_log_errors_and_streams_are_shown(
+    server: SnowflakeServer, database: str, link: SnowflakeConnection
+) -> None:
     asked(link, "CREATE TABLE other_one (a NUMBER)")
     asked(link, "ALTER TABLE people SET ERROR_LOGGING = TRUE")
     found = answered(link, "SHOW TABLES LIKE 'PEO%'")
     assert [(row["name"], row["error_logging"]) for row in found] == [("PEOPLE", "ON")]
     (other,) = answered(link, "SHOW TABLES LIKE 'OTHER\\\\_ONE'")
     assert other["error_logging"] == "OFF"
-    server.streams("CHANGES", "PEOPLE")
+    server.streams("CHANGES", f"{database}.PUBLIC.PEOPLE")
     assert [row["name"] for row in answered(link, "SHOW STREAMS")] == ["CHANGES"]
