@@ -103,6 +103,14 @@ def _takes_contracts(session: Session) -> None:
     for model in session.pipeline.models:
         pipeline = session.pipeline
         session.warehouse.planned(pipeline.table(model), pipeline.columns(model), pipeline.lineage())
+    warn_of_tables(session)
+
+
+def warn_of_tables(session: Session) -> None:
+    """What is set on the target tables that changes what publishing into them means."""
+    pipeline = session.pipeline
+    for remark in session.warehouse.remarks({pipeline.table(one): pipeline.model(one).load for one in pipeline.models}):
+        session.progress.warned(remark)
 
 
 def _agrees(session: Session) -> None:

@@ -1,10 +1,12 @@
 """What a run would do: batches and files and why, statements, the rules' history, and what stands in its way."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from ingestkit.active import usual_rows
+from ingestkit.check import warn_of_tables
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
 from ingestkit.errors import ContractError, SourceError, WarehouseError
@@ -35,6 +37,9 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
     batches = [_planned_batch(session, unit, sketch) for unit in found.units]
     ddl = {model: _ddl(session, model, found) for model in sketch.models}
     gates = _gates(session, sketch.models, found.units[0].batch if found.units else None)
+    with suppress(WarehouseError):
+        # Why it does not answer is told in place of its statements.
+        warn_of_tables(session)
     failure = found.failure
     waits = {unit.batch for unit in found.units} | {one["batch"] for one in in_the_way["open"]}
     return {

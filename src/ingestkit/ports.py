@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
-from ingestkit.model import Counts, Fence, FileVersion, Intent, Item, Receipt, Window
+from ingestkit.model import Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
 
 
 class Source(Protocol):
@@ -328,6 +328,13 @@ class Warehouse(Protocol):
 
     def planned(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
         """The statements `evolve` would run; nothing is changed, nor made where there is nothing."""
+        ...
+
+    def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+        """What somebody has set on target tables that changes what publishing into them means; one line each.
+
+        Nothing of it loses a row. Asks, and changes nothing; tables that do not exist are nothing to remark on.
+        """
         ...
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:

@@ -149,6 +149,8 @@ def publish(
         ctx.stop.check()
         for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage):
             ctx.progress.said(f"changed {load.table}", ddl=statement)
+    for remark in ctx.warehouse.remarks({load.table: load.intent.mode for load in loads}):
+        ctx.progress.warned(remark)
     rules: dict[str, tuple[Rule, ...]] = {}
 
     def judge(model: str, counts: Counts, facts: Mapping[str, int]) -> None:

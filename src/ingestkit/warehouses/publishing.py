@@ -123,6 +123,11 @@ class Plan:
     left_behind: int | None = None
 
     @property
+    def writes(self) -> int:
+        """How many rows are to be written: without those a newer batch has spoken of, and those that delete."""
+        return self.staged - (self.superseded or 0) - (self.deletes or 0)
+
+    @property
     def mergeable(self) -> bool:
         """Warehouses refuse to merge keys that come twice, in words that would hide the rule, or take any of them."""
         return self.load.intent.mode is not LoadMode.MERGE or not self.key_duplicates

@@ -134,6 +134,11 @@ class SnowflakeWarehouse:
         with self.account.session() as connection:
             return snowflake_tables.changes(self.account, connection, table, wanted)
 
+    def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+        """Of tables that log errors, and of streams that see each row of a replaced table go and come."""
+        with self.account.session() as connection:
+            return snowflake_tables.remarks(self.account, connection, tables)
+
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
         """Publish all loads in one transaction. A COMMIT whose answer is lost may have been made: the receipt tells."""
         with (
@@ -194,13 +199,13 @@ class SnowflakeWarehouse:
         staging = Staging(self.account, connection, engine, folder / load.intent.model, self.file_size, part)
         staged = staging.upload(plan.rows, plan.gone, marked=merging)
         if not merging or not plan.mergeable or not staged.rows:
-            return Prepared(staged, types)
+            return Prepared(staged, types, plan.writes)
         # Of the session, and so without a schema before it.
         table = self.account.names.one(f"{sql.STAGE}_{load.intent.model}")
         made = ", ".join(f"{self.account.names.one(column)} {types[column]}" for column in staged.columns)
         execute(connection, f"CREATE OR REPLACE TEMPORARY TABLE {table} ({made})")
         copy(self.account, connection, table, types, staged)
-        return Prepared(staged, types, table)
+        return Prepared(staged, types, plan.writes, table)
 
     def _clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
         """Empty the parts of the stage that are these models': whoever was there before is done with them, or dead."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from snowflake.connector import SnowflakeConnection
 
+from ingestkit.errors import WarehouseError
 from ingestkit.model import Fence, Receipt
 from ingestkit.ports import Bounds
 from ingestkit.warehouses import snowflake_sql as sql
@@ -20,6 +21,8 @@ class Prepared:
 
     staged: Staged
     types: Mapping[str, str]
+    writes: int
+    """Of the rows staged, how many are to be written; the others delete."""
     merging: str | None = None
 
 
@@ -117,6 +120,12 @@ class SnowflakeTransaction:
         [told] = execute(self.connection, sql.merge(self.account.named(table), ready.merging, columns, key))
         done = {name.rpartition(" ")[2]: int(count) for name, count in told.items()}
         added, known = done.get("inserted", 0), done.get("updated", 0)
+        if added + known != ready.writes:
+            raise WarehouseError(
+                f"{self.account.place}: of {ready.writes} rows to merge into {table}, {added + known} were written; "
+                "nothing was published",
+                hint=f"see what leaves rows out there: SHOW TABLES LIKE {sql.text(table)}, column error_logging",
+            )
         return Merged(known + added, added, done.get("deleted", 0))
 
     def finish(self) -> None:

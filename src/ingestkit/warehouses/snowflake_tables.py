@@ -18,6 +18,7 @@ from ingestkit.warehouses.snowflake_session import Account, execute
 FENCE = "ingestkit_fence_"
 RECEIPT = "ingestkit_receipt_"
 OWN = "ingestkit_"
+SWITCHED_ON = ("ON", "Y", "YES", "TRUE")
 
 FENCE_COLUMNS = {
     "model": "VARCHAR",
@@ -57,6 +58,31 @@ def tables(account: Account, connection: SnowflakeConnection, like: str = "%") -
 def has(account: Account, connection: SnowflakeConnection, table: str) -> bool:
     """LIKE takes names without regard to case, and an underscore for any sign."""
     return account.names.spelled(table) in tables(account, connection, table)
+
+
+def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+    """What is set on the tables that changes what publishing into them means."""
+    by_name = {account.names.spelled(table): (table, mode) for table, mode in tables.items()}
+    rows = execute(connection, f"SHOW TABLES IN SCHEMA {account.named()}")
+    # Older accounts do not tell; their sessions opt out like all.
+    logging = [row["name"] for row in rows if str(row.get("error_logging")).upper() in SWITCHED_ON]
+    found = [
+        f"table {by_name[name][0]} logs errors: loads opt out of it and fail where a row does not fit, but what others "
+        "write there leaves such rows out without a word"
+        for name in logging
+        if name in by_name
+    ]
+    # A stream may lie in any schema; the role is shown those it may see.
+    for row in execute(connection, "SHOW STREAMS IN ACCOUNT"):
+        on = str(row["table_name"]).replace('"', "")
+        here = f"{account.names.spelled(account.database)}.{account.names.spelled(account.schema)}."
+        table, mode = by_name.get(on.removeprefix(here), ("", None)) if on.startswith(here) else ("", None)
+        if mode is LoadMode.REPLACE:
+            found.append(
+                f"stream {row['name']} is on table {table}, which each load replaces: it shows every row deleted and "
+                "inserted again"
+            )
+    return tuple(found)
 
 
 def make(account: Account, connection: SnowflakeConnection, pipeline: str) -> None:

@@ -1,0 +1,100 @@
+"""Tables that others have set something on: what logs errors, what streams look at, what has been made narrower."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestkit.errors import WarehouseError
+from ingestkit.model import LoadMode
+from ingestkit.warehouses.snowflake import SnowflakeWarehouse
+from ingestkit.warehouses.snowflake_session import Account
+from tests.contracts.test_snowflake import warehouse_of
+from tests.contracts.warehouse import PERSON, load, publication, ready, write_valid
+from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+LONG = "x" * 30
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SnowflakeServer]:
+    with snowflake_server() as started:
+        yield started
+
+
+@pytest.fixture
+def warehouse(server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    made = warehouse_of(server, server.database(), tmp_path)
+    ready(made, "hcp")
+    return made
+
+
+def does(server: SnowflakeServer, warehouse: SnowflakeWarehouse, *statements: str) -> None:
+    with closing(server.connect(warehouse.account.database)) as link:
+        for one in statements:
+            asked(link, one)
+
+
+def people(warehouse: SnowflakeWarehouse) -> list[tuple[Any, ...]]:
+    return sorted(warehouse.query("SELECT id, city FROM PUBLIC.HCP"))
+
+
+@pytest.mark.parametrize("mode", [LoadMode.REPLACE, LoadMode.APPEND, LoadMode.MERGE])
+def test_a_table_that_logs_errors_lets_no_row_be_left_out(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, mode: LoadMode, tmp_path: Path
+) -> None:
+    does(
+        server, warehouse, 'ALTER TABLE hcp ADD COLUMN "NARROW" VARCHAR(10)', "ALTER TABLE hcp SET ERROR_LOGGING = TRUE"
+    )
+    columns = (*PERSON, replace(PERSON[0], name="narrow"))
+    warehouse.publish(
+        publication(
+            replace(load((write_valid(tmp_path / "a.parquet", columns, [("1", "x", "y")]),), mode), columns=columns)
+        )
+    )
+    more = write_valid(tmp_path / "b.parquet", columns, [("1", "z", "y"), ("2", "z", LONG)])
+    with pytest.raises(WarehouseError):
+        warehouse.publish(publication(replace(load((more,), mode), columns=columns), batch="b2", token=2))
+    assert people(warehouse) == [("1", "x")]
+
+
+def test_rows_that_a_merge_leaves_out_all_the_same_are_missed(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an account does not let a session opt out."""
+    settled = Account._settled
+
+    def without(account: Account, tag: str) -> Mapping[str, Any]:
+        return settled(account, tag) | {"OPT_OUT_ERROR_LOGGING": False}
+
+    monkeypatch.setattr(Account, "_settled", without)
+    does(
+        server, warehouse, 'ALTER TABLE hcp ADD COLUMN "NARROW" VARCHAR(10)', "ALTER TABLE hcp SET ERROR_LOGGING = TRUE"
+    )
+    columns = (*PERSON, replace(PERSON[0], name="narrow"))
+    file = write_valid(tmp_path / "b.parquet", columns, [("1", "z", "y"), ("2", "z", LONG)])
+    with pytest.raises(WarehouseError, match="of 2 rows to merge into hcp, 1 were written; nothing was published"):
+        warehouse.publish(publication(replace(load((file,), LoadMode.MERGE), columns=columns)))
+    assert people(warehouse) == []
+
+
+def test_tables_that_log_errors_and_streams_on_replaced_ones_are_named(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse
+) -> None:
+    ready(warehouse, "hco")
+    assert warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE, "none": LoadMode.REPLACE}) == ()
+    does(server, warehouse, "ALTER TABLE hco SET ERROR_LOGGING = TRUE")
+    place = f"{warehouse.account.database}.PUBLIC"
+    for stream, table in (("CHANGES", "HCP"), ("OTHERS", "HCO")):
+        server.streams(stream, f"{place}.{table}")
+    server.streams("ELSEWHERE", "D0.PUBLIC.HCP")
+    errors, stream = warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    assert errors.startswith("table hco logs errors")
+    assert stream.startswith("stream CHANGES is on table hcp, which each load replaces")
