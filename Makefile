@@ -9,7 +9,7 @@ DRAW ?=
 LOT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run prod install develop azurite test lint format check faults bench
+.PHONY: help run prod cloud install develop azurite test lint format check faults bench
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
@@ -18,7 +18,10 @@ run: .venv/installed ## run the sample pipeline; again: nothing new
 	@$(BIN)/ingestkit run opendata
 
 prod: .venv/developed ## the same from SFTP into PostgreSQL, on servers of its own on loopback
-	@$(BIN)/python -m tests.prod
+	@$(BIN)/python -m tests.prod prod
+
+cloud: .venv/developed .azurite/installed ## the same from SFTP through Azure's storage into Snowflake, or what stands for them here
+	@$(BIN)/python -m tests.prod cloud
 
 install: .venv/installed ## make .venv with ingestkit in it
 

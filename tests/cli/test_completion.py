@@ -87,7 +87,7 @@ def test_queries_are_offered(shop: Path) -> None:
 
 
 def test_profiles_and_words_are_offered(shop: Path) -> None:
-    assert bash(shop, "ingestkit --profile ") == ["local", "prod"]
+    assert bash(shop, "ingestkit --profile ") == ["local", "prod", "cloud"]
     assert bash(shop, "ingestkit run --if-locked w") == ["wait:10m"]
     assert bash(shop, "ingestkit plan --output nd") == ["ndjson"]
 

@@ -1,24 +1,113 @@
-"""The sample pipeline as it runs in production: files from SFTP, state and tables in PostgreSQL, by one command."""
+"""The sample pipeline as it runs in production, by one command: into PostgreSQL, and through Azure into Snowflake."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.prod import ROOT, SAMPLES, TABLES, Place, cloud
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
+NEWEST = "20260118_180000"
 
-def test_the_samples_go_from_sftp_into_postgresql_by_one_command() -> None:
-    command = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "-m tests.prod" in line)
+
+@pytest.mark.parametrize("profile", ["prod", "cloud"])
+def test_the_samples_go_through_the_servers_of_a_profile_by_one_command(profile: str) -> None:
+    command = next(line for line in (ROOT / "Makefile").read_text().splitlines() if f"-m tests.prod {profile}" in line)
     words = command.strip().removeprefix("@").replace("$(BIN)/python", sys.executable).split()
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "3 batches done: 20260104_180000, 20260111_180000, 20260118_180000" in ended.stdout
-    assert "nothing new for opendata; the last batch done is 20260118_180000" in ended.stdout
+    assert f"3 batches done: 20260104_180000, 20260111_180000, {NEWEST}" in ended.stdout
+    assert f"nothing new for opendata; the last batch done is {NEWEST}" in ended.stdout
     found = dict(line.split(": ") for line in ended.stdout.splitlines()[-5:])
     assert found["hcp"] == "58 rows"
     assert found["hco"] == "24 rows"
     assert all(int(rows.split()[0]) > 0 for rows in found.values())
+
+
+def test_what_comes_through_azure_into_snowflake_is_what_comes_into_a_file(tmp_path: Path) -> None:
+    drops = tmp_path / "drops"
+    shutil.copytree(SAMPLES, drops)
+    with cloud(drops) as place:
+        here, there = (tmp_path / name for name in ("here", "there"))
+        local = Place("local", {"INGESTKIT__CONNECTIONS__OPENDATA_DROP__PATH": str(drops)}, lambda _: [])
+        local.project(here)
+        place.project(there)
+        does(place, there, "state", "upgrade", "--yes")
+        does(place, there, "check", "--pin", "--yes")
+
+        def both(*arguments: str) -> str:
+            """What the command says there; here it is given too, and then the same is in the tables."""
+            said = does(place, there, *arguments)
+            does(local, here, *arguments)
+            same_tables(place, here)
+            assert rejects(place, there) == rejects(local, here) != []
+            return said
+
+        assert "3 batches done" in both("run", "opendata")
+        restated_and_new(drops)
+        assert f"2 batches done: {NEWEST}, 20260125_180000" in both("run", "opendata")
+
+        # All that a machine keeps of the work may go; nothing new is found without waking the warehouse.
+        shutil.rmtree(there / "state")
+        assert place.account is not None
+        before = len(place.account.sent)
+        assert "nothing new" in does(place, there, "run", "opendata")
+        assert len(place.account.sent) == before
+
+        # The target is gone, and is made again from the lake alone.
+        for table in place.ask("SHOW TABLES"):
+            place.ask(f'DROP TABLE "{table[1]}"')
+        (here / "state/warehouse.duckdb").unlink()
+        assert place.does(there, "check", "opendata", capture_output=True).returncode == 7
+        drops.rename(tmp_path / "elsewhere")
+        both("backfill", "opendata", "--from-lake")
+
+
+def restated_and_new(drops: Path) -> None:
+    """The newest delivery comes with other people, one of whom is no record; another one follows."""
+    people = drops / NEWEST / "hcp.csv"
+    header, _, *rest = people.read_text().splitlines()
+    people.write_text("\n".join((header, "nobody", *rest[:-1])) + "\n")
+    os.utime(people, (1_790_000_000, 1_790_000_000))
+    shutil.copytree(drops / "20260111_180000", drops / "20260125_180000")
+
+
+def rejects(place: Place, folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(does(place, folder, "quarantine", "show", "opendata", "--output", "json"))[
+        "rows"
+    ]
+    return found
+
+
+def does(place: Place, folder: Path, *arguments: str) -> str:
+    ended = place.does(folder, *arguments, capture_output=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said: str = ended.stdout
+    return said
+
+
+def same_tables(place: Place, here: Path) -> None:
+    """But for the ids of runs, which are of the projects."""
+    with duckdb.connect(str(here / "state/warehouse.duckdb"), read_only=True) as target:
+        for table in TABLES:
+            described = target.execute(f"DESCRIBE {table}").fetchall()
+            columns = [name for name, *_ in described if name != "_run_id"]
+            kept = target.execute(f"SELECT {', '.join(map(quoted, columns))} FROM {table}").fetchall()
+            found = place.ask(f"SELECT {', '.join(quoted(one.upper()) for one in columns)} FROM {table}")
+            assert alike(found) == alike(kept) != []
+
+
+def alike(rows: list[tuple[Any, ...]]) -> list[str]:
+    return sorted(repr(tuple(str(cell) for cell in row)) for row in rows)
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
