@@ -119,6 +119,22 @@ class SnowflakeServer:
             said |= {"database": database, "schema": "PUBLIC"}
         return {name: value for name, value in {**said, **more}.items() if value is not None}
 
+    def connection(self, database: str, **more: Any) -> dict[str, Any]:
+        """What a project says of it."""
+        said = {
+            "type": "snowflake",
+            "account": self.account,
+            "user": self.user,
+            "role": self.role,
+            "warehouse": self.warehouse,
+            "database": database,
+            "private_key": str(self.private_key),
+            "endpoint": f"{self.protocol}://{self.host}:{self.port}",
+            "lock_timeout": "30s",
+            "network_timeout": "20s",
+        }
+        return said | more
+
     def connect(self, database: str | None = None, **more: Any) -> SnowflakeConnection:
         """The service's own connector, unmodified."""
         return snowflake.connector.connect(**self.settings(database, **more))

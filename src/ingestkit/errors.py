@@ -24,6 +24,8 @@ class IngestkitError(Exception):
         self.message = message
         self.hint = hint
         self.transient = transient
+        self.details: Mapping[str, Any] = {}
+        """The same in parts, for programs: no cell value among them."""
         self.results: tuple[ModelResult, ...] = ()
         """What was done before it, and how far each model of the failed run has come."""
         self.failed: tuple[Mapping[str, Any], ...] = ()

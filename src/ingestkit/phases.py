@@ -259,14 +259,11 @@ def _publish(active: Active, known: Known, models: Sequence[str]) -> dict[str, W
         steps.reached("load.intended")
         expected = {model: _expected(given[model]) for model in models}
         try:
-            standing, rules = load.publish(ctx, list(planned.values()), expected)
+            published = load.publish(ctx, list(planned.values()), expected)
         except PlanAgain as error:
             active.session.progress.said(f"planning again: {error.message}")
             continue
-        return {
-            model: load.read_back(ctx, given[model], planned[model], standing.get(model), rules.get(model, ()))
-            for model in models
-        }
+        return {model: load.read_back(ctx, given[model], planned[model], published) for model in models}
     raise WarehouseError(f"batch {active.batch} could not be published: its target moved {PLANS} times under the plan")
 
 

@@ -271,6 +271,11 @@ class Load:
     """Those of `columns` that some file added once: texts, and null for files that lack them."""
 
 
+def forget(model: str, facts: Mapping[str, Any]) -> None:
+    """Nobody wants to know."""
+    del model, facts
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One publishing transaction: every load in it, or none."""
@@ -284,6 +289,8 @@ class Publication:
     judge: Callable[[str, Counts, Mapping[str, int]], None]
     """Called per model before COMMIT with its counts and facts (`key_nulls`, `key_duplicates`, `expected_target`);
     raises to roll the transaction back."""
+    told: Callable[[str, Mapping[str, Any]], None] = forget
+    """Called per model after COMMIT, where the warehouse has something to look it up by, such as ids of queries."""
 
 
 class Warehouse(Protocol):

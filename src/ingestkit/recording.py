@@ -3,9 +3,10 @@
 import json
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import tenacity
 
@@ -69,13 +70,13 @@ def attempt(
     except (LeaseLost, Fenced):
         raise
     except (Interrupted, Busy) as error:
-        _end_badly(active, stage, models, StageStatus.INTERRUPTED, error.message)
+        _end_badly(active, stage, models, StageStatus.INTERRUPTED, error)
         raise
     except StateError:
         # The state itself does not answer; what was done is found by the next run, from the lake and the receipt.
         raise
     except IngestkitError as error:
-        _end_badly(active, stage, models, StageStatus.FAILED, error.message)
+        _end_badly(active, stage, models, StageStatus.FAILED, error)
         raise
 
 
@@ -133,9 +134,25 @@ def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> IngestkitErr
 
 def _show(session: Session, sidecar: Sidecar, path: str) -> None:
     """The copy under the state folder is for people; nothing reads it."""
-    folder = shown_folder(session.folder, sidecar.pipeline, sidecar.run_id)
-    name = f"{sidecar.stage.value}.{'_all' if sidecar.model == '*' else sidecar.model}.json"
-    shown = sidecar.to_json() | {"lake": path}
+    _for_people(session, sidecar.run_id, sidecar.stage, sidecar.model, sidecar.to_json() | {"lake": path})
+
+
+def _show_failure(active: Active, stage: Stage, model: str, status: StageStatus, error: IngestkitError) -> None:
+    """What there is of a stage that left nothing to go on with: only people are told."""
+    run = active.run
+    told: dict[str, Any] = {
+        "pipeline": active.pipeline_name,
+        "run_id": run.run_id,
+        "batch": active.batch,
+        "stage": stage.value,
+    }
+    told |= {"model": model, "status": status.value, "error": error.message, "hint": error.hint}
+    _for_people(active.session, run.run_id, stage, model, {"v": 1, **told, "details": dict(error.details)})
+
+
+def _for_people(session: Session, run_id: str, stage: Stage, model: str, shown: Mapping[str, Any]) -> None:
+    folder = shown_folder(session.folder, session.pipeline.name, run_id)
+    name = f"{stage.value}.{'_all' if model == '*' else model}.json"
     try:
         files.replace_whole(folder / name, json.dumps(shown, indent=1).encode())
     except OSError as error:
@@ -163,11 +180,12 @@ def _begin(active: Active, stage: Stage, models: Sequence[str]) -> None:
             stage_rows.begin(conn, active.run, stage, model, active.lease.token, now)
 
 
-def _end_badly(active: Active, stage: Stage, models: Sequence[str], status: StageStatus, error: str) -> None:
+def _end_badly(active: Active, stage: Stage, models: Sequence[str], status: StageStatus, error: IngestkitError) -> None:
     with active.lease.transaction() as conn:
         for model in models:
             stage_rows.end_badly(conn, active.run.run_id, stage, model, status, error, active.session.clock.now())
     for model in models:
+        _show_failure(active, stage, model, status, error)
         active.session.progress.ended(stage.value, model, status.value)
 
 
@@ -222,7 +240,7 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
     error = error_type(message, hint=f"raise timeouts.{stage.value} of pipeline {active.pipeline_name}")
 
     def give_up() -> None:
-        _end_badly(active, stage, models, StageStatus.FAILED, f"{message}, and did not stop when asked")
+        _end_badly(active, stage, models, StageStatus.FAILED, error_type(f"{message}, and did not stop when asked"))
         attempts.fail(active.session, active.lease, active.run, message, error.exit_code)
         active.session.stop.abort(error)
 

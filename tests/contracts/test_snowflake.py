@@ -38,18 +38,7 @@ def server() -> Iterator[SnowflakeServer]:
 
 
 def warehouse_of(server: SnowflakeServer, database: str, folder: Path, **more: Any) -> SnowflakeWarehouse:
-    said = {
-        "account": server.account,
-        "user": server.user,
-        "role": server.role,
-        "warehouse": server.warehouse,
-        "database": database,
-        "private_key": str(server.private_key),
-        "endpoint": f"{server.protocol}://{server.host}:{server.port}",
-        "lock_timeout": "30s",
-        "network_timeout": "20s",
-    }
-    connection = SnowflakeConnection.model_validate({**said, **more})
+    connection = SnowflakeConnection.model_validate(server.connection(database, **more))
     return opened(
         connection=connection,
         root=folder,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
+from ingestkit.ports import TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_session import Account
 from tests.contracts.test_snowflake import warehouse_of
@@ -19,6 +21,7 @@ from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 LONG = "x" * 30
+LINEAGE = "_batch VARCHAR, _run_id VARCHAR, _source_file VARCHAR, _record_no NUMBER(19,0)"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_a_table_that_logs_errors_lets_no_row_be_left_out(
         )
     )
     more = write_valid(tmp_path / "b.parquet", columns, [("1", "z", "y"), ("2", "z", LONG)])
-    with pytest.raises(WarehouseError):
+    with pytest.raises(WarehouseError, match=r"NARROW does not take a value of record 2 of drop/b\.csv"):
         warehouse.publish(publication(replace(load((more,), mode), columns=columns), batch="b2", token=2))
     assert people(warehouse) == [("1", "x")]
 
@@ -98,3 +101,80 @@ def test_tables_that_log_errors_and_streams_on_replaced_ones_are_named(
     errors, stream = warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
     assert errors.startswith("table hco logs errors")
     assert stream.startswith("stream CHANGES is on table hcp, which each load replaces")
+
+
+def narrowed(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
+    """As somebody does it beside us."""
+    does(
+        server,
+        warehouse,
+        f"CREATE OR REPLACE TABLE hcp (id VARCHAR, city VARCHAR(10), amount NUMBER(6,2), {LINEAGE})",
+    )
+
+
+AMOUNT = (*PERSON, TargetColumn("amount", "decimal(10,2)"))
+
+
+@pytest.mark.parametrize("mode", [LoadMode.REPLACE, LoadMode.APPEND, LoadMode.MERGE])
+@pytest.mark.parametrize(
+    ("column", "misfit"),
+    [("CITY", ("3", "it's " + LONG, Decimal("1.00"))), ("AMOUNT", ("3", "x", Decimal("12345678.90")))],
+)
+def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
+    server: SnowflakeServer,
+    warehouse: SnowflakeWarehouse,
+    mode: LoadMode,
+    column: str,
+    misfit: tuple[Any, ...],
+    tmp_path: Path,
+) -> None:
+    narrowed(server, warehouse)
+    good = write_valid(tmp_path / "a.parquet", AMOUNT, [("1", "x", Decimal("0.10"))])
+    bad = write_valid(tmp_path / "b.parquet", AMOUNT, [("2", "x", None), misfit], file_id="f2")
+    meant = replace(load((good, bad), mode), columns=AMOUNT)
+    with pytest.raises(WarehouseError) as refused:
+        warehouse.publish(publication(meant))
+    error = refused.value
+    assert f"{column} does not take a value of record 2 of drop/b.csv: " in error.message
+    assert "nothing was published" in error.message
+    assert not any(str(value) in error.message for value in misfit[1:] if value != "x" and len(str(value)) > 4)
+    assert LONG not in str(error.details)
+    known = dict(error.details)
+    query = known.pop("query")
+    last = next(one for one in reversed(server.sent) if one.query == query)
+    assert last.sql.startswith("MERGE" if mode is LoadMode.MERGE else "COPY")
+    assert known.pop("message")
+    assert known == {
+        "file": "drop/b.csv",
+        "record": 2,
+        "column": column,
+        "staged_file": "part-0.parquet",
+        "staged_row": 3,
+    }
+    assert people(warehouse) == []
+
+
+def test_a_column_that_must_not_be_null_there_is_named(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    does(
+        server,
+        warehouse,
+        f"CREATE OR REPLACE TABLE hcp (id VARCHAR, city VARCHAR NOT NULL, {LINEAGE})",
+    )
+    file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", None)])
+    for mode in (LoadMode.REPLACE, LoadMode.MERGE):
+        with pytest.raises(WarehouseError, match=r"CITY does not take a value of record 2 of drop/a\.csv"):
+            warehouse.publish(publication(load((file,), mode)))
+
+
+def test_the_ids_of_what_wrote_the_rows_are_told(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+    for number, (mode, kinds) in enumerate({LoadMode.APPEND: ["COPY"], LoadMode.MERGE: ["COPY", "MERGE"]}.items(), 1):
+        told: dict[str, Mapping[str, Any]] = {}
+        work = publication(load((file,), mode), batch=f"b{number}", token=number)
+        warehouse.publish(replace(work, told=told.__setitem__))
+        by_id = {one.query: one.sql.partition(" ")[0] for one in server.sent}
+        assert [by_id[one] for one in told["hcp"]["queries"]] == kinds

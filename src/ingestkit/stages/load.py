@@ -1,8 +1,9 @@
 """Load: what is to be published of a batch, and the one transaction that publishes it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ingestkit.errors import GateClosed, WarehouseError
 from ingestkit.model import (
@@ -60,6 +61,15 @@ class Planned:
     intent: Intent
     load: Load | None
     superseded_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The receipts that now stand; and of the models published now, the rules judged before COMMIT and what is told."""
+
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
+    rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def intended(
@@ -135,16 +145,11 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     return Planned(given.model, intent, load)
 
 
-def publish(
-    ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, int]
-) -> tuple[Mapping[str, Receipt], Mapping[str, tuple[Rule, ...]]]:
-    """Publish these models in one transaction; `expected` is how many valid rows each must stage.
-
-    Returns the receipts that now stand, and the rules judged before COMMIT of the models published now.
-    """
+def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, int]) -> Published:
+    """Publish these models in one transaction; `expected` is how many valid rows each must stage."""
     loads = tuple(one.load for one in sorted(planned, key=lambda one: one.model) if one.load is not None)
     if not loads:
-        return {}, {}
+        return Published()
     for load in loads:
         ctx.stop.check()
         for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage):
@@ -152,9 +157,10 @@ def publish(
     for remark in ctx.warehouse.remarks({load.table: load.intent.mode for load in loads}):
         ctx.progress.warned(remark)
     rules: dict[str, tuple[Rule, ...]] = {}
+    facts: dict[str, Mapping[str, Any]] = {}
 
-    def judge(model: str, counts: Counts, facts: Mapping[str, int]) -> None:
-        rules[model] = judged(model, counts, facts, expected[model])
+    def judge(model: str, counts: Counts, figures: Mapping[str, int]) -> None:
+        rules[model] = judged(model, counts, figures, expected[model])
         for rule in rules[model]:
             if rule.passed is False:
                 raise GateClosed(
@@ -170,8 +176,9 @@ def publish(
         token=ctx.token,
         loads=loads,
         judge=judge,
+        told=facts.__setitem__,
     )
-    return ctx.warehouse.publish(publication), rules
+    return Published(ctx.warehouse.publish(publication), rules, facts)
 
 
 def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) -> tuple[Rule, ...]:
@@ -189,11 +196,10 @@ def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) 
     )
 
 
-def read_back(
-    ctx: RunContext, given: Given, planned: Planned, receipt: Receipt | None, rules: tuple[Rule, ...]
-) -> Work:
+def read_back(ctx: RunContext, given: Given, planned: Planned, published: Published) -> Work:
     """The rows a published, or superseded, model leaves in the state."""
     known = [*given.made, *given.others]
+    receipt, rules = published.receipts.get(given.model), published.rules.get(given.model, ())
     details = {"intent": _shown(planned.intent)}
     if receipt is None:
         return Work(
@@ -227,7 +233,11 @@ def read_back(
             replace(one, status="published" if one.path in current else "superseded", token=ctx.token) for one in known
         ),
         rules=rules,
-        details=details | {"receipt_run": receipt.run_id},
+        details={
+            **details,
+            "receipt_run": receipt.run_id,
+            **({"warehouse": dict(published.facts[given.model])} if given.model in published.facts else {}),
+        },
         skipped=None if rules else f"published already by {receipt.run_id}",
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sql
 
+from ingestkit.errors import IngestkitError
 from ingestkit.model import Rule, RunStatus, Sidecar, Stage, StageStatus
 from ingestkit.states import rows
 from ingestkit.states.tables import pipeline_run, pipeline_stage, run_model
@@ -175,12 +176,20 @@ def begin(
 
 
 def end_badly(
-    conn: sql.Connection, run_id: str, stage: Stage, model: str, status: StageStatus, error: str, now: datetime
+    conn: sql.Connection,
+    run_id: str,
+    stage: Stage,
+    model: str,
+    status: StageStatus,
+    error: IngestkitError,
+    now: datetime,
 ) -> None:
     here = _one(run_id, stage, model)
     started = conn.execute(sql.select(pipeline_stage.c.started_at).where(*ONE), here).scalar()
     seconds = (now - started).total_seconds() if started else None
-    values = {"status": status.value, "error": error, "ended_at": now, "seconds": seconds}
+    values: dict[str, Any] = {"status": status.value, "error": error.message, "ended_at": now, "seconds": seconds}
+    if error.details:
+        values["details"] = {"error": dict(error.details)}
     conn.execute(sql.update(pipeline_stage).where(*ONE).values(**values), here)
     note_phases(conn, run_id)
 

@@ -157,6 +157,9 @@ class SnowflakeWarehouse:
                 )
                 stand = publishing.publish(transaction, publication, lambda load: plans[load.table], self.clock.now())
             steps.reached("load.committed")
+            for load in publication.loads:
+                ready = prepared[load.table]
+                publication.told(load.intent.model, {"queries": ready.queries, "files": len(ready.staged.files)})
             return stand
 
     def missing(self, tables: tuple[str, ...]) -> frozenset[str]:
@@ -204,8 +207,8 @@ class SnowflakeWarehouse:
         table = self.account.names.one(f"{sql.STAGE}_{load.intent.model}")
         made = ", ".join(f"{self.account.names.one(column)} {types[column]}" for column in staged.columns)
         execute(connection, f"CREATE OR REPLACE TEMPORARY TABLE {table} ({made})")
-        copy(self.account, connection, table, types, staged)
-        return Prepared(staged, types, plan.writes, table)
+        queries = copy(self.account, connection, table, types, staged)
+        return Prepared(staged, types, plan.writes, table, queries)
 
     def _clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
         """Empty the parts of the stage that are these models': whoever was there before is done with them, or dead."""

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import DatabaseError
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Fence, Receipt
 from ingestkit.ports import Bounds
+from ingestkit.warehouses import snowflake_misfit, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
-from ingestkit.warehouses import snowflake_tables
 from ingestkit.warehouses.publishing import Merged, Rows
-from ingestkit.warehouses.snowflake_session import Account, changed, execute
+from ingestkit.warehouses.snowflake_session import Account, answered, changed, execute
 from ingestkit.warehouses.snowflake_stage import Staged, copy
 
 
@@ -24,6 +25,8 @@ class Prepared:
     writes: int
     """Of the rows staged, how many are to be written; the others delete."""
     merging: str | None = None
+    queries: list[str] = field(default_factory=list)
+    """The ids of those that wrote the rows."""
 
 
 @dataclass(slots=True)
@@ -100,7 +103,8 @@ class SnowflakeTransaction:
     def insert(self, table: str, rows: Rows) -> int:
         del rows
         ready = self.prepared[table]
-        return copy(self.account, self.connection, self.account.named(table), ready.types, ready.staged)
+        ready.queries.extend(copy(self.account, self.connection, self.account.named(table), ready.types, ready.staged))
+        return ready.staged.rows
 
     def delete_batch(self, table: str, batch: str) -> int:
         where = f"{self.account.names.one('_batch')} = ?"
@@ -117,8 +121,13 @@ class SnowflakeTransaction:
             return Merged(0, 0, 0)
         columns = [self.account.names.one(column) for column in rows.columns]
         key = [self.account.names.one(column) for column in rows.key]
-        [told] = execute(self.connection, sql.merge(self.account.named(table), ready.merging, columns, key))
-        done = {name.rpartition(" ")[2]: int(count) for name, count in told.items()}
+        try:
+            told = answered(self.connection, sql.merge(self.account.named(table), ready.merging, columns, key))
+        except DatabaseError as error:
+            files = [*ready.staged.copies.values()]
+            raise snowflake_misfit.of_merge(self.account, self.connection, table, files, error) from error
+        ready.queries.append(told.query)
+        done = {name.rpartition(" ")[2]: int(count) for name, count in told.rows[0].items()}
         added, known = done.get("inserted", 0), done.get("updated", 0)
         if added + known != ready.writes:
             raise WarehouseError(

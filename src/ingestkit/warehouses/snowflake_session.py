@@ -152,12 +152,26 @@ class Account:
         return WarehouseError(f"{self.place}: {told}{query}", transient=unanswered)
 
 
-def execute(connection: SnowflakeConnection, statement: str, *values: Any) -> list[dict[str, Any]]:
-    """What one statement answers, by the names of its columns."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one statement answered, by the names of its columns, and the id by which the service knows it."""
+
+    rows: list[dict[str, Any]]
+    query: str
+
+
+def answered(connection: SnowflakeConnection, statement: str, *values: Any) -> Answer:
+    """One statement, executed."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values or None, timeout=PATIENCE)
         names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return Answer(rows, cursor.sfqid or "")
+
+
+def execute(connection: SnowflakeConnection, statement: str, *values: Any) -> list[dict[str, Any]]:
+    """What one statement answers, by the names of its columns."""
+    return answered(connection, statement, *values).rows
 
 
 def changed(connection: SnowflakeConnection, statement: str, *values: Any) -> int:
@@ -167,7 +181,17 @@ def changed(connection: SnowflakeConnection, statement: str, *values: Any) -> in
         return int(cursor.rowcount or 0)
 
 
+def plainly(said: str) -> str:
+    """What the service says of data, without the values that it met."""
+    line = re.sub(r"\bRow Values:.*", "", " ".join(said.split()), flags=re.IGNORECASE)
+    # From the first quote to the last: a value may hold quotes itself.
+    line = re.sub(r"'.*'", "…", re.sub(r'".*"', "…", line))
+    return line.strip().rstrip(".:")
+
+
 def _told(error: Error) -> str:
     """What the service says, in one line and without the values that it met."""
     said = " ".join((error.raw_msg or error.msg or str(error)).split())
+    if str(error.errno).startswith("100") and len(str(error.errno)) == 6:
+        return plainly(said)
     return re.sub(r"(value|string) '(?:[^']|'')*'", r"\1", said)

@@ -1,6 +1,5 @@
 """Rows from valid Parquet into files of a stage, and from there into tables: each file named, each row counted."""
 
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +10,18 @@ from typing import Any
 
 import duckdb
 from snowflake.connector import SnowflakeConnection
-from snowflake.connector.errors import ProgrammingError
+from snowflake.connector.errors import DatabaseError
 
 from ingestkit.errors import WarehouseError
-from ingestkit.warehouses import duckdb_sql
+from ingestkit.warehouses import duckdb_sql, snowflake_misfit
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Rows
-from ingestkit.warehouses.snowflake_session import Account, execute
+from ingestkit.warehouses.snowflake_session import Account, answered, execute
 
 PARALLEL = 4
 """How many files, or pieces of a large one, go up at once."""
 FILE_FORMAT = {"USE_LOGICAL_TYPE": "TRUE", "BINARY_AS_TEXT": "FALSE"}
 """Without the first, dates and instants would come as the numbers they are kept as."""
-WHERE = re.compile(r"File '(?P<file>[^']+)', line \d+, character \d+\s+Row (?P<row>\d+), column (?P<column>.+?)(?: |$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,10 @@ class Staged:
     @property
     def rows(self) -> int:
         return sum(self.files.values())
+
+    @property
+    def copies(self) -> dict[str, Path]:
+        return {name: self.folder / name for name in self.files}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +101,19 @@ class Staging:
 
 def copy(
     account: Account, connection: SnowflakeConnection, table: str, types: Mapping[str, str], staged: Staged
-) -> int:
-    """Load the files into a table, and prove of each that all its rows came; how many did."""
+) -> list[str]:
+    """Load the files into a table, and prove of each that all its rows came; the ids of the queries."""
     columns = {account.names.one(column): types[column] for column in staged.columns}
-    names = sorted(staged.files)
+    names, queries = sorted(staged.files), []
     for start in range(0, len(names), sql.MOST_FILES):
         some = names[start : start + sql.MOST_FILES]
         try:
-            told = execute(connection, sql.copy(table, columns, staged.place, some, FILE_FORMAT))
-        except ProgrammingError as error:
-            raise _unfit(account, staged, error) from error
-        _compare(account, staged, some, told)
-    return staged.rows
+            told = answered(connection, sql.copy(table, columns, staged.place, some, FILE_FORMAT))
+        except DatabaseError as error:
+            raise snowflake_misfit.of_copy(account, staged.copies, error) from error
+        _compare(account, staged, some, told.rows)
+        queries.append(told.query)
+    return queries
 
 
 def _compare(account: Account, staged: Staged, some: Sequence[str], told: Sequence[Mapping[str, Any]]) -> None:
@@ -126,33 +129,6 @@ def _compare(account: Account, staged: Staged, some: Sequence[str], told: Sequen
                 f"{account.place}: of {name} with {staged.files[name]} rows {came}; nothing was published",
                 transient=True,
             )
-
-
-def _unfit(account: Account, staged: Staged, error: ProgrammingError) -> Exception:
-    """A row that a table does not take, by the record it came from. The service's words may hold its value."""
-    found = WHERE.search(" ".join((error.raw_msg or error.msg or "").split()))
-    if found is None:
-        return error
-    path = staged.folder / found["file"].rpartition("/")[2]
-    record = _record(path, int(found["row"])) or f"row {found['row']} of {path.name}"
-    return WarehouseError(
-        f"{account.place}: {found['column']} does not take a value of {record} (query {error.sfqid})",
-        hint="look at the column's type there, and at the contract's: ingestkit plan",
-    )
-
-
-def _record(path: Path, row: int) -> str | None:
-    if not path.exists():
-        return None
-    with duckdb.connect() as engine:
-        query = f"SELECT * FROM read_parquet({duckdb_sql.one_file(path)}) LIMIT 1 OFFSET {row - 1}"
-        answer = engine.execute(query)
-        names = [column[0].casefold() for column in answer.description or ()]
-        found = answer.fetchone()
-    if found is None or not {"_source_file", "_record_no"} <= set(names):
-        return None
-    known = dict(zip(names, found, strict=True))
-    return f"record {known['_record_no']} of {known['_source_file']}"
 
 
 @contextmanager

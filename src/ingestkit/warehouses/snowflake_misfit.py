@@ -1,0 +1,121 @@
+"""A value that a table of Snowflake's does not take: whose it is, of which record of which source file.
+
+Valid rows fit their contract, so somebody has made the table narrower, or asks more of it. No cell value shows here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import DatabaseError
+
+from ingestkit.errors import WarehouseError
+from ingestkit.warehouses import duckdb_sql
+from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses.snowflake_session import Account, execute, plainly
+
+PLACE = re.compile(r"File '(?P<file>[^']+)'")
+ROW = re.compile(r"\bRow (?P<row>\d+)")
+COLUMN = re.compile(r'\bcolumn "(?:[^"]|"")*"\["(?P<column>(?:[^"]|"")*)"')
+OF_DATA = range(100_000, 101_000)
+"""The numbers of errors that values bring about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Where a value stands that does not fit: in a staged file, and in the source where rows tell of theirs."""
+
+    staged: str
+    row: int | None
+    column: str | None
+    source: str | None = None
+    record: int | None = None
+
+    @property
+    def place(self) -> str:
+        if self.source is not None and self.record is not None:
+            return f"record {self.record} of {self.source}"
+        return f"row {self.row or 'unknown'} of {self.staged}"
+
+
+def of_copy(account: Account, files: Mapping[str, Path], error: DatabaseError) -> Exception:
+    """What COPY said of a row it did not load, by the record it came from; anything else as it was."""
+    said = " ".join((error.raw_msg or error.msg or "").split())
+    place, row, column = PLACE.search(said), ROW.search(said), COLUMN.search(said)
+    if place is None:
+        return error
+    name = place["file"].rpartition("/")[2]
+    number = int(row["row"]) if row else None
+    path = files.get(name)
+    source, record = _lineage(path, number) if path is not None and number is not None else (None, None)
+    named = column["column"].replace('""', '"') if column else None
+    return _refusal(account, Misfit(name, number, named, source, record), said[: place.start()], error)
+
+
+def of_merge(
+    account: Account, connection: SnowflakeConnection, table: str, files: Sequence[Path], error: DatabaseError
+) -> Exception:
+    """The first record among those staged that the table does not take; MERGE itself names none."""
+    if error.errno not in OF_DATA:
+        return error
+    found = _first(files, execute(connection, f"DESCRIBE TABLE {account.named(table)}"))
+    return error if found is None else _refusal(account, found, error.raw_msg or error.msg or "", error)
+
+
+def _refusal(account: Account, found: Misfit, said: str, error: DatabaseError) -> WarehouseError:
+    reason = plainly(said)
+    made = WarehouseError(
+        f"{account.place}: {found.column or 'a column'} does not take a value of {found.place}: {reason} "
+        f"(query {error.sfqid}); nothing was published",
+        hint="look at the column there and in the contract: ingestkit plan",
+    )
+    made.details = {
+        "file": found.source,
+        "record": found.record,
+        "column": found.column,
+        "message": reason,
+        "staged_file": found.staged,
+        "staged_row": found.row,
+        "query": error.sfqid,
+    }
+    return made
+
+
+def _lineage(path: Path, row: int) -> tuple[str | None, int | None]:
+    """File and record of a staged row, where it tells."""
+    with duckdb.connect() as engine:
+        answer = engine.execute(f"SELECT * FROM read_parquet({duckdb_sql.one_file(path)}) LIMIT 1 OFFSET {row - 1}")
+        names = [column[0].casefold() for column in answer.description or ()]
+        known = dict(zip(names, answer.fetchone() or (), strict=False))
+    return known.get("_source_file"), known.get("_record_no")
+
+
+def _first(files: Sequence[Path], described: Sequence[Mapping[str, Any]]) -> Misfit | None:
+    with duckdb.connect() as engine:
+        read = f"read_parquet({duckdb_sql.file_list(files)}, filename = true, file_row_number = true)"
+        here = {column[0] for column in engine.execute(f"SELECT * FROM {read} LIMIT 0").description or ()}
+        for column in described:
+            if column["name"] not in here or not (wrong := _wrong(column)):
+                continue
+            meant = f" AND NOT {duckdb_sql.name(sql.GONE)}" if sql.GONE in here else ""
+            asked = f"SELECT filename, file_row_number FROM {read} WHERE ({' OR '.join(wrong)}){meant} LIMIT 1"
+            if (found := engine.execute(asked).fetchone()) is not None:
+                path, row = Path(found[0]), int(found[1]) + 1
+                return Misfit(path.name, row, column["name"], *_lineage(path, row))
+    return None
+
+
+def _wrong(column: Mapping[str, Any]) -> list[str]:
+    """What a value of a described column must not be, as DuckDB asks it."""
+    name, kind = duckdb_sql.name(column["name"]), str(column["type"])
+    conditions = [f"{name} IS NULL"] if column.get("null?") == "N" else []
+    if (text := re.fullmatch(r"VARCHAR\((\d+)\)", kind)) is not None:
+        conditions.append(f"length({name}::VARCHAR) > {text[1]}")
+    elif (exact := re.fullmatch(r"NUMBER\((\d+),(\d+)\)", kind)) is not None:
+        fits = f"TRY_CAST({name} AS DECIMAL({exact[1]},{exact[2]}))"
+        conditions.append(f"({name} IS NOT NULL AND {fits} IS NULL)")
+    return conditions

@@ -1,0 +1,95 @@
+"""Whole runs into Snowflake: what a load leaves of its queries, and of a row that the target does not take."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.world import FIRST, World
+from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SnowflakeServer]:
+    with snowflake_server() as started:
+        yield started
+
+
+@pytest.fixture
+def database(server: SnowflakeServer) -> str:
+    return server.database()
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    server: SnowflakeServer,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    """The small project with its target in a database of the account."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    made = World(tmp_path, capsys)
+    made.settle({"connections.warehouse": server.connection(database)})
+    made.set_up()
+    (tmp_path / "drops").mkdir()
+    return made
+
+
+def target(server: SnowflakeServer, database: str, *statements: str) -> list[tuple[Any, ...]]:
+    with closing(server.connect(database)) as link:
+        return [asked(link, one) for one in statements][-1]
+
+
+def left(world: World, model: str) -> dict[str, Any]:
+    """The sidecar of the load, as people are shown it."""
+    found: dict[str, Any] = json.loads((world.root / f"state/runs/p/p.20260101.1/load.{model}.json").read_text())
+    return found
+
+
+def test_the_sidecar_of_a_load_names_the_queries_that_wrote_its_rows(
+    world: World, server: SnowflakeServer, database: str
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    assert target(server, database, "SELECT id, n FROM a ORDER BY id") == [("1", 10), ("2", 20)]
+    kinds = {one.query: one.sql.partition(" ")[0] for one in server.sent}
+    for model, wanted in (("a", ["COPY"]), ("b", ["COPY", "MERGE"])):
+        assert [kinds[one] for one in left(world, model)["details"]["warehouse"]["queries"]] == wanted
+    assert world.does("check")
+
+
+def test_a_row_that_the_target_does_not_take_is_named_in_error_stage_row_and_sidecar(
+    world: World, server: SnowflakeServer, database: str
+) -> None:
+    world.set_up({"models.a.load": "merge"})
+    world.drop(FIRST)
+    world.does("run")
+    target(
+        server, database, "CREATE OR REPLACE TABLE a AS SELECT * FROM a", "ALTER TABLE a ALTER COLUMN n SET NOT NULL"
+    )
+    world.drop({"20260108/a.csv": "id,n\n3,30\n4,\n", "20260108/b.csv": FIRST["20260101/b.csv"]})
+    ended = world.call("run")
+    assert ended.code == 7
+    told = "N does not take a value of record 2 of 20260108/a.csv: "
+    assert told in ended.err
+    row = world.stages("p.20260108.1")["load", "a"]
+    assert told in row["error"]
+    shown = json.loads((world.root / "state/runs/p/p.20260108.1/load.a.json").read_text())
+    assert shown["status"] == row["status"] == "FAILED"
+    assert shown["error"] == row["error"]
+    assert {name: shown["details"][name] for name in ("file", "record", "column")} == {
+        "file": "20260108/a.csv",
+        "record": 2,
+        "column": "N",
+    }
+    [sent] = [one for one in server.sent if one.query == shown["details"]["query"]]
+    assert sent.sql.startswith("MERGE")
+    assert target(server, database, "SELECT id, n FROM a ORDER BY id") == [("1", 10), ("2", 20)]
