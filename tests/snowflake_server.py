@@ -145,6 +145,12 @@ class SnowflakeServer:
         self._tell("databases", name=name)
         return name
 
+    def copied(self, database: str) -> str:
+        """A new database that holds what another one does now, with what was loaded and what lies in its stages."""
+        name = f"D{uuid.uuid4().hex[:12].upper()}"
+        self._tell("copies", database=database, name=name)
+        return name
+
     def knows(self, name: str, **how: Any) -> None:
         """A user is let in by `public_keys` (PEM), `token` (OAuth; `token_expired`) or `password`, or not at all."""
         self._tell("users", name=name, **how)

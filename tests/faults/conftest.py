@@ -15,9 +15,11 @@ from ingestkit.states import migrate
 from tests.doubles.dfs import hierarchical
 from tests.faults.lakes import Bucket, Container, Objects
 from tests.faults.processes import Launcher
-from tests.faults.world import ACTS, Shared, World
+from tests.faults.targets import InSnowflake, Shared
+from tests.faults.world import ACTS, World
 from tests.object_stores import AzureServer, S3Server, azurite, s3, s3_without_conditions
 from tests.services import PostgresServer, SftpServer, postgres, sftp
+from tests.snowflake_server import SnowflakeServer, snowflake_server
 from tests.warehouses import warehouse_database
 
 
@@ -143,6 +145,33 @@ def object_stories(
 @pytest.fixture(params=LAKES)
 def object_story(request: pytest.FixtureRequest, object_stories: Callable[[str], Story]) -> Story:
     return object_stories(request.param)
+
+
+@pytest.fixture(scope="session")
+def snowflake() -> Iterator[SnowflakeServer]:
+    with snowflake_server() as started:
+        # What a process that was killed has begun is aborted once it is in the way for so long; there it takes minutes.
+        started.patience(0.5)
+        yield started
+
+
+@pytest.fixture(scope="session")
+def snowflake_story(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    launcher: Launcher,
+    server: PostgresServer,
+    sftp_server: SftpServer,
+    snowflake: SnowflakeServer,
+) -> Story:
+    """The same from an SFTP server through Azure's storage into Snowflake, with the state in PostgreSQL."""
+    folder = tmp_path_factory.mktemp("snowflake_story")
+    server.does("CREATE DATABASE snowflake_state")
+    migrate.upgrade(server.url("snowflake_state"))
+    target = InSnowflake(snowflake, snowflake.database())
+    objects = lake_in_a_service(request, "adls", folder)
+    state = Shared(server, "snowflake_state")
+    return told(folder, World.made(folder / "world", launcher, state, target, sftp_server, objects))
 
 
 def lake_in_a_service(request: pytest.FixtureRequest, lake: str, folder: Path) -> Objects:

@@ -46,6 +46,7 @@ PRELOADED = (
     "ingestkit.stores.local",
     "ingestkit.warehouses.duckdb",
     "ingestkit.warehouses.postgresql",
+    "ingestkit.warehouses.snowflake",
 )
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 

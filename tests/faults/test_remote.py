@@ -10,6 +10,7 @@ from tests.faults.conftest import Story
 from tests.faults.test_kills import STEPS, disturbed, places
 from tests.faults.test_story import ELSEWHERE
 from tests.faults.world import RUN, alike
+from tests.services import PostgresServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.services]
 
@@ -66,12 +67,13 @@ def test_a_drop_that_is_gone_in_the_midst_of_a_run_costs_no_work(
         *(pytest.param(one, marks=pytest.mark.matrix) for one in ("load.fenced", "load.before_commit")),
     ],
 )
-def test_a_server_restarted_in_a_load_costs_no_work(remote_story: Story, step: str, tmp_path: Path) -> None:
+def test_a_server_restarted_in_a_load_costs_no_work(
+    remote_story: Story, server: PostgresServer, step: str, tmp_path: Path
+) -> None:
     world = remote_story.before[0].copied(tmp_path / "world")
-    assert world.target is not None
     frozen = world.start(*RUN, "--jobs", "1", freeze=f"{step}:1").frozen()
-    world.target.server.control("-m", "immediate", "stop")
-    world.target.server.start()
+    server.control("-m", "immediate", "stop")
+    server.start()
     frozen.wake()
     ended = frozen.wait()
     assert ended.code in (0, 7), ended

@@ -2,23 +2,21 @@
 
 import json
 import re
-import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg
 
 from tests.faults.lakes import LAKE_VARIABLE, Objects, Sight, in_a_folder
 from tests.faults.processes import Ended, Launcher, Started
 from tests.faults.sights import Dropped, Reader, beside
-from tests.services import PostgresServer, SftpServer
-from tests.warehouses import LOADER
+from tests.faults.targets import TARGET_VARIABLE, Ask, Shared, Target, in_a_file
+from tests.services import SftpServer
 
 SETTINGS = """
 profile: local
@@ -32,7 +30,6 @@ profiles:
       lake: {type: local, path: lake}
       warehouse: {type: duckdb, path: warehouse/warehouse.duckdb, lock_timeout: 2s}
 """
-TARGET_VARIABLE = "FAULTS_TARGET"
 SOURCE_VARIABLE = "FAULTS_DROP"
 IN_A_FOLDER = "{type: local, path: drops}"
 LAKE_HERE = "{type: local, path: lake}"
@@ -118,31 +115,13 @@ QUARANTINE = (
     'GROUP BY batch, model, path, "column", code'
 )
 OPEN = "SELECT run_id, model FROM run_model WHERE open_key IS NOT NULL"
-COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
-RECEIPTS = "SELECT model, batch, generation, digest, settings, mode FROM ingestkit_receipt"
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """A state, or a target, in a server's database."""
-
-    server: PostgresServer
-    name: str
-
-    @property
-    def url(self) -> str:
-        return self.server.url(self.name)
-
-    def copied(self) -> "Shared":
-        copy = f"copy_{secrets.token_hex(8)}"
-        self.server.does(f"CREATE DATABASE {copy} TEMPLATE {self.name}")
-        return Shared(self.server, copy)
-
-
-def on_a_server(port: int) -> str:
-    """The settings of a target in a database that the environment names, since a copy of a world has another."""
-    place = f"host: 127.0.0.1, port: {port}, database: '${{env:{TARGET_VARIABLE}}}', user: {LOADER}"
-    return f"{{type: postgresql, {place}, lock_timeout: 10s}}"
+# Warehouses spell the same names in upper case or in lower.
+TABLES = "SELECT lower(table_name) FROM information_schema.tables WHERE lower(table_schema) IN ('public', 'main')"
+COLUMNS = """
+    SELECT lower(column_name) FROM information_schema.columns
+    WHERE lower(table_schema) IN ('public', 'main') AND lower(table_name) = '{table}' ORDER BY ordinal_position
+"""
+RECEIPTS = "SELECT model, batch, generation, digest, settings, mode FROM {table}"
 
 
 def behind_a_server(server: SftpServer) -> str:
@@ -159,7 +138,7 @@ class World:
     launcher: Launcher = field(repr=False)
     shared: Shared | None = None
     """Where the state is, if not in a file below the folder."""
-    target: Shared | None = None
+    target: Target | None = None
     """Where the target is, if not in a file below the folder."""
     source: SftpServer | None = None
     """Which server the drops are read through, and moved within when they are done with."""
@@ -175,12 +154,12 @@ class World:
         folder: Path,
         launcher: Launcher,
         shared: Shared | None = None,
-        target: Shared | None = None,
+        target: Target | None = None,
         source: SftpServer | None = None,
         objects: Objects | None = None,
     ) -> "World":
         (folder / "config/pipelines").mkdir(parents=True)
-        settings = SETTINGS if target is None else SETTINGS.replace(IN_A_FILE, on_a_server(target.server.port))
+        settings = SETTINGS if target is None else SETTINGS.replace(IN_A_FILE, target.settings())
         settings = settings if source is None else settings.replace(IN_A_FOLDER, behind_a_server(source))
         settings = settings if objects is None else settings.replace(LAKE_HERE, objects.settings())
         (folder / "config/settings.yaml").write_text(settings)
@@ -231,7 +210,7 @@ class World:
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **fault: str) -> Started:
         """Begin a command; `kill`, `freeze` and `record` say what happens to it, and where."""
         places = {"INGESTKIT__STATE__URL": self.shared.url} if self.shared else {}
-        places |= {TARGET_VARIABLE: self.target.name} if self.target else {}
+        places |= {TARGET_VARIABLE: self.target.place, **self.target.environment} if self.target else {}
         places |= {SOURCE_VARIABLE: str(self.folder / "drops")} if self.source else {}
         places |= {LAKE_VARIABLE: self.objects.place} if self.objects else {}
         self.dropped.learn(self.folder / "drops")
@@ -273,15 +252,9 @@ class World:
         with closing(sqlite3.connect(self.database)) as file:
             return file.execute(query).fetchall()
 
-    @contextmanager
-    def targeted(self) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
+    def targeted(self) -> AbstractContextManager[Ask]:
         """The target, to be asked."""
-        if self.target is None:
-            with duckdb.connect(str(self.warehouse), read_only=True) as file:
-                yield lambda query: file.execute(query).fetchall()
-            return
-        with psycopg.connect(self.target.url) as server:
-            yield lambda query: server.execute(query).fetchall()
+        return in_a_file(self.warehouse) if self.target is None else self.target.opened()
 
     def listing(self) -> AbstractContextManager[Callable[[], Iterator[Sight]]]:
         """What readers of the lake see."""
@@ -303,10 +276,9 @@ class World:
         }
         known = {run for (run,) in self.rows("SELECT run_id FROM pipeline_run")}
         with self.targeted() as ask:
-            found["receipts"] = _rows(ask(RECEIPTS))
-            listed = "duckdb_tables()" if self.target is None else "pg_tables WHERE schemaname = 'public'"
-            named = "table_name" if self.target is None else "tablename"
-            tables = sorted(name for (name,) in ask(f"SELECT {named} FROM {listed}"))
+            receipts = self.target.receipts if self.target else "ingestkit_receipt"
+            found["receipts"] = _rows(ask(RECEIPTS.format(table=receipts)))
+            tables = sorted(name for (name,) in ask(TABLES))
             found["tables"] = tables
             for table in (name for name in tables if not name.startswith("ingestkit_")):
                 columns = [name for (name,) in ask(COLUMNS.format(table=table)) if name != "_run_id"]

@@ -19,7 +19,7 @@ from fakesnow.conn import FakeSnowflakeConnection
 from fakesnow.instance import FakeSnow
 
 from tests.doubles.snowflake.answers import Refused
-from tests.doubles.snowflake.reading import Name
+from tests.doubles.snowflake.reading import Name, identifier, literal, quoted
 from tests.doubles.snowflake.rights import Rights
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Locks, Session, Transaction
 from tests.doubles.snowflake.stages import Stages
@@ -56,6 +56,33 @@ class Account:
             maker.cursor().execute(f"CREATE DATABASE {name}")
             maker.cursor().execute(f"CREATE SCHEMA {name}.PUBLIC")
             maker.close()
+
+    def copy_database(self, source: str, name: str) -> None:
+        """A database with what was committed in another one."""
+        self.create_database(name)
+        here = f"database_name = {literal(source)} AND schema_name = 'PUBLIC'"
+        known = "_fs_global._fs_information_schema"
+        with self.turn:
+            duck = self.engine.duck_conn.cursor()
+            duck.execute(f"USE {identifier(name)}.PUBLIC")
+            tables = duck.execute(
+                f"SELECT table_name, sql FROM duckdb_tables() WHERE {here} AND NOT temporary"
+            ).fetchall()
+            for table, sql in tables:
+                duck.execute(sql)
+                duck.execute(f"INSERT INTO {identifier(table)} FROM {quoted((source, 'PUBLIC', table))}")
+            for (sql,) in duck.execute(f"SELECT sql FROM duckdb_views() WHERE {here} AND NOT internal").fetchall():
+                duck.execute(sql.replace(source, name))
+            for noted in ("_fs_tables_ext", "_fs_columns_ext"):
+                theirs = f"FROM {known}.{noted} WHERE ext_table_catalog = {literal(source)}"
+                duck.execute(
+                    f"INSERT INTO {known}.{noted} SELECT * REPLACE ({literal(name)} AS ext_table_catalog) {theirs}"
+                )
+            duck.close()
+            for (database, schema, table), files in list(self.loaded.items()):
+                if database == source:
+                    self.loaded[name, schema, table] = dict(files)
+            self.stages.copy(source, name)
 
     def open(self, user: str, said: dict[str, Any], database: str | None, schema: str | None) -> Session:
         """A session for somebody who was let in."""

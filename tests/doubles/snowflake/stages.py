@@ -3,10 +3,11 @@
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
@@ -94,6 +95,15 @@ class Stages:
         owner = session if created["temporary"] else None
         self.known[name] = Stage(name, str(said.get("URL", "")), owner, said.get("FILE_FORMAT", {}))
         return told(f"Stage area {name[2]} successfully created.")
+
+    def copy(self, database: str, name: str) -> None:
+        """The stages of one database for another, but for those that are somebody's."""
+        for (owner, *rest), stage in list(self.known.items()):
+            if owner == database and stage.session is None:
+                here = (name, rest[0], rest[1])
+                self.known[here] = replace(stage, name=here)
+                if (root := self.root(stage.name)).exists():
+                    shutil.copytree(root, self.root(here))
 
     def forget(self, session: int) -> None:
         """What was temporary goes with its session."""

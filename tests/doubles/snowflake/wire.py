@@ -337,6 +337,8 @@ class Wire:
                 self.users.known[name] = User(**said)
             case "databases":
                 account.create_database(said["name"])
+            case "copies":
+                account.copy_database(said["database"], said["name"])
             case "rights":
                 account.rights.take(said["privilege"], said["kind"], said["name"])
             case "streams":
