@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ingestkit.errors import ConfigError, IngestkitError, Interrupted, UsageError
 from ingestkit.lake import Lake, Place
 from ingestkit.model import LoadMode, SqlCheck, Window, sha256_of
-from ingestkit.ports import Bounds, Source, TargetColumn, Warehouse
+from ingestkit.ports import Bounds, Copying, Source, TargetColumn, Warehouse
 from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
 from ingestkit.windows import days_within, zone_of
 
@@ -69,6 +69,10 @@ class Pipeline:
 
     def columns(self, model: str) -> tuple[TargetColumn, ...]:
         return tuple(TargetColumn(name, column.type) for name, column in self.model(model).columns.items())
+
+    def copying(self, model: str) -> Copying:
+        said = self.model(model).copy_
+        return Copying(said.file_size, said.parallel, said.scanner == "vectorized")
 
     def bounds(self, model: str, window: Window | None) -> Bounds | None:
         """Between which values of which column the rows of a window lie, where a model's rows belong to windows."""

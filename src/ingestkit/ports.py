@@ -249,6 +249,15 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Copying:
+    """How rows go into a warehouse that loads from staged files; None: as its connection says."""
+
+    file_size: str | None = None
+    parallel: int | None = None
+    vectorized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """All that publishes one model. `newer` is what newer batches have said, where `mode` is merge."""
 
@@ -269,6 +278,7 @@ class Load:
     """Where `mode` is window: whose rows are replaced. None of the files' rows lies outside."""
     evolved: tuple[str, ...] = ()
     """Those of `columns` that some file added once: texts, and null for files that lack them."""
+    copying: Copying = Copying()
 
 
 def forget(model: str, facts: Mapping[str, Any]) -> None:

@@ -312,6 +312,54 @@ class ModelGate(Section):
     freshness: Freshness | None = None
 
 
+def a_file_size(value: str) -> str:
+    said = re.fullmatch(FILE_SIZE, value)
+    if said is None or not 1 <= int(said[1]) <= 5000:
+        raise ValueError("is 1MB to 5000MB; 100MB to 250MB load best")
+    return value
+
+
+FILE_SIZE = r"([0-9]{1,4})(MB|MiB)"
+FileSize = Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^{FILE_SIZE}$"}), AfterValidator(a_file_size)]
+Parallel = Annotated[Whole, Field(ge=1, le=99)]
+LOSES = {
+    "on_error": "a load takes every row or none, by ON_ERROR = ABORT_STATEMENT; anything else leaves rows out",
+    "force": "it would load files a second time",
+    "purge": "staged files are removed by who comes next, and a removal that fails would not be told",
+    "size_limit": "files beyond it would be left out",
+    "pattern": "each file is named, so that a missing one is an error",
+    "validation_mode": "nothing would be loaded",
+    "match_by_column_name": "a column that is not found would be loaded as NULL; columns are named one by one",
+    "load_uncertain_files": "each load has a path of its own, of which nothing is uncertain",
+    "truncatecolumns": "values would be cut",
+    "enforce_length": "values would be cut",
+    "trim_space": "values would be changed",
+    "null_if": "values would become NULL; say nulls of the model, which counts them",
+    "replace_invalid_characters": "values would be changed",
+    "use_logical_type": "without it dates and instants would come as other values",
+    "binary_as_text": "values would come as others",
+}
+"""Options of COPY by which a row or a value could be lost, each with how."""
+
+
+class Copying(Section):
+    """How a model's rows go into a warehouse that loads from staged files; None: as its connection says."""
+
+    file_size: FileSize | None = None
+    parallel: Parallel | None = None
+    """How many files, or pieces of one, are uploaded at once."""
+    scanner: Literal["standard", "vectorized"] = "standard"
+    """Snowflake's reader of Parquet; the vectorized one is faster for many columns."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def loses_nothing(cls, said: Any) -> Any:
+        for name in said if isinstance(said, dict) else ():
+            if (why := LOSES.get(str(name).lower())) is not None:
+                raise ValueError(f"{name} cannot be said: {why}")
+        return said
+
+
 class Model(Section):
     """One logical table of a pipeline."""
 
@@ -336,6 +384,7 @@ class Model(Section):
     drift: Literal["freeze", "evolve", "ignore"] = "freeze"
     """What a column that is in no contract does: fail its file, become a column of the target, or be left out."""
     gate: ModelGate = ModelGate()
+    copy_: Copying = Field(default=Copying(), alias="copy")
     columns: dict[str, Column] = Field(min_length=1)
 
     @field_validator("columns")
@@ -975,8 +1024,10 @@ class SnowflakeConnection(Section):
     """A reference, for oauth."""
     names: Literal["upper", "exact"] = "upper"
     """How names of tables and columns are spelled there: in upper case, as people write them, or as contracts do."""
-    file_size: Annotated[str, Field(pattern=r"^\d+(MB|MiB)$")] = "128MB"
-    """Of the files that are staged; 100 to 250 MB load best."""
+    file_size: FileSize = "128MB"
+    """Of the files that are staged, in which a model's rows are cut; 100 to 250 MB load best."""
+    parallel: Parallel = 4
+    """How many of them, or pieces of one, are uploaded at once."""
     lock_timeout: Duration = timedelta(minutes=10)
     """How long to wait for a table that others change. What a dead process holds is let go of after five minutes."""
     statement_timeout: Duration = timedelta(hours=4)

@@ -1,9 +1,11 @@
 """The Snowflake warehouse keeps the contract, in an account that is stricter than the service where it has traps."""
 
+import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,16 @@ from typing import Any
 import pytest
 
 from ingestkit.errors import WarehouseError
+from ingestkit.model import LoadMode
 from ingestkit.pipeline import SystemClock
-from ingestkit.ports import TargetColumn, Warehouse
+from ingestkit.ports import Copying, TargetColumn, Warehouse
 from ingestkit.settings import SnowflakeConnection
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse, opened
 from tests.contracts.warehouse import (
     LINEAGE,
     PERSON,
     PIPELINE,
+    WITHOUT_WINDOW,
     WarehouseContract,
     load,
     publication,
@@ -117,6 +121,37 @@ class TestSnowflake(WarehouseContract):
         warehouse.evolve("hcp", (TargetColumn("amount", "integer"),), LINEAGE)
         with pytest.raises(WarehouseError, match=r"hcp\.amount is NUMBER\(19,0\)"):
             warehouse.evolve("hcp", (TargetColumn("amount", "decimal(21,2)"),), LINEAGE)
+
+    def test_files_are_of_the_size_and_sent_as_a_model_says(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        # Texts that no compression makes smaller.
+        rows = [(str(number), os.urandom(48).hex()) for number in range(60_000)]
+        files = (write_valid(tmp_path / "a.parquet", PERSON, rows),)
+        for number, (copying, several, parallel) in enumerate(
+            [(Copying("1MB", 2), True, 2), (Copying("200MB", vectorized=True), False, 4)], 1
+        ):
+            before = len(self.server.sent)
+            told: dict[str, Mapping[str, Any]] = {}
+            work = publication(replace(load(files), copying=copying), batch=f"b{number}", token=number)
+            warehouse.publish(replace(work, told=told.__setitem__))
+            put, copy = (
+                next(one.sql for one in self.server.sent[before:] if one.sql.startswith(kind))
+                for kind in ("PUT", "COPY")
+            )
+            assert f"PARALLEL = {parallel} " in put
+            assert ("USE_VECTORIZED_SCANNER = TRUE" in copy) is copying.vectorized
+            assert copy.count(".parquet'") == told["hcp"]["files"]
+            assert (told["hcp"]["files"] > 2) is several
+            assert len(self.rows(warehouse)) == 60_000
+
+    @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
+    def test_texts_that_a_reader_may_take_for_null_stay_texts(
+        self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
+    ) -> None:
+        ready(warehouse, "hcp")
+        rows = [("1", "\\N"), ("2", ""), ("3", " x "), ("4", "NULL"), ("5", None)]
+        warehouse.publish(publication(load((write_valid(tmp_path / "a.parquet", PERSON, rows),), mode)))
+        assert self.rows(warehouse) == rows
 
 
 GRANTS = Path(__file__).parents[2] / "sql/grants/warehouse_snowflake.sql"

@@ -53,8 +53,8 @@ def sent(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Publicati
     assert {one.tag for one in found} == {f"ingestkit {work.run_id}"}
     differing = (
         (warehouse.account.database, "DATABASE"),
-        (r"stage-[0-9a-f]{12}", "OWN"),
-        (r"file://[^']*/OWN", "HERE"),
+        (r"file://[^']*/stage-[0-9a-f]{12}", "file://HERE"),
+        (r"(?<=\.)[0-9a-f]{12}(?=/)", "OWN"),
     )
     shown = []
     for one in found:

@@ -108,3 +108,21 @@ def test_rows_of_windows_need_windows_and_a_time(
 def test_a_window_column_comes_with_its_load(model: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="load: window needs a window_column"):
         Model.model_validate({**model, "columns": {"day": {"type": "date"}}})
+
+
+@pytest.mark.parametrize(
+    ("copy", "said"),
+    [
+        ({"on_error": "continue"}, "on_error cannot be said: a load takes every row or none"),
+        ({"FORCE": True}, "FORCE cannot be said: it would load files a second time"),
+        ({"null_if": [""]}, "null_if cannot be said: values would become NULL"),
+        ({"file_size": "100KB"}, "100MB to 250MB load best"),
+        ({"file_size": "9000MB"}, "100MB to 250MB load best"),
+        ({"parallel": 100}, "less than or equal to 99"),
+        ({"streams": 1}, "Extra inputs"),
+    ],
+)
+def test_how_rows_are_copied_cannot_be_said_so_that_one_is_lost(copy: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Model.model_validate({"columns": {"a": {}}, "copy": copy})
+    assert said in str(refused.value)

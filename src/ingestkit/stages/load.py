@@ -141,6 +141,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         previous=previous,
         lineage=ctx.pipeline.lineage(),
         bounds=ctx.pipeline.bounds(given.model, ctx.window),
+        copying=ctx.pipeline.copying(given.model),
     )
     return Planned(given.model, intent, load)
 

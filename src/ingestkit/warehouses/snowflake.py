@@ -1,6 +1,5 @@
 """The Snowflake warehouse: rows go as Parquet through a stage of the schema's own, and DDL comes before BEGIN."""
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from snowflake.connector import SnowflakeConnection
 from ingestkit import steps
 from ingestkit.errors import ConfigError, WarehouseError
 from ingestkit.files import shown
-from ingestkit.model import Fence, LoadMode, Receipt, safe_name
+from ingestkit.model import Fence, LoadMode, Receipt
 from ingestkit.pipeline import Clock
-from ingestkit.ports import Load, Publication, TargetColumn
+from ingestkit.ports import Publication, TargetColumn
 from ingestkit.settings import SnowflakeConnection as Connection
 from ingestkit.warehouses import publishing, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
-from ingestkit.warehouses.snowflake_stage import Staging, copy, scratch
+from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Stage, Staged, copy, scratch, written
 
 GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
 AUTHENTICATORS = {"key_pair": "SNOWFLAKE_JWT", "oauth": "oauth", "browser": "externalbrowser"}
@@ -66,7 +65,16 @@ def opened(
         connection.statement_timeout.total_seconds(),
         {key: value for key, value in parameters.items() if value is not None},
     )
-    return SnowflakeWarehouse(account, memory_limit, threads, clock, scratch, connection.file_size)
+    return SnowflakeWarehouse(
+        account,
+        memory_limit,
+        threads,
+        clock,
+        scratch,
+        connection.file_size,
+        connection.parallel,
+        OwnStage(account),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,9 @@ class SnowflakeWarehouse:
     clock: Clock
     scratch: Path
     file_size: str
+    parallel: int
+    """Both for models that do not say it."""
+    stage: Stage
 
     def present(self) -> bool:
         """A service is not looked at: whether it is there shows when it is asked."""
@@ -93,7 +104,7 @@ class SnowflakeWarehouse:
                     hint=f"name one as `warehouse` of the connection, and {GRANTS}",
                 )
             self._refuse_missing_schema(connection)
-            execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
+            self.stage.check(connection)
 
     def fences(self, pipeline: str) -> Mapping[str, Fence]:
         """The pipeline's fence rows by model; none where the table is missing."""
@@ -147,7 +158,7 @@ class SnowflakeWarehouse:
             publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
         ):
             plans = {load.table: publishing.planned(engine, publication, load) for load in publication.loads}
-            self._clear(connection, publication)
+            self.stage.clear(connection, publication)
             prepared = {
                 table: self._prepared(connection, engine, publication, plan, folder) for table, plan in plans.items()
             }
@@ -198,9 +209,7 @@ class SnowflakeWarehouse:
         load = plan.load
         types = {**sql.column_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
         merging = load.intent.mode is LoadMode.MERGE
-        part = f"{_part(publication, load)}/{safe_name(publication.run_id)}.{publication.token}.{folder.name}"
-        staging = Staging(self.account, connection, engine, folder / load.intent.model, self.file_size, part)
-        staged = staging.upload(plan.rows, plan.gone, marked=merging)
+        staged = self._staged(connection, engine, publication, plan, folder / load.intent.model)
         if not merging or not plan.mergeable or not staged.rows:
             return Prepared(staged, types, plan.writes)
         # Of the session, and so without a schema before it.
@@ -210,19 +219,25 @@ class SnowflakeWarehouse:
         queries = copy(self.account, connection, table, types, staged)
         return Prepared(staged, types, plan.writes, table, queries)
 
-    def _clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
-        """Empty the parts of the stage that are these models': whoever was there before is done with them, or dead."""
-        place = f"{self.account.named(sql.STAGE)}/{safe_name(publication.pipeline)}/"
-        models = "|".join(re.escape(safe_name(load.intent.model)) for load in publication.loads)
-        parts = f".*{re.escape(safe_name(publication.pipeline))}/({models})/.*"
-        execute(connection, f"REMOVE {sql.text(f'@{place}')} PATTERN = {sql.text(parts)}")
+    def _staged(
+        self,
+        connection: SnowflakeConnection,
+        engine: duckdb.DuckDBPyConnection,
+        publication: Publication,
+        plan: publishing.Plan,
+        folder: Path,
+    ) -> Staged:
+        model, said = plan.load.intent.model, plan.load.copying
+        files = written(engine, self.account.names, folder, plan, said.file_size or self.file_size)
+        columns = (*plan.rows.columns, sql.GONE) if plan.load.intent.mode is LoadMode.MERGE else plan.rows.columns
+        known = FILE_FORMAT | ({"USE_VECTORIZED_SCANNER": "TRUE"} if said.vectorized else {})
+        if not sum(files.values()):
+            return Staged("", {}, columns, {}, known)
+        place, copies = self.stage.send(connection, publication, model, folder, said.parallel or self.parallel)
+        return Staged(place, {name: rows for name, rows in files.items() if rows}, columns, copies, known)
 
     def _refuse_missing_schema(self, connection: SnowflakeConnection) -> None:
         execute(connection, f"SHOW TABLES LIKE 'ingestkit%' IN SCHEMA {self.account.named()}")
-
-
-def _part(publication: Publication, load: Load) -> str:
-    return f"{safe_name(publication.pipeline)}/{safe_name(load.intent.model)}"
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,93 +1,97 @@
 """Rows from valid Parquet into files of a stage, and from there into tables: each file named, each row counted."""
 
+import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError
 
 from ingestkit.errors import WarehouseError
+from ingestkit.model import LoadMode, safe_name
+from ingestkit.ports import Publication
 from ingestkit.warehouses import duckdb_sql, snowflake_misfit
 from ingestkit.warehouses import snowflake_sql as sql
-from ingestkit.warehouses.publishing import Rows
+from ingestkit.warehouses.publishing import Plan
 from ingestkit.warehouses.snowflake_session import Account, answered, execute
 
-PARALLEL = 4
-"""How many files, or pieces of a large one, go up at once."""
-FILE_FORMAT = {"USE_LOGICAL_TYPE": "TRUE", "BINARY_AS_TEXT": "FALSE"}
-"""Without the first, dates and instants would come as the numbers they are kept as."""
+ROW_GROUP = 20_480
+"""Rows that are kept in memory until they are written, and a file is cut between."""
+FILE_FORMAT = {
+    # Without it, dates and instants would come as the numbers they are kept as.
+    "USE_LOGICAL_TYPE": "TRUE",
+    "BINARY_AS_TEXT": "FALSE",
+    "TRIM_SPACE": "FALSE",
+    "REPLACE_INVALID_CHARACTERS": "FALSE",
+    # By default a text of \\N is a NULL.
+    "NULL_IF": "()",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Files of a stage with the rows of a load, by name how many."""
+    """Files of a stage with the rows of a load."""
 
     place: str
+    """`@stage/path/`, below which they lie."""
     files: Mapping[str, int]
+    """By name, how many rows."""
     columns: tuple[str, ...]
-    folder: Path
-    """Where copies of them are, as long as the load lasts."""
+    copies: Mapping[str, Path]
+    """By name, where each can be read here as long as the load lasts."""
+    format: Mapping[str, str]
 
     @property
     def rows(self) -> int:
         return sum(self.files.values())
 
-    @property
-    def copies(self) -> dict[str, Path]:
-        return {name: self.folder / name for name in self.files}
+
+class Stage(Protocol):
+    """Where files wait for COPY: what is left of others there is emptied by who comes next."""
+
+    def check(self, connection: SnowflakeConnection) -> None:
+        """Prove that files may be put there and be read from there; make it where it is missing and ours."""
+        ...
+
+    def clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
+        """Empty what is these models': whoever was there before is done with it, or dead."""
+        ...
+
+    def send(
+        self, connection: SnowflakeConnection, publication: Publication, model: str, folder: Path, parallel: int
+    ) -> tuple[str, Mapping[str, Path]]:
+        """Bring all files of a folder there, below a path of their own; the place, and where each is read here."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Staging:
-    """Whose rows go through which part of the stage; it is emptied by who comes next."""
+class OwnStage:
+    """A stage of the schema's own, within the account: files are PUT there."""
 
     account: Account
-    connection: SnowflakeConnection
-    engine: duckdb.DuckDBPyConnection
-    folder: Path
-    file_size: str
-    part: str
-    """`<pipeline>/<model>/<run>`, of a run's try its own."""
 
-    def upload(self, rows: Rows, gone: str | None = None, *, marked: bool = False) -> Staged:
-        """Write the rows, and of a merge the keys that go, into files, and the files into the stage."""
-        self.folder.mkdir(parents=True)
-        names = self.account.names
-        shown = ", ".join(
-            f"{duckdb_sql.name(column)} AS {duckdb_sql.name(names.spelled(column))}" for column in rows.columns
-        )
-        query = f"SELECT {shown} FROM ({rows.query})"
-        if marked:
-            query = f"SELECT *, false AS {duckdb_sql.name(sql.GONE)} FROM ({query})"
-        if gone is not None:
-            keys = ", ".join(
-                f"{duckdb_sql.name(column)} AS {duckdb_sql.name(names.spelled(column))}" for column in rows.key
-            )
-            query += f" UNION ALL BY NAME SELECT DISTINCT {keys}, true AS {duckdb_sql.name(sql.GONE)} FROM ({gone})"
-        self.engine.execute(
-            f"COPY ({query}) TO {duckdb_sql.text(str(self.folder))} "
-            f"(FORMAT parquet, COMPRESSION snappy, FILE_SIZE_BYTES '{self.file_size}', FILENAME_PATTERN 'part-{{i}}', "
-            "OVERWRITE_OR_IGNORE true)"
-        )
-        counted = self.engine.execute(
-            "SELECT file_name, num_rows FROM parquet_file_metadata("
-            f"{duckdb_sql.file_list(sorted(self.folder.glob('*.parquet')))})"
-        ).fetchall()
-        files = {Path(path).name: rows for path, rows in counted}
-        place = f"@{self.account.named(sql.STAGE)}/{self.part}/"
-        if sum(files.values()):
-            self._put(files, place)
-        columns = (*rows.columns, sql.GONE) if marked else rows.columns
-        return Staged(place, {name: rows for name, rows in files.items() if rows}, columns, self.folder)
+    def check(self, connection: SnowflakeConnection) -> None:
+        execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
 
-    def _put(self, files: Mapping[str, int], place: str) -> None:
-        told = execute(self.connection, sql.put(f"{self.folder}/*.parquet", place, PARALLEL))
+    def clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
+        pipeline = safe_name(publication.pipeline)
+        models = "|".join(re.escape(safe_name(load.intent.model)) for load in publication.loads)
+        place = sql.text(f"@{self.account.named(sql.STAGE)}/{pipeline}/")
+        parts = sql.text(f".*{re.escape(pipeline)}/({models})/.*")
+        execute(connection, f"REMOVE {place} PATTERN = {parts}")
+
+    def send(
+        self, connection: SnowflakeConnection, publication: Publication, model: str, folder: Path, parallel: int
+    ) -> tuple[str, Mapping[str, Path]]:
+        files = {path.name: path for path in folder.glob("*.parquet")}
+        place = f"@{self.account.named(sql.STAGE)}/{path_of(publication, model)}/"
+        told = execute(connection, sql.put(f"{folder}/*.parquet", place, parallel))
         sent = {row["target"]: row["status"] for row in told}
         wrong = {name: sent.get(name, "not told of") for name in files if sent.get(name) != "UPLOADED"}
         if wrong:
@@ -97,6 +101,39 @@ class Staging:
                 f"{name} among them ({status})",
                 transient=True,
             )
+        return place, files
+
+
+def path_of(publication: Publication, model: str) -> str:
+    """`<pipeline>/<model>/<run>`: of each try its own, so that nothing there was ever loaded."""
+    run = f"{safe_name(publication.run_id)}.{publication.token}.{secrets.token_hex(6)}"
+    return f"{safe_name(publication.pipeline)}/{safe_name(model)}/{run}"
+
+
+def written(
+    engine: duckdb.DuckDBPyConnection, names: sql.Names, folder: Path, plan: Plan, file_size: str
+) -> dict[str, int]:
+    """Write the rows of a plan, and of a merge the keys that go, into files of a size; how many rows each has."""
+    rows, marked = plan.rows, plan.load.intent.mode is LoadMode.MERGE
+    query = f"SELECT {_spelled(names, rows.columns)} FROM ({rows.query})"
+    if marked:
+        query = f"SELECT *, false AS {duckdb_sql.name(sql.GONE)} FROM ({query})"
+    if plan.gone is not None:
+        keys = _spelled(names, rows.key)
+        query += f" UNION ALL BY NAME SELECT DISTINCT {keys}, true AS {duckdb_sql.name(sql.GONE)} FROM ({plan.gone})"
+    folder.mkdir(parents=True)
+    engine.execute(
+        f"COPY ({query}) TO {duckdb_sql.text(str(folder))} "
+        f"(FORMAT parquet, COMPRESSION snappy, FILE_SIZE_BYTES '{file_size}', ROW_GROUP_SIZE {ROW_GROUP}, "
+        "FILENAME_PATTERN 'part-{i}', OVERWRITE_OR_IGNORE true)"
+    )
+    files = duckdb_sql.file_list(sorted(folder.glob("*.parquet")))
+    counted = engine.execute(f"SELECT file_name, num_rows FROM parquet_file_metadata({files})").fetchall()
+    return {Path(path).name: rows for path, rows in counted}
+
+
+def _spelled(names: sql.Names, columns: Iterable[str]) -> str:
+    return ", ".join(f"{duckdb_sql.name(column)} AS {duckdb_sql.name(names.spelled(column))}" for column in columns)
 
 
 def copy(
@@ -108,7 +145,7 @@ def copy(
     for start in range(0, len(names), sql.MOST_FILES):
         some = names[start : start + sql.MOST_FILES]
         try:
-            told = answered(connection, sql.copy(table, columns, staged.place, some, FILE_FORMAT))
+            told = answered(connection, sql.copy(table, columns, staged.place, some, staged.format))
         except DatabaseError as error:
             raise snowflake_misfit.of_copy(account, staged.copies, error) from error
         _compare(account, staged, some, told.rows)

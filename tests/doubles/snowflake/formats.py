@@ -42,6 +42,8 @@ def parquet(
         if found is not None:
             _demand_logical(said, found, types[found])
         values[column.name] = "NULL" if found is None else identifier(found)
+        if found is not None and types[found] == "VARCHAR":
+            values[column.name] = _unless_null(_nulls(said), values[column.name])
     return Source(f"read_parquet({literal(file)})", values)
 
 
@@ -56,7 +58,9 @@ def transformed(
         if name not in types:
             return "NULL"
         _demand_logical(said, name, types[name])
-        return identifier(name)
+        # It is still to be read as Snowflake's own SQL, to which a backslash says something.
+        nulls = [one.replace("\\", "\\\\") for one in _nulls(said)]
+        return _unless_null(nulls, identifier(name)) if types[name] == "VARCHAR" else identifier(name)
 
     def of_file(found: re.Match[str]) -> str:
         return literal(path) if found[1].upper() == "FILENAME" else '("file_row_number" + 1)'
@@ -78,8 +82,7 @@ def transformed(
 def csv(file: str, columns: Sequence[Column], said: Options) -> Source:
     """By position; as many columns as the table has."""
     quote = str(said.get("FIELD_OPTIONALLY_ENCLOSED_BY", "NONE"))
-    nulls = said.get("NULL_IF", ["\\N"])
-    nulls = [*(nulls if isinstance(nulls, list) else [nulls])]
+    nulls = _nulls(said)
     if true(said, "EMPTY_FIELD_AS_NULL", otherwise=True):
         nulls.append("")
     types = ", ".join(f"{literal(f'c{place}')}: 'VARCHAR'" for place in range(len(columns)))
@@ -100,6 +103,17 @@ def csv(file: str, columns: Sequence[Column], said: Options) -> Source:
 def _types(duck: duckdb.DuckDBPyConnection, file: str) -> dict[str, str]:
     described = duck.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(file)})").fetchall()
     return {name: kind for name, kind, *_ in described}
+
+
+def _nulls(said: Options) -> list[str]:
+    """Texts that are NULL; by default one is."""
+    nulls = said.get("NULL_IF", ["\\N"])
+    return [*(nulls if isinstance(nulls, list) else [nulls])]
+
+
+def _unless_null(nulls: Sequence[str], value: str) -> str:
+    listed = ", ".join(literal(one) for one in nulls)
+    return f"CASE WHEN {value} IN ({listed}) THEN NULL ELSE {value} END" if nulls else value
 
 
 def _demand_logical(said: Options, name: str, kind: str) -> None:
