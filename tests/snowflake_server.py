@@ -26,16 +26,20 @@ FOREIGN = ("COVERAGE_", "SNOWFLAKE_", "INGESTKIT_")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What befalls a statement; `when` is a pattern found in it, `LOGIN` are logins."""
+    """What befalls a statement; logins and what ends sessions are found as LOGIN and LOGOUT."""
 
-    fate: Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished"]
+    fate: Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished", "taken", "short"]
     said: dict[str, Any]
 
 
-NEVER_ARRIVES = Fault("cut", {})
+NEVER_ARRIVES = Fault("cut", {"for_good": False})
+# However often it is sent.
+LINE_CUT = Fault("cut", {"for_good": True})
 # Who asks again by the same request is told what it missed.
 ANSWER_LATE = Fault("lost", {"for_good": False})
 ANSWER_LOST = Fault("lost", {"for_good": True})
+# It is done, and who asks again is told that the session is over.
+ENDED_MEANWHILE = Fault("lost", {"for_good": False, "ends": True})
 SERVER_ERROR = Fault("status", {"status": 500})
 SESSION_EXPIRED = Fault("expired", {"for_good": False})
 LOGIN_EXPIRED = Fault("expired", {"for_good": True})
@@ -48,6 +52,19 @@ TOO_MANY_WAIT = Fault(
         "limit.",
     },
 )
+
+
+# Other files lie where those of a PUT are to.
+NAMES_TAKEN = Fault("taken", {})
+
+
+def short_of(rows: int) -> Fault:
+    """COPY tells of fewer rows of its last file; of 0 that it does not tell of the file."""
+    return Fault("short", {"rows": rows})
+
+
+def status(code: int) -> Fault:
+    return Fault("status", {"status": code})
 
 
 def refused(code: int, state: str, message: str) -> Fault:
@@ -179,7 +196,11 @@ class SnowflakeServer:
 
     def patience(self, seconds: float) -> None:
         """So long a session that says nothing may hold a table that others wait for."""
-        self._tell("patience", seconds=seconds)
+        self._tell("times", patience=seconds)
+
+    def holds_answers(self, seconds: float) -> None:
+        """So long a client is left waiting for a statement's answer before it is told to ask again."""
+        self._tell("times", held=seconds)
 
     @property
     def sent(self) -> list[Sent]:

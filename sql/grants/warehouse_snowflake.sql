@@ -1,5 +1,8 @@
 -- Least rights on a warehouse in Snowflake. Run by who may grant there (SECURITYADMIN, or the owner of the database):
 --   snow sql -f sql/grants/warehouse_snowflake.sql -D database=RAW -D schema=PUBLIC -D warehouse=LOADING -D user=LOADER
+-- What a process leaves open when it dies is ended by the next one of the same user: a user needs no right to see and end
+-- its own transactions. Of another user's only an administrator of the account may; what such a one holds goes by itself
+-- after five minutes.
 -- The role owns what it makes there, and nobody else may change it. Tables that others made need OWNERSHIP given to it.
 
 CREATE ROLE IF NOT EXISTS INGESTKIT_WAREHOUSE;

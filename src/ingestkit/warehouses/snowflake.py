@@ -20,6 +20,7 @@ from ingestkit.ports import Publication, TargetColumn
 from ingestkit.settings import SnowflakeConnection as Connection
 from ingestkit.warehouses import publishing, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses.snowflake_detached import Work
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
 from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Stage, Staged, copy, scratch, written
@@ -63,6 +64,8 @@ def opened(
         names,
         connection.lock_timeout.total_seconds(),
         connection.statement_timeout.total_seconds(),
+        connection.network_timeout.total_seconds(),
+        connection.answer_timeout.total_seconds(),
         {key: value for key, value in parameters.items() if value is not None},
     )
     return SnowflakeWarehouse(
@@ -152,6 +155,8 @@ class SnowflakeWarehouse:
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
         """Publish all loads in one transaction. A COMMIT whose answer is lost may have been made: the receipt tells."""
+        models = frozenset(load.intent.model for load in publication.loads)
+        work = Work(self.account, publication.pipeline, publication.state_id, publication.token, models)
         with (
             self.account.session(f"ingestkit {publication.run_id}") as connection,
             scratch(self.scratch) as folder,
@@ -162,10 +167,8 @@ class SnowflakeWarehouse:
             prepared = {
                 table: self._prepared(connection, engine, publication, plan, folder) for table, plan in plans.items()
             }
-            with self.account.writing(connection):
-                transaction = SnowflakeTransaction(
-                    self.account, connection, publication.pipeline, publication.batch, prepared
-                )
+            with self.account.writing(connection, work.name):
+                transaction = SnowflakeTransaction(self.account, connection, work, publication.batch, prepared)
                 stand = publishing.publish(transaction, publication, lambda load: plans[load.table], self.clock.now())
             steps.reached("load.committed")
             for load in publication.loads:
@@ -181,8 +184,10 @@ class SnowflakeWarehouse:
 
     def void(self, fence: Fence) -> None:
         """Remove a model's receipts, under its fence."""
-        with self.account.session() as connection, self.account.writing(connection):
-            publishing.void(SnowflakeTransaction(self.account, connection, fence.pipeline, "", {}), fence)
+        models = frozenset({fence.model})
+        work = Work(self.account, fence.pipeline, fence.state_id, fence.token, models)
+        with self.account.session() as connection, self.account.writing(connection, work.name):
+            publishing.void(SnowflakeTransaction(self.account, connection, work, "", {}), fence)
 
     def newest(self, table: str, column: str) -> Any:
         """The greatest value of a column."""

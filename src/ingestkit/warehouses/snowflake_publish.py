@@ -12,6 +12,7 @@ from ingestkit.ports import Bounds
 from ingestkit.warehouses import snowflake_misfit, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Merged, Rows
+from ingestkit.warehouses.snowflake_detached import Work, patiently
 from ingestkit.warehouses.snowflake_session import Account, answered, changed, execute
 from ingestkit.warehouses.snowflake_stage import Staged, copy
 
@@ -33,7 +34,7 @@ class Prepared:
 class SnowflakeTransaction:
     account: Account
     connection: SnowflakeConnection
-    pipeline: str
+    work: Work
     batch: str
     prepared: Mapping[str, Prepared]
     """By table."""
@@ -45,19 +46,18 @@ class SnowflakeTransaction:
     def raise_fence(self, mine: Fence) -> Sequence[str]:
         """Who raises a fence of the same pipeline waits for the table, and then looks at it as it was committed."""
         one = self.account.names.one
-        answered = changed(
-            self.connection,
+        update = (
             f"UPDATE {snowflake_tables.fence_table(self.account, mine.pipeline)} SET {one('token')} = ? "
-            f"WHERE {one('model')} = ? AND {one('state_id')} = ? AND {one('token')} <= ?",
-            mine.token,
-            mine.model,
-            mine.state_id,
-            mine.token,
+            f"WHERE {one('model')} = ? AND {one('state_id')} = ? AND {one('token')} <= ?"
         )
-        if self.raised is None:
+        values = (mine.token, mine.model, mine.state_id, mine.token)
+        if self.raised is not None:
+            count = changed(self.connection, update, *values)
+        else:
+            count = patiently(self.connection, self.work, update, *values)
             self.raised = snowflake_tables.fences(self.account, self.connection, mine.pipeline)
         known = self.raised.get(mine.model)
-        return [known.table if known else ""] * answered
+        return [known.table if known else ""] * count
 
     def fences(self, pipeline: str) -> Mapping[str, Fence]:
         return snowflake_tables.fences(self.account, self.connection, pipeline)

@@ -13,15 +13,19 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error, InterfaceError, OperationalError, ProgrammingError
 
 from ingestkit.errors import Busy, WarehouseError
+from ingestkit.warehouses.snowflake_silence import bound
 from ingestkit.warehouses.snowflake_sql import Names
 
 LONGEST_TAG = 2000
 PATIENCE = 7 * 24 * 3600
-"""Seconds. Without it the connector would cancel a statement after the time that one request may take."""
+"""Seconds. Without it the connector would cancel a statement after the time that one request may be asked again."""
 HELD = "57014"
 STOPPED = ("604", "630")
 """Cancelled, or over its time."""
 WAITERS = "number of waiters"
+DEADLOCK = "deadlock"
+ENDED = ("390104", "390111", "390112", "390114")
+"""The session is over: of what was asked again under it, nobody tells the outcome."""
 NETWORK = "if the line stays bad, look at the network and at account and endpoint of the connection"
 KEY = "let an administrator ALTER USER … SET RSA_PUBLIC_KEY to the other half of private_key"
 GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
@@ -35,9 +39,9 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ("394304", "knows another key of this user", KEY, False),
     ("394303", "says that this machine's clock is wrong", "set the clock, then run again", True),
     ("390303", "does not take this token", "look at `token` of the connection", False),
-    ("390318", "says that the token has expired", "renew it, then run again", True),
-    ("390112", "has ended this session", "run again", True),
-    ("390114", "has ended this session", "run again", True),
+    ("390318", "says that the token has expired", "renew `token` of the connection, then run again", False),
+    *((code, "has ended this session", "run again", True) for code in ENDED),
+    ("91016", "misses a file that was put into its stage", "see who else removes files there, then run again", True),
     ("606", "has no warehouse at work for this role", WAREHOUSE, False),
     ("42501", "does not allow it", GRANTS, False),
     ("3001", "does not allow it", GRANTS, False),
@@ -59,6 +63,8 @@ class Account:
     names: Names
     lock_timeout: float
     statement_timeout: float
+    network_timeout: float
+    answer_timeout: float
     parameters: Mapping[str, Any] = field(repr=False)
     """What the connector is given, keys and tokens among them."""
 
@@ -74,15 +80,16 @@ class Account:
             connection = snowflake.connector.connect(
                 **self.parameters, autocommit=True, paramstyle="qmark", session_parameters=self._settled(tag)
             )
+            bound(connection, self.network_timeout, self.answer_timeout)
             try:
                 yield connection
             finally:
-                connection.close()
+                connection.close(retry=False)
 
     @contextmanager
-    def writing(self, connection: SnowflakeConnection) -> Iterator[None]:
+    def writing(self, connection: SnowflakeConnection, name: str) -> Iterator[None]:
         """A transaction. An error within it does not end it there, so it is always rolled back here."""
-        execute(connection, "BEGIN")
+        execute(connection, f"BEGIN NAME {name}")
         try:
             yield
         except BaseException:
@@ -92,7 +99,9 @@ class Account:
             raise
         try:
             execute(connection, "COMMIT")
-        except (OperationalError, InterfaceError) as error:
+        except Error as error:
+            if isinstance(error, ProgrammingError) and str(error.errno) not in ENDED:
+                raise
             raise WarehouseError(
                 f"{self.place}: the line was cut while a COMMIT was under way, so that it may have been made or not "
                 f"(query {error.sfqid or 'without an id'})",
@@ -140,6 +149,8 @@ class Account:
             )
         if state == HELD and WAITERS in told:
             return WarehouseError(f"{self.place}: too many wait for the same table ({told}{query})", transient=True)
+        if state == HELD and DEADLOCK in told.lower():
+            return WarehouseError(f"{self.place}: this and another wait for each other ({told}{query})", transient=True)
         if state == HELD:
             return Busy(
                 f"{self.place} is still locked after {self.lock_timeout:g} s ({told}{query})",
@@ -174,10 +185,10 @@ def execute(connection: SnowflakeConnection, statement: str, *values: Any) -> li
     return answered(connection, statement, *values).rows
 
 
-def changed(connection: SnowflakeConnection, statement: str, *values: Any) -> int:
-    """How many rows one statement changed."""
+def changed(connection: SnowflakeConnection, statement: str, *values: Any, within: int = PATIENCE) -> int:
+    """How many rows one statement changed. It is cancelled after so many seconds."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, values or None, timeout=PATIENCE)
+        cursor.execute(statement, values or None, timeout=within)
         return int(cursor.rowcount or 0)
 
 

@@ -10,6 +10,7 @@ import datetime as dt
 import itertools
 import secrets
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,8 +126,10 @@ class Account:
         self.roll_back(transaction.session)
         transaction.session.aborted = transaction.number
 
-    def begin(self, session: Session) -> Transaction:
-        session.transaction = Transaction(next(self.numbers), session, dt.datetime.now(dt.UTC))
+    def begin(self, session: Session, name: str | None = None) -> Transaction:
+        session.transaction = Transaction(
+            next(self.numbers), session, dt.datetime.now(dt.UTC), name or str(uuid.uuid4())
+        )
         return session.transaction
 
     def ready(self, transaction: Transaction) -> None:

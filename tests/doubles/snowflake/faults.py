@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Fate = Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished"]
+Fate = Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished", "taken", "short"]
 
 
 @dataclass(slots=True)

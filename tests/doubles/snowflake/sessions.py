@@ -52,6 +52,7 @@ class Transaction:
     number: int
     session: "Session"
     started: dt.datetime
+    name: str = ""
     done: list[Done] = field(default_factory=list)
     locked: list[Name] = field(default_factory=list)
     # DuckDB has one open for it, which shows what others had committed when it began.

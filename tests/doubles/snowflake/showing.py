@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from tests.doubles.snowflake.account import Account, where
-from tests.doubles.snowflake.answers import Data, rows
+from tests.doubles.snowflake.answers import Data, rows, unprivileged
 from tests.doubles.snowflake.engine import Asked, executed
 from tests.doubles.snowflake.reading import dotted, literal
 from tests.doubles.snowflake.sessions import PARAMETERS
@@ -50,11 +50,15 @@ def _warehouses(account: Account, asked: Asked) -> Data:
     return _like(asked, ("name", "state"), [(one, "STARTED") for one in account.warehouses], at=0)
 
 
-def _transactions(account: Account, _: Asked) -> Data:
+def _transactions(account: Account, asked: Asked) -> Data:
+    """Those of the user; the account's are for its administrators, of whom there is none here."""
+    if asked.statement.words[2:4] == ("IN", "ACCOUNT"):
+        raise unprivileged("account", account.name)
     names = ("id", "user", "session", "name", "started_on", "state", "scope")
-    found = [one.transaction for one in account.sessions.values() if one.transaction is not None]
+    theirs = [one for one in account.sessions.values() if one.user == asked.session.user]
+    found = [one.transaction for one in theirs if one.transaction is not None]
     said = [
-        (one.number, one.session.user, one.session.number, str(one.number), one.started.isoformat(), "running", 0)
+        (one.number, one.session.user, one.session.number, one.name, one.started.isoformat(), "running", 0)
         for one in found
     ]
     return rows(names, said, ("id", "session", "scope"), KIND)

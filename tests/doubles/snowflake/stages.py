@@ -183,6 +183,15 @@ class Stages:
             "command": "UPLOAD",
         }
 
+    def take(self, asked: Statement, session: int, user: str, database: str | None, schema: str | None) -> None:
+        """Put other files where those of a PUT are to lie."""
+        said = self.put(asked, session, user, database, schema)
+        folder = self.folder.joinpath(*said["stageInfo"]["location"].rstrip("/").split("/")[1:])
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in map(Path, said["src_locations"]):
+            for file in pattern.parent.glob(pattern.name):
+                (folder / file.name).write_bytes(b"of somebody else")
+
     def answer(self, request: Request) -> Answer:
         """The storage itself: a file is there whole or not at all."""
         file = self._file(request.path)

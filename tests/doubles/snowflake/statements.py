@@ -12,12 +12,14 @@ from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, to
 from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
 from tests.doubles.snowflake.leaving import inserted
 from tests.doubles.snowflake.merging import merged
-from tests.doubles.snowflake.reading import QUALIFIED, Name, Statement, dotted, options, resolved
+from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Statement, dotted, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
 from tests.doubles.snowflake.showing import shown
 from tests.doubles.snowflake.stages import LISTED
 
 READ: Final = re.compile(rf"\b(?:FROM|JOIN)\s+({QUALIFIED})(?!\s*\()", re.IGNORECASE)
+BEGUN: Final = re.compile(rf"(?:BEGIN|START)(?:\s+(?:WORK|TRANSACTION))?(?:\s+NAME\s+(?P<name>{NAME}))?", re.IGNORECASE)
+LONGEST_NAME: Final = 255
 ABORT: Final = re.compile(r"SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*'?(\d+)'?\s*\)", re.IGNORECASE)
 
 
@@ -57,7 +59,7 @@ def _control(account: Account, asked: Asked) -> Data:
         case "BEGIN":
             if session.transaction is not None:
                 raise _stricter("BEGIN while a transaction is open is ignored")
-            account.begin(session)
+            account.begin(session, _named(asked.statement.text))
         case "COMMIT":
             account.commit(session)
         case "ROLLBACK":
@@ -172,7 +174,7 @@ def _define(account: Account, asked: Asked) -> Data:
 def _query(account: Account, asked: Asked) -> Data:
     session = asked.session
     if found := ABORT.match(asked.statement.text):
-        return _abort(account, int(found[1]))
+        return _abort(account, session, int(found[1]))
     if re.search(r"\bFROM\b", asked.statement.text, re.IGNORECASE):
         _awake(account, session)
     for name in READ.findall(asked.statement.text):
@@ -241,9 +243,21 @@ def _use(account: Account, session: Session, what: str, name: str) -> Data:
     return told(DONE)
 
 
-def _abort(account: Account, number: int) -> Data:
+def _named(text: str) -> str | None:
+    """What BEGIN calls its transaction."""
+    found = BEGUN.fullmatch(text)
+    if found is None:
+        raise compilation(f"syntax error: {text}")
+    name = resolved(found["name"], "", "")[2] if found["name"] else None
+    if name is not None and len(name) > LONGEST_NAME:
+        raise compilation(f"identifier '{name}' is longer than {LONGEST_NAME} characters.", 1007, "22023")
+    return name
+
+
+def _abort(account: Account, session: Session, number: int) -> Data:
+    """Who began a transaction may end it; nobody here is an administrator of the account."""
     open_ones = [one.transaction for one in account.sessions.values() if one.transaction is not None]
-    found = next((one for one in open_ones if one.number == number), None)
+    found = next((one for one in open_ones if one.number == number and one.session.user == session.user), None)
     if found is None:
         raise Refused(2003, "02000", f"Transaction {number} does not exist.")
     account.abort(found)

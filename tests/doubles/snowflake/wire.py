@@ -17,8 +17,8 @@ from urllib.parse import parse_qs
 from fakesnow.converter import from_binding
 
 from tests.doubles.relay import Answer, Request
-from tests.doubles.snowflake.account import Account
-from tests.doubles.snowflake.answers import Data, Refused
+from tests.doubles.snowflake.account import Account, where
+from tests.doubles.snowflake.answers import Data, Refused, shortened
 from tests.doubles.snowflake.engine import Asked
 from tests.doubles.snowflake.faults import Faults, Rule
 from tests.doubles.snowflake.login import User, Users
@@ -27,8 +27,11 @@ from tests.doubles.snowflake.reading import statement
 from tests.doubles.snowflake.sessions import PATIENCE, Session
 from tests.doubles.snowflake.statements import run
 
-# By it a client knows that it has to ask for the outcome by the id of the query.
-IN_PROGRESS: Final = "333334"
+# By them a client knows that it has to ask for the outcome by the id of the query: at once, and after a while.
+NOT_WAITED_FOR: Final = "333334"
+IN_PROGRESS: Final = "333333"
+# Seconds until who waits is told to ask again.
+HELD: Final = 45.0
 RESULT_SCAN: Final = re.compile(r"SELECT \* FROM TABLE\(RESULT_SCAN\('([\w-]+)'\)\)", re.IGNORECASE)
 EXPIRED: Final = Refused(390_112, "08001", "Session token has expired.")
 GONE: Final = Refused(390_104, "08001", "User must login again to access the service.")
@@ -69,6 +72,9 @@ class Wire:
     """How many uploads were under way at the beginning of each."""
     results: dict[str, Data] = field(default_factory=dict)
     """What queries answered, by their ids."""
+    answers: dict[str, "Future[Answer]"] = field(default_factory=dict)
+    """The same as it is told over the wire, once it is known."""
+    held: float = HELD
     _lock: threading.Lock = field(default_factory=threading.Lock)
     # No session is renewed any more.
     _expired: bool = False
@@ -90,6 +96,8 @@ class Wire:
             return self._controlled
         if path.startswith("/monitoring/queries/"):
             return self._monitored
+        if re.fullmatch(r"/queries/[\w-]+/result", path):
+            return self._asked_again
         return {
             "/session/v1/login-request": self._login,
             "/session": self._session,
@@ -140,6 +148,8 @@ class Wire:
         session = self._known(request)
         session.touched = time.monotonic()
         if "delete=true" in request.query.lower():
+            if (rule := self.faults.befalling("LOGOUT")) is not None:
+                self._befall(rule)
             self.account.close(session)
         return _json({"success": True, "data": None})
 
@@ -187,15 +197,25 @@ class Wire:
         )
         with self._lock:
             self.statements.append(said)
+            self.answers[said.query] = outcome
+        threading.Thread(target=self._settled, args=(session, said, body, outcome), daemon=True).start()
         if body.get("asyncExec"):
-            threading.Thread(target=self._settled, args=(session, said, body, outcome), daemon=True).start()
-            where = {"queryId": said.query, "getResultUrl": f"/queries/{said.query}/result"}
-            return _json({"success": True, "code": IN_PROGRESS, "message": None, "data": where})
-        self._settled(session, said, body, outcome)
-        answer = outcome.result()
+            return _later(said.query, NOT_WAITED_FOR)
+        answer = self._held(said.query)
         if name in session.lost or said.outcome == "lost":
             raise Instead
         return answer
+
+    def _asked_again(self, request: Request) -> Answer:
+        self._known(request).touched = time.monotonic()
+        return self._held(request.path.split("/")[2])
+
+    def _held(self, query: str) -> Answer:
+        """The outcome, or after a while that it is not known yet."""
+        try:
+            return self.answers[query].result(self.held)
+        except TimeoutError:
+            return _later(query, IN_PROGRESS)
 
     def _settled(self, session: Session, said: Said, body: Data, outcome: "Future[Answer]") -> None:
         """The outcome has an answer, or what became of the request instead."""
@@ -207,10 +227,16 @@ class Wire:
     def _done(self, session: Session, said: Said, body: Data) -> Answer:
         rule = self.faults.befalling(said.sql)
         if rule is not None:
+            if rule.fate == "cut" and rule.said["for_good"]:
+                session.lost.add(said.request)
             self._befall(rule, said)
+            if rule.fate == "taken":
+                self.account.stages.take(statement(said.sql), session.number, session.user, *where(session))
         self.account.outcomes[said.query] = "RUNNING"
         try:
             data = self._again(said.sql) or run(self.account, self._asked(session, said, body))
+            if rule is not None and rule.fate == "short":
+                data = shortened(data, int(rule.said["rows"]))
             said.outcome = "done"
             self.results[said.query] = data
             self.account.outcomes[said.query] = "SUCCESS"
@@ -226,6 +252,8 @@ class Wire:
             said.outcome = "lost"
             if rule.said["for_good"]:
                 session.lost.add(said.request)
+            if rule.said.get("ends"):
+                self.account.sessions.pop(session.token)
         now = {"finalDatabaseName": session.fake.database, "finalSchemaName": session.fake.schema}
         now |= {"finalRoleName": session.role, "finalWarehouseName": session.warehouse}
         parameters = [{"name": "TIMEZONE", "value": "Etc/UTC"}, {"name": "AUTOCOMMIT", "value": session.autocommit}]
@@ -332,6 +360,7 @@ class Wire:
                 self.faults.heal()
                 self._expired = False
                 account.locks.patience = PATIENCE
+                self.held = HELD
             case "users":
                 name = said.pop("name").upper()
                 self.users.known[name] = User(**said)
@@ -345,8 +374,9 @@ class Wire:
                 account.streams.append((said["name"], said["table"]))
             case "outside":
                 account.stages.outside = Outside(**said)
-            case "patience":
-                account.locks.patience = float(said["seconds"])
+            case "times":
+                self.held = said.get("held", self.held)
+                account.locks.patience = said.get("patience", account.locks.patience)
             case _:
                 raise ValueError(what)
 
@@ -364,6 +394,11 @@ def _body(request: Request) -> Data:
 
 def _json(said: Data, status: int = 200) -> Answer:
     return Answer(status, (("Content-Type", "application/json"),), json.dumps(said).encode())
+
+
+def _later(query: str, code: str) -> Answer:
+    where = {"queryId": query, "getResultUrl": f"/queries/{query}/result"}
+    return _json({"success": True, "code": code, "message": None, "data": where})
 
 
 def _plain(name: str | None) -> str | None:

@@ -1,0 +1,87 @@
+"""Transactions that a process left open when it died or lost its line: known by name, and ended by who comes next.
+
+Snowflake itself ends them only when they were silent for five minutes and others wait for what they hold. Names tell
+whose they are: `INGESTKIT_<place, pipeline and state, as a hash>_<token>_<models, each as a hash>`. A user sees and may
+end its own.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import ProgrammingError
+
+from ingestkit.warehouses.snowflake_session import Account, changed, execute
+
+LONGEST_NAME = 255
+GRACE = 30.0
+"""Seconds for whoever has lost its lease and is about to commit."""
+CANCELLED = 604
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a transaction is for: models of a pipeline, under a token."""
+
+    account: Account
+    pipeline: str
+    state_id: str
+    token: int
+    models: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """As many of the models as have room: those that have none are waited for, as whoever is not known."""
+        name = f"{self._whose}_{self.token}"
+        for model in sorted(_short(one) for one in self.models):
+            if len(name) + 1 + len(model) <= LONGEST_NAME:
+                name += f"_{model}"
+        return name
+
+    def precedes(self, name: str) -> bool:
+        """Whether a transaction of that name can only be one that nobody waits for any more.
+
+        Who holds the lease of one of its models has the higher token, or is itself the one that lost the line.
+        """
+        if not name.upper().startswith(f"{self._whose}_"):
+            return False
+        token, *models = name.upper().removeprefix(f"{self._whose}_").split("_")
+        mine = {_short(one) for one in self.models}
+        return token.isdigit() and int(token) <= self.token and not mine.isdisjoint(models)
+
+    @property
+    def _whose(self) -> str:
+        place = (self.account.database, self.account.schema, self.pipeline, self.state_id)
+        return f"INGESTKIT_{_short(*place)}"
+
+
+def patiently(connection: SnowflakeConnection, work: Work, statement: str, *values: Any) -> int:
+    """How many rows the first statement of a transaction changed, where it waits for its table.
+
+    Who holds it may be at work, and is given some time; what was left of the same work is ended then.
+    """
+    grace = max(1, round(min(GRACE, work.account.lock_timeout / 2)))
+    try:
+        return changed(connection, statement, *values, within=grace)
+    except ProgrammingError as error:
+        if error.errno != CANCELLED:
+            raise
+    execute(connection, "ROLLBACK")
+    _end_those_left(connection, work)
+    execute(connection, f"BEGIN NAME {work.name}")
+    return changed(connection, statement, *values)
+
+
+def _end_those_left(connection: SnowflakeConnection, work: Work) -> None:
+    for row in execute(connection, "SHOW TRANSACTIONS"):
+        if int(row["session"]) != connection.session_id and work.precedes(str(row["name"])):
+            # It may have ended by itself. One that cannot be ended is waited for, as any that holds what is wanted.
+            with suppress(ProgrammingError):
+                execute(connection, f"SELECT SYSTEM$ABORT_TRANSACTION({int(row['id'])})")
+
+
+def _short(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8].upper()
