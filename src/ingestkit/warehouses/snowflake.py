@@ -1,18 +1,16 @@
 """The Snowflake warehouse: rows go as Parquet through a stage of the schema's own, and DDL comes before BEGIN."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import duckdb
 from snowflake.connector import SnowflakeConnection
 
 from ingestkit import steps
-from ingestkit.errors import ConfigError, WarehouseError
+from ingestkit.errors import WarehouseError
 from ingestkit.files import shown
 from ingestkit.model import Fence, LoadMode, Receipt
 from ingestkit.pipeline import Clock
@@ -21,53 +19,19 @@ from ingestkit.settings import SnowflakeConnection as Connection
 from ingestkit.warehouses import publishing, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_detached import Work
+from ingestkit.warehouses.snowflake_login import account_of
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
 from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Stage, Staged, copy, scratch, written
 
 GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
-AUTHENTICATORS = {"key_pair": "SNOWFLAKE_JWT", "oauth": "oauth", "browser": "externalbrowser"}
 
 
 def opened(
     *, connection: Connection, root: Path, memory_limit: str, threads: int, clock: Clock, scratch: Path
 ) -> "SnowflakeWarehouse":
     """The warehouse of a connection whose references are resolved; nothing is asked of it yet."""
-    if connection.login == "browser" and not sys.stdin.isatty():
-        raise ConfigError(
-            "a login by browser needs a person at a terminal",
-            hint="set login: key_pair and private_key in the connection",
-        )
-    endpoint = urlsplit(connection.endpoint) if connection.endpoint is not None else None
-    parameters = {
-        "account": connection.account,
-        "user": connection.user,
-        "role": connection.role,
-        "warehouse": connection.warehouse,
-        "authenticator": AUTHENTICATORS[connection.login],
-        "private_key_file": None if connection.private_key is None else str(root / connection.private_key),
-        "private_key_file_pwd": connection.passphrase,
-        "token": connection.token,
-        "login_timeout": round(connection.login_timeout.total_seconds()),
-        "network_timeout": round(connection.network_timeout.total_seconds()),
-        "socket_timeout": round(connection.answer_timeout.total_seconds()),
-        "application": "ingestkit",
-        **({} if endpoint is None else {"protocol": endpoint.scheme, "host": endpoint.hostname, "port": endpoint.port}),
-    }
-    names = sql.Names(exact=connection.names == "exact")
-    # Quoted, since else they would be taken in upper case.
-    parameters |= {"database": names.one(connection.database), "schema": names.one(connection.schema_)}
-    account = Account(
-        f"snowflake {connection.account}/{connection.database}.{connection.schema_}",
-        connection.database,
-        connection.schema_,
-        names,
-        connection.lock_timeout.total_seconds(),
-        connection.statement_timeout.total_seconds(),
-        connection.network_timeout.total_seconds(),
-        connection.answer_timeout.total_seconds(),
-        {key: value for key, value in parameters.items() if value is not None},
-    )
+    account = account_of(connection, root)
     return SnowflakeWarehouse(
         account,
         memory_limit,

@@ -27,6 +27,7 @@ DEADLOCK = "deadlock"
 ENDED = ("390104", "390111", "390112", "390114")
 """The session is over: of what was asked again under it, nobody tells the outcome."""
 NETWORK = "if the line stays bad, look at the network and at account and endpoint of the connection"
+STORAGE = "run again; if it stays so, see whether this machine may speak to the storage that stages lie in"
 KEY = "let an administrator ALTER USER … SET RSA_PUBLIC_KEY to the other half of private_key"
 GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
 PLACE = f"look at database, schema and role of the connection, and {GRANTS}"
@@ -48,6 +49,7 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ("2003", UNKNOWN, PLACE, False),
     ("2043", UNKNOWN, PLACE, False),
     ("25000", "does not answer", NETWORK, True),
+    ("253", "does not take what is put into its stage", STORAGE, True),
     ("615", "has ended this transaction, since others waited for it", "run again", True),
 )
 
