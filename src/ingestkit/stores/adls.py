@@ -31,7 +31,7 @@ from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, sent_side_b
 BLOCKS = 50_000
 TRIES = 5
 """How often an object is sent because of others who send one of its name."""
-CHUNK = 4 * 2**20
+CHUNK = 8 * 2**20
 """How much is asked for at once by who reads: a place in the middle is often read for a few bytes."""
 SKEW = timedelta(minutes=10)
 PROBES, PROBE = f"{names.INFLIGHT}/_check", b"ingestkit"
@@ -386,7 +386,7 @@ class AdlsBody:
 
     def read(self, size: int) -> bytes:
         with self.bucket.reading(self.name):
-            found: bytes = self.stream.read(size)
+            found: bytes = self.stream.read(min(size, CHUNK))
         return found
 
     def close(self) -> None:

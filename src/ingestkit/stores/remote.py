@@ -30,8 +30,6 @@ SIDE_BY_SIDE = 4
 """So many parts of objects are under way at once, each of them in memory."""
 AT_ONCE = 8
 BLOCK = 1 << 20
-PIECE = 64 * 1024
-"""What a cut may cost of an answer: less than this of what had come."""
 TRIES = 5
 """How often reading goes on behind a cut without a byte between two of them."""
 
@@ -88,7 +86,10 @@ class Bucket(Protocol):
 class Body(Protocol):
     """An answer that is read as it comes; what goes wrong is a transient LakeError."""
 
-    def read(self, size: int) -> bytes: ...
+    def read(self, size: int) -> bytes:
+        """Bytes, at most so many: only so many that a cut costs little of what had come; none at the end."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -232,18 +233,19 @@ class RemoteStore:
             try:
                 with part.open("x+b") as file, ThreadPoolExecutor(SIDE_BY_SIDE, "fetch") as pool:
 
-                    def fetch(start: int) -> None:
-                        behind = min(start + RANGE, head.stored.bytes)
-                        with io.BufferedReader(RemoteObject(self.bucket, name, head, start, behind), BLOCK) as body:
-                            at = start
-                            while block := body.read(BLOCK):
+                    def fetch(start: int) -> int:
+                        at, behind = start, min(start + RANGE, head.stored.bytes)
+                        with RemoteObject(self.bucket, name, head, start, behind) as body:
+                            while block := body.block(RANGE):
                                 _written(file.fileno(), block, at)
                                 at += len(block)
+                        return at
 
-                    for done in pool.map(fetch, range(0, head.stored.bytes, RANGE)):
-                        assert done is None
-                    file.seek(0)
-                    if head.sha256 not in (None, hashlib.file_digest(file, "sha256").hexdigest()):
+                    digest, hashed = hashlib.sha256(), 0
+                    for behind in pool.map(fetch, range(0, head.stored.bytes, RANGE)):
+                        # The ranges behind it come meanwhile.
+                        hashed = _hashed(file.fileno(), digest, hashed, behind)
+                    if head.sha256 not in (None, digest.hexdigest()):
                         raise LakeError(f"{shown(name)} came otherwise than it was written", transient=True)
                 part.replace(copy)
             finally:
@@ -332,10 +334,15 @@ class RemoteObject(io.RawIOBase):
         return at
 
     def readinto(self, buffer: Any) -> int:
-        block = self._next(min(len(buffer), self._behind - self._at))
+        block = self.block(len(buffer))
         buffer[: len(block)] = block
-        self._at += len(block)
         return len(block)
+
+    def block(self, size: int) -> bytes:
+        """The bytes that come next, at most so many; none at the end."""
+        block = self._next(min(size, self._behind - self._at))
+        self._at += len(block)
+        return block
 
     def close(self) -> None:
         self._end()
@@ -348,7 +355,7 @@ class RemoteObject(io.RawIOBase):
             if self._body is None:
                 self._body = self._bucket.read(self._name, self._tag, self._at, self._behind)
             try:
-                if block := self._body.read(min(size, PIECE)):
+                if block := self._body.read(size):
                     return block
                 raise LakeError(f"{shown(self._name)} ended before its end", transient=True)
             except LakeError as error:
@@ -368,6 +375,14 @@ def _written(file: int, block: bytes, at: int) -> None:
     while block:
         size = os.pwrite(file, block, at)
         block, at = block[size:], at + size
+
+
+def _hashed(file: int, digest: Any, at: int, behind: int) -> int:
+    """Go on with the digest from one place of the file to another; says where it came to."""
+    while block := os.pread(file, min(BLOCK, behind - at), at):
+        digest.update(block)
+        at += len(block)
+    return at
 
 
 def sent_side_by_side(parts: int, send: Callable[[int], Any], turns: BoundedSemaphore) -> list[Any]:

@@ -37,6 +37,8 @@ CONFLICTS = 5
 """How often an object is sent again because another request for its name was under way."""
 PROBES, PROBE = f"{names.INFLIGHT}/_check", b"ingestkit"
 FORGOTTEN = timedelta(hours=1)
+PIECE = 256 * 1024
+"""So much is read of an answer at once; behind a cut what is missing of it comes again."""
 LONGEST_MARK = 64 * 1024
 
 # By the service's code: what is the matter, what helps, and whether trying again may.
@@ -382,7 +384,7 @@ class S3Body:
 
     def read(self, size: int) -> bytes:
         try:
-            found: bytes = self.stream.read(size)
+            found: bytes = self.stream.read(min(size, PIECE))
         except (BotoCoreError, HTTPError, OSError) as error:
             raise self.bucket._silent(error, f"reading {shown(self.name)}") from error  # noqa: SLF001 - its own part
         return found
