@@ -1,4 +1,4 @@
--- The state database of version 0004, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0005, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR COLLATE "C" NOT NULL,
@@ -33,6 +33,8 @@ CREATE TABLE artifact (
     at TIMESTAMP WITH TIME ZONE NOT NULL,
     PRIMARY KEY (path)
 );
+
+CREATE INDEX artifact_being_removed ON artifact (pipeline) WHERE status = 'removing';
 
 CREATE INDEX artifact_by_batch ON artifact (pipeline, batch, model);
 
@@ -283,4 +285,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0004');
+INSERT INTO ingestkit_version (version_num) VALUES ('0005');

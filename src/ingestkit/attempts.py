@@ -209,9 +209,15 @@ def refuse_busy(session: Session, run: Run, *, take_over: bool) -> None:
 def fail(
     session: Session, lease: Lease, run: Run, error: str, exit_code: int, *, verdict: Verdict | None = None
 ) -> None:
-    """Close a run as FAILED, and hold the pipeline when it has failed often enough in a row."""
+    """Close a run as FAILED, and hold the pipeline when it has failed often enough in a row.
+
+    One that is closed stays as it is: behind its gate nothing can fail it.
+    """
     now = session.clock.now()
     with lease.transaction() as conn:
+        known = runs.run(conn, run.run_id)
+        if known is None or known.status is not RunStatus.OPEN:
+            return
         judged = verdict.value if verdict is not None else None
         runs.close_run(conn, run, RunStatus.FAILED, now, error=error, exit_code=exit_code, verdict=judged)
         hold_after = session.pipeline.settings.retry.hold_after

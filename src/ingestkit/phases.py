@@ -2,20 +2,17 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-import sqlalchemy as sql
-
 from ingestkit import approvals, steps
 from ingestkit.active import Active, Known
+from ingestkit.cleaning import clean_behind
 from ingestkit.errors import (
     ContractError,
     GateClosed,
     IngestkitError,
-    Interrupted,
     LeaseLost,
     PlanAgain,
     SourceError,
@@ -38,13 +35,12 @@ from ingestkit.model import (
     Verdict,
     Work,
     digest_of,
-    sha256_of,
 )
 from ingestkit.observe import logging
 from ingestkit.recording import attempt, perform, record
 from ingestkit.sighting import is_absent, one_batch
-from ingestkit.stages import clean, extract, gate, load
-from ingestkit.states import completions, decisions, drifts, ledger, quarantine, runs
+from ingestkit.stages import extract, gate, load
+from ingestkit.states import completions, decisions, drifts, ledger, runs
 from ingestkit.states.stage_rows import StageRow
 
 PLANS = 5
@@ -65,7 +61,7 @@ def do_stage(active: Active, stage: Stage) -> None:
         case Stage.GATE:
             _gate(active, active.known())
         case Stage.CLEAN:
-            _clean(active)
+            clean_behind(active)
         case _:
             raise UsageError(f"pipeline {active.pipeline_name} has no stage {stage}")
 
@@ -390,58 +386,3 @@ def _done_before(active: Active, model: str) -> Completion | None:
     with active.session.state.read() as conn:
         entry = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
     return entry[0] if entry is not None and entry[0].status is CompletionStatus.DONE else None
-
-
-def _clean(active: Active) -> None:
-    """Tidy behind the run. A clean that fails warns: nothing hangs on it."""
-
-    def job() -> Work:
-        ctx = active.context()
-        there = {model: clean.lying(ctx, model) for model in active.models}
-        # Who still has the lease behind the listing has listed nothing of a later owner's, registered or not.
-        with active.lease.transaction() as conn:
-            files = ledger.versions(conn, active.pipeline_name, [active.batch])
-            found = {model: _dispensable(active, conn, model, files, there[model]) for model in active.models}
-        names = [name for some in found.values() for name in some]
-        clean.remove(ctx, names)
-        steps.reached("clean.removed")
-        with active.lease.transaction() as conn:
-            ledger.mark_removed(conn, names, active.session.clock.now())
-        clean.remove_scratch(ctx.scratch)
-        return Work(details={"removed": {model: len(some) for model, some in found.items()}})
-
-    try:
-        perform(active, Stage.CLEAN, "*", sha256_of(str(active.session.pipeline.settings.retention)), job)
-    except (LeaseLost, Interrupted):
-        raise
-    except IngestkitError as error:
-        active.session.progress.warned(f"clean failed and is left to the next run: {error.message}")
-
-
-def _dispensable(
-    active: Active, conn: sql.Connection, model: str, files: Sequence[FileVersion], there: Sequence[tuple[str, str]]
-) -> list[str]:
-    """Objects that no row needs, of this batch among those that are there, and of old ones."""
-    others = runs.at_work(conn, active.pipeline_name, model)
-    others.pop(active.run.run_id, None)
-    artifacts = ledger.artifacts(conn, active.pipeline_name, [active.batch], model)
-    found = clean.debris(there, files, artifacts)
-    # What an attempt that may go on has made waits for it.
-    theirs = {one.path for one in artifacts if one.run_id in others}
-    # Layouts that changed places with each other may have laid another batch's objects there.
-    theirs |= ledger.paths_of_others(conn, found, active.batch, model)
-    return [name for name in found if name not in theirs] + _expired(active, conn, model, set(others.values()))
-
-
-def _expired(active: Active, conn: sql.Connection, model: str, at_work: AbstractSet[str]) -> list[str]:
-    """Objects of batches that retention no longer keeps, but for those at work, put back, or with rejects that wait."""
-    session = active.session
-    if not completions.any_full(conn, active.pipeline_name, model):
-        return []
-    theirs = completions.whole(conn, active.pipeline_name, model=model)
-    done = {batch: entry for (batch, _), entry in theirs.items()}
-    old = clean.expired(session.pipeline, done, session.clock.now())
-    needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
-    needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
-    gone = [batch for batch in old if batch not in needed]
-    return [one.path for one in ledger.artifacts(conn, active.pipeline_name, gone, model)]

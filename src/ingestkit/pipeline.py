@@ -9,7 +9,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingestkit.errors import ConfigError, IngestkitError, Interrupted, UsageError
+from ingestkit.errors import ConfigError, IngestkitError, UsageError
 from ingestkit.lake import Lake, Place
 from ingestkit.model import LoadMode, SqlCheck, Window, sha256_of
 from ingestkit.ports import Bounds, Copying, Source, TargetColumn, Warehouse
@@ -159,13 +159,19 @@ class Stop:
 
     def __init__(self, end_process: Callable[[IngestkitError], None] | None = None) -> None:
         self._requested = threading.Event()
-        self._reason: Callable[[], Exception] | None = None
+        self._reasons: list[Callable[[], Exception]] = []
         self._end_process = end_process
 
     def request(self, reason: Callable[[], Exception]) -> None:
         """Ask to stop; the first reason stands."""
-        if not self._requested.is_set():
-            self._reason = reason
+        self._reasons.append(reason)
+        self._requested.set()
+
+    def withdraw(self, reason: Callable[[], Exception]) -> None:
+        """Take a request back: what it was about has ended. Those of others stand."""
+        self._reasons = [one for one in self._reasons if one is not reason]
+        self._requested.clear()
+        if self._reasons:
             self._requested.set()
 
     @property
@@ -174,8 +180,8 @@ class Stop:
 
     def check(self) -> None:
         """A safe point: raise when asked to stop."""
-        if self._requested.is_set():
-            raise self._reason() if self._reason else Interrupted("stopped", exit_code=130)
+        for reason in self._reasons:
+            raise reason()
 
     def abort(self, error: IngestkitError) -> None:
         """End the process, for one that did not come to a safe point when it was asked to."""

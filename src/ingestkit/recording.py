@@ -244,9 +244,16 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
         attempts.fail(active.session, active.lease, active.run, message, error.exit_code)
         active.session.stop.abort(error)
 
+    def reason() -> IngestkitError:
+        return error
+
+    ending, over = threading.Lock(), threading.Event()
+
     def ask() -> None:
-        active.session.stop.request(lambda: error)
-        last.start()
+        with ending:
+            if not over.is_set():
+                active.session.stop.request(reason)
+                last.start()
 
     first = threading.Timer(limit.total_seconds(), ask)
     last = threading.Timer(timeouts.grace.total_seconds(), give_up)
@@ -255,5 +262,9 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
     try:
         yield
     finally:
-        first.cancel()
-        last.cancel()
+        with ending:
+            over.set()
+            first.cancel()
+            last.cancel()
+            # What comes behind it has its own time.
+            active.session.stop.withdraw(reason)

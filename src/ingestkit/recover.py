@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ingestkit import steps
 from ingestkit.discover import floors_of
-from ingestkit.errors import StateError
+from ingestkit.errors import LakeError, StateError
 from ingestkit.lake import HashingWriter, Place, sidecar_name
 from ingestkit.model import Sidecar
 from ingestkit.session import Session
-from ingestkit.states import completions, decisions, runs, sidecars, stage_rows
+from ingestkit.states import completions, decisions, ledger, runs, sidecars, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.owner import Owner
 from ingestkit.states.queue import PendingRecord
@@ -34,6 +34,7 @@ def recover(session: Session, lease: Lease) -> None:
                 sidecars.apply(conn, sidecar, sidecar_name(sidecar), now)
             stage_rows.interrupt(conn, run.run_id, held, lease.token, now)
     steps.reached("recover.adopted")
+    _remove_what_was_let_go(session, lease)
     session.lake.note_layout(Place(session.pipeline.name, lease.models[0], "layouts", lease.token))
     copy_decisions(session, lease)
     remove_scratch(session.scratch, lease.owner)
@@ -59,6 +60,24 @@ def replay(session: Session, lease: Lease) -> int:
     if damaged := session.queue.damaged():
         session.progress.warned(f"{damaged} line(s) of the pending queue could not be read; see {session.queue.bad}")
     return written
+
+
+def _remove_what_was_let_go(session: Session, lease: Lease) -> None:
+    """End what a clean had noted: who noted it may still be about to remove it, so that nothing may count on it."""
+    with session.state.read() as conn:
+        names = ledger.being_removed(conn, session.pipeline.name, lease.models)
+    if not names:
+        return
+    try:
+        for name in names:
+            session.stop.check()
+            session.lake.store.remove(name)
+    except LakeError as error:
+        session.progress.warned(f"what is no longer kept could not be removed from the lake: {error.message}")
+        return
+    steps.reached("recover.removed")
+    with lease.transaction() as conn:
+        ledger.mark_removed(conn, names, session.clock.now())
 
 
 def _give_floors(session: Session, lease: Lease) -> None:

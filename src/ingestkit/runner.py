@@ -6,17 +6,18 @@ from contextlib import contextmanager, suppress
 from ingestkit import attempts
 from ingestkit.active import Active
 from ingestkit.check import check, newest_done, refuse_missing_file
+from ingestkit.cleaning import clean_behind
 from ingestkit.discover import Found, discover
 from ingestkit.errors import (
+    IngestkitError,
     LeaseHeld,
     LeaseLost,
     StateError,
 )
 from ingestkit.files import shown
 from ingestkit.mirroring import refuse_empty_state, show
-from ingestkit.model import RunStatus, Stage
+from ingestkit.model import RunStatus
 from ingestkit.outcome import ModelResult, Outcome
-from ingestkit.phases import do_stage
 from ingestkit.rebuilding import rebuild
 from ingestkit.recover import recover, replay
 from ingestkit.releasing import release
@@ -144,8 +145,19 @@ def finish_cleaning(session: Session, lease: Lease) -> None:
     """Tidy behind runs that died between gate and clean."""
     with session.state.read() as conn:
         left = [one for one in runs.uncleaned(conn, session.pipeline.name) if set(one.models) <= set(lease.models)]
+    if not left:
+        return
+    try:
+        # A state that was put back does not know what the lake needs.
+        check(session, lease)
+    except StateError:
+        raise
+    except IngestkitError as error:
+        session.progress.warned(f"what earlier runs left in the lake stays until the next run: {error.message}")
+        return
     for one in left:
-        do_stage(active_run(session, lease, one, landed_unit(session, one, one.models)), Stage.CLEAN)
+        if not clean_behind(active_run(session, lease, one, landed_unit(session, one, one.models))):
+            return
 
 
 def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:

@@ -137,7 +137,8 @@ def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOpti
         return _said_done(session, known, wanted)
     models = _models_of(session, known, lease)
     _refuse_before_predecessor(session, known, models, wanted)
-    if wanted is Stage.LOAD:
+    if wanted in (Stage.LOAD, Stage.CLEAN):
+        # Before what it does cannot be taken back.
         check(session, lease, rebuilding=known.kind == "restore")
     if wanted is not Stage.CLEAN:
         known = _opened(session, lease, known, wanted.value, options)

@@ -92,15 +92,16 @@ def test_a_frozen_runner_that_believes_in_its_lease_is_turned_away(
     finished(story, world)
 
 
+@pytest.mark.parametrize("at", ["begun", "judged", "noted"])
 @pytest.mark.parametrize("step", ["extract.copied", "validate.rejects_published", "validate.done"])
 def test_a_frozen_clean_leaves_what_a_later_owner_is_about_to_record(
-    launcher: Launcher, step: str, tmp_path: Path
+    launcher: Launcher, at: str, step: str, tmp_path: Path
 ) -> None:
     world, undisturbed = (World.made(tmp_path / name, launcher) for name in ("world", "undisturbed"))
     batch = {name: text for name, text in FIRST.items() if name.startswith("20260115")}
     for one in (world, undisturbed):
         one.drop(batch)
-    frozen = world.start(*ALONE, environ=SLOW, freeze="clean.begun:1").frozen()
+    frozen = world.start(*ALONE, environ=SLOW, freeze=f"clean.{at}:1").frozen()
     undisturbed.does(*RUN)
     world.expire_leases()
     changed = {name: text for name, text in CHANGED.items() if name.startswith("20260115")}

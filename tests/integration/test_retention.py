@@ -1,6 +1,9 @@
 """What `clean` lets go of in the lake, and what somebody still needs and it therefore keeps, whatever its age."""
 
-from collections.abc import Iterator
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +12,12 @@ import pytest
 import sqlalchemy as sql
 
 from ingestkit import steps
-from ingestkit.errors import StateError
+from ingestkit.errors import LakeError, StateError
+from ingestkit.pipeline import Stop
+from ingestkit.ports import Stored
+from ingestkit.stages import gate
 from ingestkit.states.engine import StateDatabase
+from ingestkit.stores.local import LocalStore
 from tests.integration.world import FIRST, SECOND, THIRD, World
 
 AT_ONCE = {"retention.keep": "0s"}
@@ -155,3 +162,135 @@ def test_a_state_that_is_away_for_a_moment_when_a_finished_run_is_cleaned_is_wor
     assert ended.code == 0, ended.err
     assert "clean failed and is left to the next run: the state database went away" in ended.err
     assert world.run_statuses() == {"p.20260101.1": "SUCCESS"}
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: str, does: Callable[[], object]) -> None:
+    """Do something once, when a run comes to a step."""
+    reached, left = steps.reached, [does]
+
+    def reaching(name: str) -> None:
+        if name == step and left:
+            left.pop()()
+        reached(name)
+
+    monkeypatch.setattr(steps, "reached", reaching)
+
+
+def test_what_a_run_found_good_of_another_attempt_is_kept_for_it(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,77\n"})
+    world.does("extract", "--batch", "20260101", "--model", "a", "--run-id", "R1")
+    world.does("validate", "--run-id", "R1")
+    world.does("extract", "--batch", "20260101", "--model", "a", "--run-id", "R2", "--take-over")
+    world.does("validate", "--run-id", "R2")
+    assert world.stages("R2")["validate", "a"]["status"] == "SKIPPED"
+    made = files(world)
+    world.does("clean", "--run-id", "p.20260101.1")
+    assert files(world) == made
+    world.does("load", "--run-id", "R2")
+
+
+def test_a_clean_that_the_lake_refuses_is_done_by_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    orphan = world.root / "lake/valid/p/a/20260101/p.20260101.1.0/x.parquet"
+
+    def stray() -> None:
+        orphan.parent.mkdir(parents=True)
+        orphan.touch()
+
+    remove = LocalStore.remove
+
+    def refusing(self: LocalStore, name: str) -> None:
+        if name.startswith("valid/"):
+            raise LakeError("it does not allow it")
+        remove(self, name)
+
+    world.drop(FIRST)
+    at_step(monkeypatch, "gate.recorded", stray)
+    with monkeypatch.context() as refused:
+        refused.setattr(LocalStore, "remove", refusing)
+        ended = world.call("run", "--jobs", "1")
+        assert ended.code == 0
+        assert "clean failed and is left to the next run: it does not allow it" in ended.err
+        assert world.call("run").code == 0
+    assert orphan.exists()
+    world.does("run")
+    assert not orphan.exists()
+
+
+def test_with_a_batch_that_is_kept_no_more_goes_what_nobody_knew_of(eager: World) -> None:
+    eager.drop(FIRST)
+    eager.does("run")
+    orphan = eager.root / "lake/valid/p/a/20260101/p.20260101.1.0/x.parquet"
+    orphan.parent.mkdir(parents=True)
+    orphan.touch()
+    eager.drop(SECOND)
+    eager.does("run")
+    assert lies(eager) == {"20260108"}
+
+
+@pytest.mark.parametrize("seconds", [0.4, 2.0], ids=["within its grace", "beyond its grace"])
+def test_a_clean_that_takes_too_long_fails_neither_its_run_nor_the_next_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    world.set_up({"timeouts.clean": "200ms", "timeouts.grace": "800ms"})
+    world.drop(FIRST, SECOND)
+    listing, slow = LocalStore.list, [seconds]
+
+    def slowly(self: LocalStore, prefix: str) -> Iterator[Stored]:
+        if prefix.startswith("raw/") and slow:
+            time.sleep(slow.pop())
+        return listing(self, prefix)
+
+    monkeypatch.setattr(LocalStore, "list", slowly)
+    # It would end this process, behind what it has written.
+    aborted: list[Exception] = []
+    monkeypatch.setattr(Stop, "abort", lambda _stop, error: aborted.append(error))
+    ended = world.call("run", "--jobs", "1")
+    assert ended.code == 0
+    assert "clean failed and is left to the next run: clean of * ran longer than its time-out of 0.2 s" in ended.err
+    assert len(aborted) == (seconds > 1)
+    assert set(world.run_statuses().values()) == {"SUCCESS"}
+    assert world.checkpoint() == "20260108"
+
+
+def test_a_gate_that_ends_behind_its_time_is_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.set_up({"timeouts.gate": "200ms", "timeouts.grace": "30s"})
+    world.drop(FIRST)
+    judged = gate.verdict
+
+    def slowly(*given: object) -> object:
+        time.sleep(0.5)
+        return judged(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gate, "verdict", slowly)
+    world.does("run", "--jobs", "1")
+    assert world.run_statuses() == {"p.20260101.1": "SUCCESS"}
+
+
+@pytest.mark.parametrize("command", [("run",), ("clean", "--run-id", "p.20260101.1")], ids=["run", "clean"])
+def test_a_state_that_was_put_back_removes_nothing_that_it_has_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    if world.state_url is not None:
+        pytest.skip("a copy of a file is put back here")
+    copy = world.root / "copy"
+
+    def keep() -> None:
+        with sqlite3.connect(world.database) as db, sqlite3.connect(copy) as into:
+            db.backup(into)
+            into.execute("UPDATE lease SET expires = NULL, owner = NULL")
+
+    world.drop(FIRST)
+    at_step(monkeypatch, "clean.begun", keep)
+    world.does("run", "--jobs", "1")
+    world.drop({"20260101/a.csv": "id,n\n1,77\n"})
+    world.does("run")
+    there = files(world)
+    for file in world.database.parent.glob(f"{world.database.name}*"):
+        file.unlink()
+    shutil.copy(copy, world.database)
+    assert "it is an older copy" in world.refused(7, *command)
+    assert files(world) == there
+    world.does("state", "adopt", "p", *MINE, "--yes")
+    world.does("backfill", "p", "--batch", "20260101", "--from-lake")

@@ -10,11 +10,14 @@ from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus
 from ingestkit.pipeline import Pipeline, RunContext
 
 
-def lying(ctx: RunContext, model: str) -> list[tuple[str, str]]:
-    """The objects of this batch and model that are in the lake, each with its kind."""
-    return [
-        (kind, name) for kind in BATCH_KINDS for name in ctx.lake.of_batch(kind, ctx.pipeline.name, model, ctx.batch)
-    ]
+def lying(ctx: RunContext, model: str, batch: str) -> list[tuple[str, str]]:
+    """The objects of a batch and model that are in the lake, each with its kind."""
+    found = []
+    for kind in BATCH_KINDS:
+        for name in ctx.lake.of_batch(kind, ctx.pipeline.name, model, batch):
+            ctx.stop.check()
+            found.append((kind, name))
+    return found
 
 
 def debris(there: Iterable[tuple[str, str]], files: Sequence[FileVersion], artifacts: Sequence[Artifact]) -> list[str]:

@@ -19,6 +19,11 @@ STANDING = (*IN_SET, FileStatus.SUPERSEDED)
 UNPUBLISHED = (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.QUARANTINED)
 """What a version may be before its first publish."""
 
+REMOVING = "removing"
+"""Let go of by a clean that may not have come to it: nobody reads it, and who comes next ends that first."""
+
+GONE = (REMOVING, "removed")
+
 CHUNK = 500
 
 # Asked at each stage of a run, so that they are made once.
@@ -37,7 +42,7 @@ ARTIFACTS = (
         artifact.c.batch.in_(sql.bindparam("some", expanding=True)),
         artifact.c.model == sql.bindparam("one"),
         artifact.c.kind.in_(sql.bindparam("kinds", expanding=True)),
-        artifact.c.status != "removed",
+        artifact.c.status.not_in(GONE),
     )
     .order_by(artifact.c.path)
 )
@@ -242,7 +247,7 @@ def artifacts(
     model: str,
     kinds: Iterable[ArtifactKind] = ArtifactKind,
 ) -> list[Artifact]:
-    """The artifacts of a model in these batches that are not removed."""
+    """The artifacts of a model in these batches that are there to be read."""
     found: list[Artifact] = []
     given = {"of": pipeline, "one": model, "kinds": [kind.value for kind in kinds]}
     for start in range(0, len(batches), CHUNK):
@@ -265,16 +270,34 @@ def paths_of_others(conn: sql.Connection, paths: Sequence[str], batch: str, mode
         query = sql.select(artifact.c.path).where(
             artifact.c.path.in_(paths[start : start + CHUNK]),
             sql.or_(artifact.c.batch != batch, artifact.c.model != model),
-            artifact.c.status != "removed",
+            artifact.c.status.not_in(GONE),
         )
         found.update(conn.execute(query).scalars())
     return found
 
 
+def let_go(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
+    """Note what is to be removed, before it is."""
+    _mark(conn, paths, REMOVING, at)
+
+
+def being_removed(conn: sql.Connection, pipeline: str, models: Sequence[str]) -> list[str]:
+    """What a clean has let go of and may not have removed."""
+    columns = artifact.c
+    query = sql.select(columns.path).where(
+        columns.pipeline == pipeline, columns.status == sql.literal_column(f"'{REMOVING}'")
+    )
+    return list(conn.execute(query.where(columns.model.in_(models)).order_by(columns.path)).scalars())
+
+
 def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
+    _mark(conn, paths, "removed", at)
+
+
+def _mark(conn: sql.Connection, paths: Sequence[str], status: str, at: datetime) -> None:
     for start in range(0, len(paths), CHUNK):
         some = paths[start : start + CHUNK]
-        conn.execute(sql.update(artifact).where(artifact.c.path.in_(some)).values(status="removed", at=at))
+        conn.execute(sql.update(artifact).where(artifact.c.path.in_(some)).values(status=status, at=at))
 
 
 def _files(conn: sql.Connection, query: sql.Select[Any], given: Mapping[str, Any] | None = None) -> list[FileVersion]:

@@ -157,7 +157,7 @@ def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
 
 
 def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
-    """The newest closed runs whose clean never came to an end: their process died between gate and clean."""
+    """The newest closed runs whose clean never came to its end: their process died before, or it failed."""
     query = (
         sql.select(pipeline_run)
         .where(
@@ -167,7 +167,8 @@ def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
         .order_by(pipeline_run.c.number.desc())
         .limit(UNCLEANED)
     )
-    return [_run(row) for row in conn.execute(query) if Stage.CLEAN.value in row.phases_pending]
+    left = [row for row in conn.execute(query) if Stage.CLEAN.value in (*row.phases_pending, *row.phases_failed)]
+    return [_run(row) for row in left]
 
 
 def later_attempts(conn: sql.Connection, run: Run) -> list[str]:

@@ -7,7 +7,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
@@ -229,6 +229,9 @@ file_manifest = sql.Table(
     sql.Index("file_manifest_by_released", "pipeline", "released"),
 )
 
+BEING_REMOVED = sql.text("status = 'removing'")
+"""Few rows at any time, asked for at the beginning of each command."""
+
 artifact = sql.Table(
     "artifact",
     metadata,
@@ -248,6 +251,7 @@ artifact = sql.Table(
     sql.Column("at", Instant, nullable=False),
     sql.Index("artifact_by_batch", "pipeline", "batch", "model"),
     sql.Index("artifact_by_file", "file_id"),
+    sql.Index("artifact_being_removed", "pipeline", sqlite_where=BEING_REMOVED, postgresql_where=BEING_REMOVED),
 )
 
 quarantine = sql.Table(

@@ -1,0 +1,118 @@
+"""What of the lake a run's end lets go of: judged under the lease, noted in the state, then removed."""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+
+import sqlalchemy as sql
+
+from ingestkit import steps
+from ingestkit.active import Active
+from ingestkit.errors import IngestkitError, Interrupted, LeaseLost
+from ingestkit.model import Artifact, FileVersion, Stage, Work, sha256_of
+from ingestkit.pipeline import RunContext
+from ingestkit.recording import perform
+from ingestkit.stages import clean
+from ingestkit.states import completions, ledger, quarantine, runs, stage_rows
+
+
+def clean_behind(active: Active) -> bool:
+    """Tidy behind the run. A clean that fails warns, and is done again by the next run: nothing hangs on it."""
+
+    def job() -> Work:
+        ctx = active.context()
+        names, counts = _dispensable(active, ctx)
+        steps.reached("clean.judged")
+        # Who has the lease still has had it all the while: what was listed and read is nothing of a later owner's. What
+        # is noted is gone for whoever comes later, who removes it first: waking up late, this can take nothing away.
+        with active.lease.transaction() as conn:
+            ledger.let_go(conn, names, active.session.clock.now())
+        steps.reached("clean.noted")
+        clean.remove(ctx, names)
+        steps.reached("clean.removed")
+        with active.lease.transaction() as conn:
+            ledger.mark_removed(conn, names, active.session.clock.now())
+        clean.remove_scratch(ctx.scratch)
+        return Work(details={"removed": counts})
+
+    try:
+        perform(active, Stage.CLEAN, "*", sha256_of(str(active.session.pipeline.settings.retention)), job)
+    except (LeaseLost, Interrupted):
+        raise
+    except IngestkitError as error:
+        active.session.progress.warned(f"clean failed and is left to the next run: {error.message}")
+        return False
+    return True
+
+
+def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], dict[str, int]]:
+    """Objects that no row needs, of this batch and of those that retention lets go of now; how many of each model.
+
+    What is in the lake is listed before the rows are read: what is on its way there has its row before.
+    """
+    name, models = active.pipeline_name, active.models
+    there = {model: clean.lying(ctx, model, active.batch) for model in models}
+    with active.session.state.read() as conn:
+        again = ledger.being_removed(conn, name, models)
+        files = ledger.versions(conn, name, [active.batch])
+        at_work = {model: _others_at_work(active, conn, model) for model in models}
+        found = {model: _debris(conn, active, model, files, there[model], at_work[model]) for model in models}
+        old = {model: _expired(active, conn, model, set(at_work[model].values())) for model in models}
+    for model, batches in old.items():
+        for batch, artifacts in batches.items():
+            found[model] += [one.path for one in artifacts]
+            # What nobody has registered goes with the rest: nothing looks into the batch's folders again.
+            found[model] += _orphans(active, model, batch, clean.lying(ctx, model, batch))
+    names = dict.fromkeys([*again, *(path for some in found.values() for path in some)])
+    return list(names), {model: len(set(some)) for model, some in found.items()}
+
+
+def _others_at_work(active: Active, conn: sql.Connection, model: str) -> dict[str, str]:
+    others = runs.at_work(conn, active.pipeline_name, model)
+    others.pop(active.run.run_id, None)
+    return others
+
+
+def _debris(
+    conn: sql.Connection,
+    active: Active,
+    model: str,
+    files: Sequence[FileVersion],
+    there: Sequence[tuple[str, str]],
+    at_work: Iterable[str],
+) -> list[str]:
+    """What of this batch no row needs, nor an attempt that may go on: what it has made, or found good, waits for it."""
+    artifacts = ledger.artifacts(conn, active.pipeline_name, [active.batch], model)
+    found = clean.debris(there, files, artifacts)
+    theirs = {one.path for one in artifacts if one.run_id in at_work}
+    for run_id in at_work:
+        row = stage_rows.of_run(conn, run_id).get((Stage.VALIDATE, model))
+        sidecar = row.work() if row is not None else None
+        theirs |= {one.path for one in sidecar.work.artifacts} if sidecar is not None else set()
+    # Layouts that changed places with each other may have laid another batch's objects there.
+    theirs |= ledger.paths_of_others(conn, found, active.batch, model)
+    return [name for name in found if name not in theirs]
+
+
+def _orphans(active: Active, model: str, batch: str, there: Sequence[tuple[str, str]]) -> list[str]:
+    """What lies with a batch and was never registered."""
+    with active.session.state.read() as conn:
+        files = ledger.versions(conn, active.pipeline_name, [batch])
+        found = clean.debris(there, files, ledger.artifacts(conn, active.pipeline_name, [batch], model))
+        theirs = ledger.paths_of_others(conn, found, batch, model)
+    return [name for name in found if name not in theirs]
+
+
+def _expired(active: Active, conn: sql.Connection, model: str, at_work: AbstractSet[str]) -> dict[str, list[Artifact]]:
+    """What there is of batches that retention no longer keeps, but for those at work, put back, or with rejects."""
+    session = active.session
+    if not completions.any_full(conn, active.pipeline_name, model):
+        return {}
+    theirs = completions.whole(conn, active.pipeline_name, model=model)
+    done = {batch: entry for (batch, _), entry in theirs.items()}
+    old = clean.expired(session.pipeline, done, session.clock.now())
+    needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
+    needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
+    gone: dict[str, list[Artifact]] = {}
+    for one in ledger.artifacts(conn, active.pipeline_name, [batch for batch in old if batch not in needed], model):
+        gone.setdefault(one.batch, []).append(one)
+    return gone
