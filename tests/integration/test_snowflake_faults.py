@@ -75,8 +75,8 @@ def world(
 def refused_and_then_done(world: AtSnowflake) -> str:
     """What a run says that fails; nothing of its work is seen, and the next one does it."""
     told = world.refused(7, "run")
-    world.has(1)
     world.server.heals()
+    world.has(1)
     world.does("run")
     world.has(1, 2)
     return told
@@ -140,11 +140,15 @@ def test_a_commit_of_unknown_outcome_is_told_and_settled_by_the_next_run(world: 
 # --- any statement ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST])
-def test_a_line_lost_in_any_statement_costs_a_second_try(world: AtSnowflake, fault: Fault) -> None:
+def test_a_line_lost_in_any_statement_costs_a_second_try(world: AtSnowflake) -> None:
     """The session it was in stays behind, with all it holds."""
     world.server.breaks(NEVER_ARRIVES, "LOGOUT", times=None)
-    each_time_in_one_run(world, *((fault, statement) for statement in STATEMENTS))
+    each_time_in_one_run(world, *((LINE_CUT, statement) for statement in STATEMENTS))
+
+
+def test_a_statement_that_is_done_and_whose_answer_is_lost_costs_a_second_try(world: AtSnowflake) -> None:
+    world.server.breaks(NEVER_ARRIVES, "LOGOUT", times=None)
+    each_time_in_one_run(world, *((ANSWER_LOST, one) for one in ("^UPDATE", "^TRUNCATE", INTO_A_TABLE, MERGED)))
 
 
 @pytest.mark.parametrize("statement", ["^PUT", INTO_A_TABLE, MERGED])
@@ -156,9 +160,12 @@ def test_a_line_that_stays_lost_is_told_and_leaves_nothing(world: AtSnowflake, s
     assert "hint: " in told
 
 
-def test_a_service_that_is_overloaded_for_a_moment_is_asked_again(world: AtSnowflake) -> None:
-    codes = itertools.cycle((500, 503, 429))
-    each_time_in_one_run(world, *((status(next(codes)), one) for one in ("LOGIN", "LOGIN", *STATEMENTS, "^COMMIT")))
+def test_a_service_that_is_overloaded_for_a_moment_or_wants_its_session_renewed_is_asked_again(
+    world: AtSnowflake,
+) -> None:
+    every = itertools.cycle((status(500), status(503), SESSION_EXPIRED, status(429)))
+    logins = [(status(code), "LOGIN") for code in (500, 503, 429)]
+    each_time_in_one_run(world, *logins, *((next(every), one) for one in [*STATEMENTS, "^COMMIT"]))
 
 
 @pytest.mark.parametrize("statement", ["LOGIN", INTO_A_TABLE])
@@ -168,12 +175,9 @@ def test_a_service_that_stays_overloaded_is_told(world: AtSnowflake, statement: 
     assert "does not answer" in refused_and_then_done(world)
 
 
-def test_a_session_that_has_expired_is_renewed_whenever_that_is(world: AtSnowflake) -> None:
-    each_time_in_one_run(world, *((SESSION_EXPIRED, statement) for statement in [*STATEMENTS, "^COMMIT"]))
-
-
 @pytest.mark.parametrize("statement", ["^PUT", INTO_A_TABLE, "^COMMIT"])
 def test_a_login_that_has_expired_is_made_again(world: AtSnowflake, statement: str) -> None:
+    """What cannot be renewed: it lasts four hours, and a run may last longer."""
     each_time_in_one_run(world, (LOGIN_EXPIRED, statement))
 
 

@@ -49,10 +49,14 @@ class Patient(ProxySupportAdapter):
         except (Unreachable, Timeout) as error:
             self.silence.goes_on(began, type(error).__name__)
             raise
-        if is_retryable_http_code(answer.status_code or 0):
-            self.silence.goes_on(began, f"HTTP {answer.status_code}")
-        else:
+        if not is_retryable_http_code(answer.status_code or 0):
             self.silence.since = None
+            return answer
+        try:
+            self.silence.goes_on(began, f"HTTP {answer.status_code}")
+        except OperationalError:
+            answer.close()  # type: ignore[no-untyped-call]
+            raise
         return answer
 
 
