@@ -1,6 +1,7 @@
 """Stages and what lies in them: CREATE STAGE, PUT, LIST, REMOVE, and the storage that clients upload to themselves."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -148,7 +149,16 @@ class Stages:
         said = [(one.shown, one.file.stat().st_size, one.content, "") for one in found]
         return rows(("name", "size", "md5", "last_modified"), said, ("size",))
 
+    def described(self, stage: Stage) -> Data:
+        """DESCRIBE STAGE, as far as its location goes; the address is a list in JSON."""
+        names = ("parent_property", "property", "property_type", "property_value", "property_default")
+        said = [("STAGE_FILE_FORMAT", "TYPE", "String", stage.format.get("TYPE", "CSV"), "CSV")]
+        said.append(("STAGE_LOCATION", "URL", "String", json.dumps([stage.url] if stage.url else []), ""))
+        return rows(names, said if stage.url else [said[0], ("STAGE_LOCATION", "URL", "String", "", "")])
+
     def remove(self, stage: Stage, path: str, pattern: str) -> Data:
+        if stage.url:
+            raise compilation("stricter than Snowflake: what lies in somebody's lake is not removed by a warehouse")
         gone = [one for one in self.files(stage, path) if re.fullmatch(pattern, one.path)]
         for one in gone:
             one.file.unlink()

@@ -20,6 +20,7 @@ from tests.doubles.snowflake.stages import LISTED
 READ: Final = re.compile(rf"\b(?:FROM|JOIN)\s+({QUALIFIED})(?!\s*\()", re.IGNORECASE)
 BEGUN: Final = re.compile(rf"(?:BEGIN|START)(?:\s+(?:WORK|TRANSACTION))?(?:\s+NAME\s+(?P<name>{NAME}))?", re.IGNORECASE)
 LONGEST_NAME: Final = 255
+DESCRIBED: Final = re.compile(rf"DESC(?:RIBE)?\s+STAGE\s+({QUALIFIED})", re.IGNORECASE)
 ABORT: Final = re.compile(r"SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*'?(\d+)'?\s*\)", re.IGNORECASE)
 
 
@@ -50,6 +51,10 @@ def _run(account: Account, asked: Asked) -> Data:
             return _control(account, asked)
         case "USE" if asked.statement.words[1] in {"ROLE", "WAREHOUSE"}:
             return _use(account, asked.session, *asked.statement.words[1:3])
+    if found := DESCRIBED.fullmatch(asked.statement.text):
+        session = asked.session
+        stage, _ = account.stages.place(found[1], session.number, session.user, *where(session))
+        return account.stages.described(stage)
     return _query(account, asked)
 
 
@@ -130,7 +135,7 @@ def _copy(account: Account, asked: Asked, target: Name) -> tuple[Data, list[str]
     session = asked.session
     copy = loading.read(asked.statement)
     stage, path = account.stages.place(copy.place, session.number, session.user, *where(session))
-    account.rights.demand("READ", "STAGE", dotted(stage.name))
+    account.rights.demand("USAGE" if stage.url else "READ", "STAGE", dotted(stage.name))
     chosen = loading.chosen(copy, path, account.stages.files(stage, path.rstrip("/") if path else ""))
     said = {**stage.format, **copy.said.get("FILE_FORMAT", {})}
     if "FORMAT_NAME" in said:
@@ -198,7 +203,8 @@ def _on_stage(account: Account, asked: Asked) -> Data:
     if found is None:
         raise compilation(f"syntax error: {said.text}")
     stage, path = account.stages.place(found["place"], *here)
-    account.rights.demand("READ" if said.kind == "LIST" else "WRITE", "STAGE", dotted(stage.name))
+    needed = "USAGE" if stage.url else "READ" if said.kind == "LIST" else "WRITE"
+    account.rights.demand(needed, "STAGE", dotted(stage.name))
     if said.kind == "LIST":
         return account.stages.list(stage, path)
     return account.stages.remove(stage, path, str(options(found["rest"]).get("PATTERN", ".*")))
