@@ -11,5 +11,6 @@ GRANT USAGE ON DATABASE <% database %> TO ROLE INGESTKIT_WAREHOUSE;
 GRANT USAGE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
 -- Fences, receipts and targets; what a merge reads from; the stage that files go through.
 GRANT CREATE TABLE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
+-- Where the connection names an external stage: USAGE ON that STAGE instead of CREATE STAGE.
 GRANT CREATE STAGE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
 GRANT ROLE INGESTKIT_WAREHOUSE TO USER <% user %>;

@@ -93,6 +93,19 @@ class HashingWriter:
         return False
 
 
+def staged_folder(pipeline: str, model: str) -> str:
+    """Where a warehouse that reads the lake itself finds what it is to load: no longer than a load lasts."""
+    return f"_staged/{safe_name(pipeline)}/{safe_name(model)}/"
+
+
+def token_of_staged(name: str) -> int:
+    """The token in `_staged/<pipeline>/<model>/<run_id>.<token>.<random>/<file>`."""
+    match = re.fullmatch(r"_staged/[^/]+/[^/]+/[^/]+\.(\d+)\.[0-9a-f]{12}/[^/]+", name)
+    if match is None:
+        raise LakeError(f"{name} in the lake was staged by nobody of ours: it is not named so", hint="move it away")
+    return int(match[1])
+
+
 def file_id_of(raw: str) -> str:
     """The ledger id in the name of a raw object."""
     return raw.rsplit("/", 1)[-1].split("-", 1)[0]

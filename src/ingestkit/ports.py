@@ -351,6 +351,7 @@ class Warehouse(Protocol):
         """What somebody has set on target tables that changes what publishing into them means; one line each.
 
         Nothing of it loses a row. Asks, and changes nothing; tables that do not exist are nothing to remark on.
+        WarehouseError where nothing could be published at all.
         """
         ...
 

@@ -317,6 +317,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
     held = _kept(Settings, {"connections": config["connections"]}).connections
     connections = {name: _resolved(secrets, one, f"connections.{name}") for name, one in held.items()}
     root = shared["root"]
+    lake = Lake(_store(root, connections[settings.lake], shared), settings.layout)
     asked = _resolved(secrets, settings.source, f"pipelines.{settings.pipeline}.source")
     return Session(
         **shared,
@@ -324,8 +325,8 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         config=config,
         config_hash=sha256_of(config),
         source=_source(root, connections[asked.connection], asked, settings, shared),
-        lake=Lake(_store(root, connections[settings.lake], shared), settings.layout),
-        **_warehouse(root, connections[settings.warehouse], shared),
+        lake=lake,
+        **_warehouse(root, connections[settings.warehouse], shared, lake, connections[settings.lake]),
         validate=partial(_called, STAGES, "validate"),
         prove=partial(_called, STAGES, "prove"),
         reopen=partial(_session, secrets, shared),
@@ -377,7 +378,9 @@ def _store(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Sto
     return opened
 
 
-def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) -> dict[str, Any]:
+def _warehouse(
+    root: Path, connection: Connection, shared: Mapping[str, Any], lake: Lake, lake_connection: Connection
+) -> dict[str, Any]:
     match connection:
         case DuckdbConnection():
             opened = partial(
@@ -405,6 +408,7 @@ def _warehouse(root: Path, connection: Connection, shared: Mapping[str, Any]) ->
                 threads=os.cpu_count() or 1,
                 clock=shared["clock"],
                 scratch=shared["scratch"],
+                **({"lake": lake, "lake_connection": lake_connection} if connection.type == "snowflake" else {}),
             )
             return {"open_warehouse": cache(opened), "warehouse_file": None}
         case _:

@@ -1022,6 +1022,8 @@ class SnowflakeConnection(Section):
     """A reference, such as ${env:SNOWFLAKE_PASSPHRASE}, where the key is encrypted."""
     token: Annotated[str | None, Field(repr=False)] = None
     """A reference, for oauth."""
+    stage: Annotated[str, Field(pattern=r'^[^."\s]+(\.[^."\s]+){0,2}$')] | None = None
+    """An external stage whose URL is the lake, or what the lake lies in: then nothing is uploaded to the account."""
     names: Literal["upper", "exact"] = "upper"
     """How names of tables and columns are spelled there: in upper case, as people write them, or as contracts do."""
     file_size: FileSize = "128MB"

@@ -144,12 +144,13 @@ def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
     last = next(one for one in reversed(server.sent) if one.query == query)
     assert last.sql.startswith("MERGE" if mode is LoadMode.MERGE else "COPY")
     assert known.pop("message")
+    # Rows are staged in no order.
+    assert known.pop("staged_row") in (1, 2, 3)
     assert known == {
         "file": "drop/b.csv",
         "record": 2,
         "column": column,
         "staged_file": "part-0.parquet",
-        "staged_row": 3,
     }
     assert people(warehouse) == []
 

@@ -28,6 +28,7 @@ SHAPES = {
     "rejects": re.compile(rf"rejects/{PART}/{FOLDERS}/{RUN}/(?:keys-)?{FILE}\.parquet"),
     "_runs": re.compile(rf"_runs/{PART}/{PART}/[a-z]+\.{PART}\.\d{{12}}-\d{{6}}\.json"),
     "_decisions": re.compile(rf"_decisions/{PART}/\d{{6,}}-[0-9a-f]{{8}}\.json"),
+    "_staged": re.compile(rf"_staged/{PART}/{PART}/{PART}\.\d+\.[0-9a-f]{{12}}/part-\d+\.parquet"),
     "_layouts": re.compile(rf"_layouts/{PART}/[0-9a-f]{{16}}"),
 }
 """By the first folder: how objects are named that readers may see."""
@@ -78,7 +79,7 @@ class Reader:
         kind = sight.name.partition("/")[0]
         if kind == "raw" and found.sha256 is None and not known(digest):
             yield f"{len(content)} bytes that were never at the source"
-        if kind in ("valid", "rejects") and not _is_parquet(content):
+        if kind in ("valid", "rejects", "_staged") and not _is_parquet(content):
             yield f"{len(content)} bytes that are no Parquet"
         if kind in ("_runs", "_decisions") and not _is_json(content):
             yield f"{len(content)} bytes that are no JSON"

@@ -33,6 +33,7 @@ GOOD = {
     "raw/p/model=a/of/20260101/0123456789abcdef-a.csv": RAW,
     "valid/p/a/20260101/p.20260101.1.7/0123456789abcdef.parquet": PARQUET,
     "rejects/p/a/20260101/p.20260101.1.7/keys-0123456789ab.parquet": PARQUET,
+    "_staged/p/a/p.20260101.1.7.0123456789ab/part-0.parquet": PARQUET,
     "_runs/p/p.20260101.1/extract._all.000000000007-000001.json": b"{}",
     "_decisions/p/000001-0123abcd.json": b"{}",
     f"_layouts/p/{hashlib.sha256(LAYOUT).hexdigest()[:16]}": LAYOUT,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import object_stores
 from tests.integration.world import FIRST, World
 from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
 
@@ -93,3 +94,30 @@ def test_a_row_that_the_target_does_not_take_is_named_in_error_stage_row_and_sid
     [sent] = [one for one in server.sent if one.query == shown["details"]["query"]]
     assert sent.sql.startswith("MERGE")
     assert target(server, database, "SELECT id, n FROM a ORDER BY id") == [("1", 10), ("2", 20)]
+
+
+def test_a_lake_that_a_stage_shows_is_loaded_from_and_one_it_does_not_show_is_named(
+    world: World, server: SnowflakeServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_stores.azurite() as azure:
+        server.reads(azure=azure.connection_string)
+        monkeypatch.setenv("LAKE", azure.connection_string)
+        lake = {**azure.connection(), "connection_string": "${env:LAKE}"}
+        world.settle(
+            {"connections.lake": lake, "connections.warehouse": server.connection(database, stage="LAKE_STAGE")}
+        )
+        world.drop(FIRST)
+        url = f"azure://{azure.account}.blob.core.windows.net/{lake['url'].partition('//')[2].partition('@')[0]}/"
+        target(server, database, f"CREATE STAGE lake_stage URL = '{url}other/' STORAGE_INTEGRATION = LAKE")
+        ended = world.call("check")
+        assert ended.code == 7
+        assert "stage LAKE_STAGE shows" in ended.out
+        assert f"and the lake is {url}" in ended.out
+        assert world.call("run").code == 7
+        target(server, database, f"CREATE OR REPLACE STAGE lake_stage URL = '{url}' STORAGE_INTEGRATION = LAKE")
+        assert world.does("check")
+        world.does("run")
+        assert target(server, database, "SELECT id, n FROM a ORDER BY id") == [("1", 10), ("2", 20)]
+        assert not [one for one in server.sent if one.sql.startswith("PUT") and database in one.sql]
+        with azure.service() as service, service.get_container_client(url.split("/")[3]) as container:
+            assert not [one for one in container.list_blob_names() if one.startswith("_staged/")]

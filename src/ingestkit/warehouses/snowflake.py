@@ -12,6 +12,7 @@ from snowflake.connector import SnowflakeConnection
 from ingestkit import steps
 from ingestkit.errors import WarehouseError
 from ingestkit.files import shown
+from ingestkit.lake import Lake
 from ingestkit.model import Fence, LoadMode, Receipt
 from ingestkit.pipeline import Clock
 from ingestkit.ports import Publication, TargetColumn
@@ -19,19 +20,36 @@ from ingestkit.settings import SnowflakeConnection as Connection
 from ingestkit.warehouses import publishing, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_detached import Work
+from ingestkit.warehouses.snowflake_lake import LakeStage, location_of
 from ingestkit.warehouses.snowflake_login import account_of
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
-from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Stage, Staged, copy, scratch, written
+from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Sending, Stage, Staged, copy, scratch, written
 
 GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
 
 
 def opened(
-    *, connection: Connection, root: Path, memory_limit: str, threads: int, clock: Clock, scratch: Path
+    *,
+    connection: Connection,
+    root: Path,
+    memory_limit: str,
+    threads: int,
+    clock: Clock,
+    scratch: Path,
+    lake: Lake | None = None,
+    lake_connection: object = None,
 ) -> "SnowflakeWarehouse":
-    """The warehouse of a connection whose references are resolved; nothing is asked of it yet."""
+    """The warehouse of a connection whose references are resolved; nothing is asked of it yet.
+
+    The lake and where it lies matter to a connection that names a stage on it.
+    """
     account = account_of(connection, root)
+    stage: Stage = OwnStage(account)
+    if connection.stage is not None:
+        location = location_of(lake_connection)
+        assert lake is not None
+        stage = LakeStage(account, connection.stage, lake, location)
     return SnowflakeWarehouse(
         account,
         memory_limit,
@@ -40,7 +58,7 @@ def opened(
         scratch,
         connection.file_size,
         connection.parallel,
-        OwnStage(account),
+        stage,
     )
 
 
@@ -115,6 +133,7 @@ class SnowflakeWarehouse:
     def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
         """Of tables that log errors, and of streams that see each row of a replaced table go and come."""
         with self.account.session() as connection:
+            self.stage.look(connection)
             return snowflake_tables.remarks(self.account, connection, tables)
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
@@ -127,9 +146,12 @@ class SnowflakeWarehouse:
             publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
         ):
             plans = {load.table: publishing.planned(engine, publication, load) for load in publication.loads}
-            self.stage.clear(connection, publication)
+            place = self.stage.clear(connection, publication)
             prepared = {
-                table: self._prepared(connection, engine, publication, plan, folder) for table, plan in plans.items()
+                table: self._prepared(
+                    connection, engine, plan, Sending.of(publication, plan.load.intent.model, place), folder
+                )
+                for table, plan in plans.items()
             }
             with self.account.writing(connection, work.name):
                 transaction = SnowflakeTransaction(self.account, connection, work, publication.batch, prepared)
@@ -138,6 +160,7 @@ class SnowflakeWarehouse:
             for load in publication.loads:
                 ready = prepared[load.table]
                 publication.told(load.intent.model, {"queries": ready.queries, "files": len(ready.staged.files)})
+            self.stage.done(connection, publication)
             return stand
 
     def missing(self, tables: tuple[str, ...]) -> frozenset[str]:
@@ -170,15 +193,15 @@ class SnowflakeWarehouse:
         self,
         connection: SnowflakeConnection,
         engine: duckdb.DuckDBPyConnection,
-        publication: Publication,
         plan: publishing.Plan,
+        to: Sending,
         folder: Path,
     ) -> Prepared:
         """The rows of a plan in the stage, and of a merge in a table that goes with the session."""
         load = plan.load
         types = {**sql.column_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
         merging = load.intent.mode is LoadMode.MERGE
-        staged = self._staged(connection, engine, publication, plan, folder / load.intent.model)
+        staged = self._staged(connection, engine, plan, to, folder / to.model)
         if not merging or not plan.mergeable or not staged.rows:
             return Prepared(staged, types, plan.writes)
         # Of the session, and so without a schema before it.
@@ -192,17 +215,17 @@ class SnowflakeWarehouse:
         self,
         connection: SnowflakeConnection,
         engine: duckdb.DuckDBPyConnection,
-        publication: Publication,
         plan: publishing.Plan,
+        to: Sending,
         folder: Path,
     ) -> Staged:
-        model, said = plan.load.intent.model, plan.load.copying
+        said = plan.load.copying
         files = written(engine, self.account.names, folder, plan, said.file_size or self.file_size)
         columns = (*plan.rows.columns, sql.GONE) if plan.load.intent.mode is LoadMode.MERGE else plan.rows.columns
         known = FILE_FORMAT | ({"USE_VECTORIZED_SCANNER": "TRUE"} if said.vectorized else {})
         if not sum(files.values()):
             return Staged("", {}, columns, {}, known)
-        place, copies = self.stage.send(connection, publication, model, folder, said.parallel or self.parallel)
+        place, copies = self.stage.send(connection, to, folder, said.parallel or self.parallel)
         return Staged(place, {name: rows for name, rows in files.items() if rows}, columns, copies, known)
 
     def _refuse_missing_schema(self, connection: SnowflakeConnection) -> None:

@@ -52,21 +52,46 @@ class Staged:
         return sum(self.files.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What goes into a stage: whose it is, and where to."""
+
+    publication: Publication
+    model: str
+    place: str
+    """`@stage/`, as it was cleared."""
+    path: str
+    """`<pipeline>/<model>/<run>`: of each try its own, so that nothing there was ever loaded."""
+
+    @classmethod
+    def of(cls, publication: Publication, model: str, place: str) -> "Sending":
+        run = f"{safe_name(publication.run_id)}.{publication.token}.{secrets.token_hex(6)}"
+        return cls(publication, model, place, f"{safe_name(publication.pipeline)}/{safe_name(model)}/{run}")
+
+
 class Stage(Protocol):
     """Where files wait for COPY: what is left of others there is emptied by who comes next."""
 
     def check(self, connection: SnowflakeConnection) -> None:
-        """Prove that files may be put there and be read from there; make it where it is missing and ours."""
+        """Prove that the account reads from there; make it where it is missing and ours."""
         ...
 
-    def clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
-        """Empty what is these models': whoever was there before is done with it, or dead."""
+    def look(self, connection: SnowflakeConnection) -> None:
+        """The same as far as nothing is made by that."""
+        ...
+
+    def clear(self, connection: SnowflakeConnection, publication: Publication) -> str:
+        """Empty what is these models': whoever was there before is done with it, or dead. The place, as `@stage/`."""
         ...
 
     def send(
-        self, connection: SnowflakeConnection, publication: Publication, model: str, folder: Path, parallel: int
+        self, connection: SnowflakeConnection, to: Sending, folder: Path, parallel: int
     ) -> tuple[str, Mapping[str, Path]]:
-        """Bring all files of a folder there, below a path of their own; the place, and where each is read here."""
+        """Bring all files of a folder there; below what they lie, and where each is read here."""
+        ...
+
+    def done(self, connection: SnowflakeConnection, publication: Publication) -> None:
+        """What was sent is loaded; never an error."""
         ...
 
 
@@ -79,18 +104,21 @@ class OwnStage:
     def check(self, connection: SnowflakeConnection) -> None:
         execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
 
-    def clear(self, connection: SnowflakeConnection, publication: Publication) -> None:
-        pipeline = safe_name(publication.pipeline)
+    def look(self, connection: SnowflakeConnection) -> None:
+        """Where it is missing it will be made."""
+
+    def clear(self, connection: SnowflakeConnection, publication: Publication) -> str:
+        pipeline, place = safe_name(publication.pipeline), f"@{self.account.named(sql.STAGE)}/"
         models = "|".join(re.escape(safe_name(load.intent.model)) for load in publication.loads)
-        place = sql.text(f"@{self.account.named(sql.STAGE)}/{pipeline}/")
-        parts = sql.text(f".*{re.escape(pipeline)}/({models})/.*")
-        execute(connection, f"REMOVE {place} PATTERN = {parts}")
+        parts = f".*{re.escape(pipeline)}/({models})/.*"
+        execute(connection, f"REMOVE {sql.text(f'{place}{pipeline}/')} PATTERN = {sql.text(parts)}")
+        return place
 
     def send(
-        self, connection: SnowflakeConnection, publication: Publication, model: str, folder: Path, parallel: int
+        self, connection: SnowflakeConnection, to: Sending, folder: Path, parallel: int
     ) -> tuple[str, Mapping[str, Path]]:
         files = {path.name: path for path in folder.glob("*.parquet")}
-        place = f"@{self.account.named(sql.STAGE)}/{path_of(publication, model)}/"
+        place = f"{to.place}{to.path}/"
         told = execute(connection, sql.put(f"{folder}/*.parquet", place, parallel))
         sent = {row["target"]: row["status"] for row in told}
         wrong = {name: sent.get(name, "not told of") for name in files if sent.get(name) != "UPLOADED"}
@@ -103,11 +131,8 @@ class OwnStage:
             )
         return place, files
 
-
-def path_of(publication: Publication, model: str) -> str:
-    """`<pipeline>/<model>/<run>`: of each try its own, so that nothing there was ever loaded."""
-    run = f"{safe_name(publication.run_id)}.{publication.token}.{secrets.token_hex(6)}"
-    return f"{safe_name(publication.pipeline)}/{safe_name(model)}/{run}"
+    def done(self, connection: SnowflakeConnection, publication: Publication) -> None:
+        """It would be one more statement for what the next load does anyway."""
 
 
 def written(
