@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
 
 ROOT = Path(__file__).parents[1]
+DRIVE = ROOT / "sql/drive/snowflake.sql"
 FOREIGN = ("COVERAGE_", "SNOWFLAKE_", "INGESTKIT_")
 
 
@@ -287,3 +289,13 @@ def snowflake_server() -> Iterator[SnowflakeServer]:
                 yield server
             finally:
                 process.kill()
+
+
+def made_by(ask: Callable[[str], object], script: Path, **values: str) -> None:
+    """Do what a script for the service's own client does, but for its grants: the double's roles have all rights."""
+    text = re.sub(r"^--.*\n", "", script.read_text(), flags=re.MULTILINE)
+    for name, value in values.items():
+        text = text.replace(f"<% {name} %>", value)
+    for one in filter(None, map(str.strip, text.split(";"))):
+        if not one.startswith("GRANT"):
+            ask(one)

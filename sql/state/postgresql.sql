@@ -140,6 +140,7 @@ CREATE TABLE pipeline (
     moved_at TIMESTAMP WITH TIME ZONE,
     windows_from TIMESTAMP WITH TIME ZONE,
     floor_ends JSON,
+    runs_shown VARCHAR COLLATE "C",
     PRIMARY KEY (pipeline)
 );
 

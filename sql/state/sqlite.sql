@@ -140,6 +140,7 @@ CREATE TABLE pipeline (
     moved_at VARCHAR(32),
     windows_from VARCHAR(32),
     floor_ends JSON,
+    runs_shown VARCHAR(64),
     PRIMARY KEY (pipeline)
 );
 

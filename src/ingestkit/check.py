@@ -67,13 +67,15 @@ class Finding:
 def examine(session: Session) -> Iterator[Finding]:
     """Look at everything a pipeline needs, one thing after another, changing nothing but a probe in the lake."""
     name = session.pipeline.name
-    looks: tuple[tuple[str, Callable[[], object]], ...] = (
+    looks: list[tuple[str, Callable[[], object]]] = [
         (f"{name}: contracts", lambda: _proven(session)),
         (f"{name}: source", session.source.check),
         (f"{name}: lake", lambda: _keeps_what_is_written(session)),
         (f"{name}: warehouse", lambda: _takes_contracts(session)),
         (f"{name}: state", lambda: _agrees(session)),
-    )
+    ]
+    if (mirror := session.open_run_mirror) is not None:
+        looks.append((f"{name}: mirror of runs", lambda: mirror().check()))
     for what, look in looks:
         try:
             look()

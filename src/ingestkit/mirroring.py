@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ingestkit import steps
 from ingestkit.discover import checkpoint
 from ingestkit.errors import IngestkitError, StateError
 from ingestkit.session import Session
-from ingestkit.states import completions, runs
+from ingestkit.states import completions, run_events, runs
 from ingestkit.states.mirrors import bring_up
 
 
@@ -38,12 +39,33 @@ def shown(session: Session) -> Mapping[str, Any]:
 
 
 def show(session: Session) -> None:
-    """Bring the mirror up to the state. It is level-triggered, so one that fails only warns: the next run writes it."""
+    """Bring the mirrors up to the state. They are level-triggered: one that fails warns, the next run writes it."""
     now = shown(session)
     try:
         bring_up(session.mirror, session.pipeline.name, now)
     except IngestkitError as error:
         session.progress.warned(f"the mirror could not be written: {error.message}")
+    try:
+        _show_runs(session)
+    except IngestkitError as error:
+        told = f"the mirror of runs could not be written, and the next run tries again: {error.message}"
+        session.progress.warned(told, hint=error.hint)
+
+
+def _show_runs(session: Session) -> None:
+    """Add what the warehouse does not show of the runs. It is left asleep where it was shown all that there is."""
+    if session.open_run_mirror is None:
+        return
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        seen = run_events.mark(conn, name)
+        if seen == run_events.shown(conn, name):
+            return
+        events = run_events.of_pipeline(conn, name)
+    session.open_run_mirror().add_missing(name, events)
+    steps.reached("mirror.runs_added")
+    with session.state.write() as conn:
+        run_events.note_shown(conn, name, seen)
 
 
 def refuse_empty_state(session: Session) -> None:

@@ -394,3 +394,30 @@ class Mirror(Protocol):
     def write(self, pipeline: str, shown: Mapping[str, Any]) -> None:
         """Replace what it shows, whole or not at all."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """How a run stood at a moment. Equal ids say the same."""
+
+    event_id: str
+    run_id: str
+    token: int
+    touched_at: datetime
+    run: Mapping[str, Any]
+    """What there is to say of it, as JSON; what is unknown is left out."""
+
+
+class RunMirror(Protocol):
+    """Where others read of all runs. Events are only ever added; of a run, that of the highest token and time counts.
+
+    Level-triggered: never read but to find out what is missing there.
+    """
+
+    def check(self) -> None:
+        """Prove that it is there, and may be read and added to. WarehouseError says what is missing."""
+        ...
+
+    def add_missing(self, pipeline: str, events: Sequence[RunEvent]) -> int:
+        """Add those of the events that are not there yet, and say how many; who does so at once may add one twice."""
+        ...

@@ -21,7 +21,7 @@ from ingestkit.lake import Lake
 from ingestkit.layers import Origin
 from ingestkit.model import Json, sha256_of
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
-from ingestkit.ports import Lifecycle, Source, Store
+from ingestkit.ports import Lifecycle, RunMirror, Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import (
@@ -64,6 +64,7 @@ WAREHOUSES = {
     "postgresql": "ingestkit.warehouses.postgresql:opened",
     "snowflake": "ingestkit.warehouses.snowflake:opened",
 }
+RUN_MIRRORS = {"snowflake": "ingestkit.warehouses.snowflake_runs:opened"}
 LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
 EXTRAS = {"s3": "aws"}
@@ -327,6 +328,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         source=_source(root, connections[asked.connection], asked, settings, shared),
         lake=lake,
         **_warehouse(root, connections[settings.warehouse], shared, lake, connections[settings.lake]),
+        open_run_mirror=_run_mirror(root, connections[settings.warehouse], shared),
         validate=partial(_called, STAGES, "validate"),
         prove=partial(_called, STAGES, "prove"),
         reopen=partial(_session, secrets, shared),
@@ -413,6 +415,17 @@ def _warehouse(
             return {"open_warehouse": cache(opened), "warehouse_file": None}
         case _:
             raise _unfit("warehouse", connection)
+
+
+def _run_mirror(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Callable[[], RunMirror] | None:
+    match connection:
+        case SnowflakeConnection(mirror_runs=True):
+            opened = partial(
+                _driven, RUN_MIRRORS, connection.type, connection=connection, root=root, clock=shared["clock"]
+            )
+            return cache(opened)
+        case _:
+            return None
 
 
 def _unfit(place: str, connection: Connection) -> ConfigError:

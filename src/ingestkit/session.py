@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ingestkit.lake import Lake
 from ingestkit.model import Artifact, FileVersion, Json, Work
 from ingestkit.pipeline import Clock, Pipeline, Progress, RunContext, Stop
-from ingestkit.ports import Mirror, Source, Warehouse
+from ingestkit.ports import Mirror, RunMirror, Source, Warehouse
 from ingestkit.settings import Model, Settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Session:
     """Gives the warehouse. Its engine is imported at the first call: a run that finds nothing new does without."""
     warehouse_file: Path | None
     """The file of an embedded warehouse, which can be looked at without its engine."""
+    open_run_mirror: Callable[[], RunMirror] | None = field(repr=False)
+    """Gives what shows runs beside the warehouse, where that is wanted."""
     validate: Validate = field(repr=False)
     """The stage that brings an engine with it, imported at its first call too."""
     prove: Callable[[str, Model], None] = field(repr=False)

@@ -1030,6 +1030,8 @@ class SnowflakeConnection(Section):
     """Of the files that are staged, in which a model's rows are cut; 100 to 250 MB load best."""
     parallel: Parallel = 4
     """How many of them, or pieces of one, are uploaded at once."""
+    mirror_runs: bool = False
+    """Whether runs are shown there too, in the tables that sql/drive/snowflake.sql makes."""
     lock_timeout: Duration = timedelta(minutes=10)
     """How long to wait for a table that others change. What a dead process holds is let go of after five minutes."""
     statement_timeout: Duration = timedelta(hours=4)

@@ -27,7 +27,7 @@ def test_every_sql_file_is_run_by_one_of_these_tests() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in SQL]
     found = [name for name in names if not name.startswith(("sql/gate/", "sql/ops/"))]
     grants = [f"sql/grants/{name}.sql" for name in ("state_postgresql", "warehouse_postgresql", "warehouse_snowflake")]
-    assert found == [*grants, "sql/state/postgresql.sql", "sql/state/sqlite.sql"]
+    assert found == ["sql/drive/snowflake.sql", *grants, "sql/state/postgresql.sql", "sql/state/sqlite.sql"]
     assert {path.parent.name for path in SQL if path.parts[-3] == "gate"} == {"opendata"}
 
 

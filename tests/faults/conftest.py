@@ -19,7 +19,7 @@ from tests.faults.targets import InSnowflake, Shared
 from tests.faults.world import ACTS, World
 from tests.object_stores import AzureServer, S3Server, azurite, s3, s3_without_conditions
 from tests.services import PostgresServer, SftpServer, postgres, sftp
-from tests.snowflake_server import SnowflakeServer, snowflake_server
+from tests.snowflake_server import DRIVE, SnowflakeServer, made_by, snowflake_server
 from tests.warehouses import warehouse_database
 
 
@@ -169,6 +169,8 @@ def snowflake_story(
     server.does("CREATE DATABASE snowflake_state")
     migrate.upgrade(server.url("snowflake_state"))
     target = InSnowflake(snowflake, snowflake.database())
+    with target.opened() as ask:
+        made_by(ask, DRIVE, database=target.place, schema="PUBLIC", role=snowflake.role)
     objects = lake_in_a_service(request, "adls", folder)
     state = Shared(server, "snowflake_state")
     return told(folder, World.made(folder / "world", launcher, state, target, sftp_server, objects))

@@ -39,6 +39,11 @@ class Target(Protocol):
         """The table that the pipeline's receipts are in."""
         ...
 
+    @property
+    def runs(self) -> str | None:
+        """The query of all runs as they are shown there, with their status; None where they are not."""
+        ...
+
     def settings(self) -> str: ...
 
     def copied(self) -> "Target": ...
@@ -54,6 +59,7 @@ class Shared:
     place: str
     environment: Mapping[str, str] = field(default_factory=dict)
     receipts: str = "ingestkit_receipt"
+    runs: str | None = None
 
     @property
     def url(self) -> str:
@@ -81,6 +87,7 @@ class InSnowflake:
     server: SnowflakeServer
     place: str
     receipts: str = "ingestkit_receipt_opendata"
+    runs: str | None = "SELECT run_id, status FROM ingestkit_run"
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -96,6 +103,7 @@ class InSnowflake:
             "private_key": self.server.private_key,
             "endpoint": f"'{self.server.protocol}://{self.server.host}:{self.server.port}'",
             "lock_timeout": "30s",
+            "mirror_runs": "true",
         }
         return f"{{type: snowflake, {', '.join(f'{name}: {value}' for name, value in said.items())}}}"
 

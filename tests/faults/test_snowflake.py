@@ -13,11 +13,13 @@ import pytest
 from tests.faults.conftest import Story
 from tests.faults.test_kills import disturbed, places
 from tests.faults.test_remote import REMOTE
+from tests.faults.test_story import ELSEWHERE
 
 pytestmark = [pytest.mark.faults, pytest.mark.services]
 
+STEPS = [*REMOTE, *(one for one, where in ELSEWHERE.items() if where == "test_snowflake")]
 SOME = ("load.fenced", "load.before_commit", "load.committed")
-IN_THE_TARGET = [step for step in REMOTE if step.startswith(("check.", "load."))]
+IN_THE_TARGET = [step for step in STEPS if step.startswith(("check.", "load.", "mirror."))]
 
 
 def killed(story: Story, folder: Path, step: str) -> list[str]:
@@ -34,7 +36,7 @@ def test_killed_in_a_publish_and_its_disk_thrown_away_the_next_run_finishes_the_
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("step", [step for step in REMOTE if step not in SOME])
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in SOME])
 def test_killed_and_its_disk_thrown_away_the_next_run_finishes_the_work(
     snowflake_story: Story, step: str, tmp_path: Path
 ) -> None:
@@ -52,7 +54,7 @@ def test_killed_twice_the_next_run_finishes_the_work(snowflake_story: Story, ste
 @pytest.mark.matrix
 def test_the_story_reaches_every_step_but_that_of_making_a_file(snowflake_story: Story) -> None:
     reached = set(sum(chain.from_iterable(snowflake_story.steps), Counter[str]()))
-    assert reached == set(REMOTE)
+    assert reached == set(STEPS)
 
 
 @pytest.mark.matrix

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.faults
 ELSEWHERE = {
     "adopt.owned": "test_state_lost",
     "adopt.fenced": "test_state_lost",
+    "mirror.runs_added": "test_snowflake",
     "queue.appended": "test_state_lost",
     "rebuild.marked": "test_state_lost",
     "rebuild.voided": "test_state_lost",

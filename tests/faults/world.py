@@ -276,6 +276,9 @@ class World:
         }
         known = {run for (run,) in self.rows("SELECT run_id FROM pipeline_run")}
         with self.targeted() as ask:
+            if self.target and self.target.runs:
+                states = set(self.rows("SELECT run_id, status FROM pipeline_run"))
+                found["runs not shown"] = sorted(states ^ set(ask(self.target.runs)))
             receipts = self.target.receipts if self.target else "ingestkit_receipt"
             found["receipts"] = _rows(ask(RECEIPTS.format(table=receipts)))
             tables = sorted(name for (name,) in ask(TABLES))

@@ -91,6 +91,8 @@ pipeline = sql.Table(
     sql.Column("moved_at", Instant),
     sql.Column("windows_from", Instant),
     sql.Column("floor_ends", sql.JSON(none_as_null=True)),
+    # What the runs looked like when they were last shown in the warehouse.
+    sql.Column("runs_shown", Words(64)),
 )
 
 pipeline_run = sql.Table(

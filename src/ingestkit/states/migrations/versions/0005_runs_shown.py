@@ -1,0 +1,13 @@
+"""Whether the runs that others are shown are those that there are."""
+
+import sqlalchemy as sql
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+WORDS = sql.String(64).with_variant(sql.String(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    op.add_column("pipeline", sql.Column("runs_shown", WORDS))
