@@ -1,11 +1,13 @@
 """What mirrors show of a pipeline, and the one thing they may decide: that an empty state is not a new one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ingestkit import steps
 from ingestkit.discover import checkpoint
 from ingestkit.errors import IngestkitError, StateError
+from ingestkit.model import sha256_of
+from ingestkit.ports import RunEvent
 from ingestkit.session import Session
 from ingestkit.states import completions, run_events, runs
 from ingestkit.states.mirrors import bring_up
@@ -58,14 +60,19 @@ def _show_runs(session: Session) -> None:
         return
     name = session.pipeline.name
     with session.state.read() as conn:
-        seen = run_events.mark(conn, name)
-        if seen == run_events.shown(conn, name):
+        standing = run_events.standing(conn, name)
+        mark = sha256_of(sorted(standing))
+        if mark == run_events.shown(conn, name):
             return
-        events = run_events.of_pipeline(conn, name)
-    session.open_run_mirror().add_missing(name, events)
+
+    def told(missing: Collection[str]) -> Sequence[RunEvent]:
+        with session.state.read() as conn:
+            return run_events.told(conn, [standing[event] for event in missing])
+
+    session.open_run_mirror().add_missing(name, standing, told)
     steps.reached("mirror.runs_added")
     with session.state.write() as conn:
-        run_events.note_shown(conn, name, seen)
+        run_events.note_shown(conn, name, mark)
 
 
 def refuse_empty_state(session: Session) -> None:

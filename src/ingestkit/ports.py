@@ -398,7 +398,7 @@ class Mirror(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """How a run stood at a moment. Equal ids say the same."""
+    """How a run stood at a moment."""
 
     event_id: str
     run_id: str
@@ -418,6 +418,11 @@ class RunMirror(Protocol):
         """Prove that it is there, and may be read and added to. WarehouseError says what is missing."""
         ...
 
-    def add_missing(self, pipeline: str, events: Sequence[RunEvent]) -> int:
-        """Add those of the events that are not there yet, and say how many; who does so at once may add one twice."""
+    def add_missing(
+        self, pipeline: str, events: Collection[str], told: Callable[[Collection[str]], Sequence[RunEvent]]
+    ) -> int:
+        """Add those of the events that are not there yet, as they are told when asked for, and say how many.
+
+        Who does so at the same time may add one twice.
+        """
         ...

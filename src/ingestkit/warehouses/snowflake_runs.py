@@ -4,7 +4,7 @@ To change a row would hold the whole table, and pipelines would wait for each ot
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,14 @@ class SnowflakeRuns:
         with self.account.session() as connection:
             self._ids(connection, "")
 
-    def add_missing(self, pipeline: str, events: Sequence[RunEvent]) -> int:
+    def add_missing(
+        self, pipeline: str, events: Collection[str], told: Callable[[Collection[str]], Sequence[RunEvent]]
+    ) -> int:
         with self.account.session() as connection:
             known = self._ids(connection, pipeline)
-            missing = [one for one in events if one.event_id not in known]
+            missing = [one for one in events if one not in known]
             parts = (missing[start : start + AT_ONCE] for start in range(0, len(missing), AT_ONCE))
-            return sum(self._add(connection, pipeline, part) for part in parts)
+            return sum(self._add(connection, pipeline, told(part)) for part in parts)
 
     @property
     def _table(self) -> str:
