@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
-from ingestkit.ports import TargetColumn
+from ingestkit.ports import Bounds, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_session import Account
 from tests.contracts.test_snowflake import warehouse_of
-from tests.contracts.warehouse import PERSON, load, publication, ready, write_valid
-from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
+from tests.contracts.warehouse import LINEAGE as COLUMNS
+from tests.contracts.warehouse import PERSON, fence, load, publication, ready, write_valid
+from tests.snowflake_server import SnowflakeServer, answered, asked, snowflake_server
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -179,3 +181,95 @@ def test_the_ids_of_what_wrote_the_rows_are_told(
         warehouse.publish(replace(work, told=told.__setitem__))
         by_id = {one.query: one.sql.partition(" ")[0] for one in server.sent}
         assert [by_id[one] for one in told["hcp"]["queries"]] == kinds
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "made"),
+    [
+        ("VARCHAR(10)", "string", "VARCHAR"),
+        ("VARCHAR", "string", None),
+        ("VARCHAR(134217728)", "string", None),
+        ("NUMBER(10,0)", "integer", "NUMBER(19,0)"),
+        ("INTEGER", "integer", None),
+        ("NUMBER(10,2)", "decimal(12,2)", "NUMBER(12,2)"),
+        ("NUMBER(12,2)", "decimal(12, 2)", None),
+        ("TIMESTAMP_TZ", "timestamp", None),
+        ("VARIANT", "json", None),
+    ],
+)
+def test_a_column_that_somebody_made_serves_or_is_widened(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, has: str, wanted: str, made: str | None
+) -> None:
+    does(server, warehouse, f"CREATE OR REPLACE TABLE hcp (id VARCHAR, what {has}, {LINEAGE})")
+    columns = (PERSON[0], TargetColumn("what", wanted))
+    planned = warehouse.planned("hcp", columns, COLUMNS)
+    assert [one.rpartition(" ALTER COLUMN ")[2] for one in planned] == (
+        [f'"WHAT" SET DATA TYPE {made}'] if made else []
+    )
+    assert warehouse.evolve("hcp", columns, COLUMNS) == planned
+    assert warehouse.evolve("hcp", columns, COLUMNS) == ()
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "why"),
+    [
+        ("NUMBER(10,2)", "decimal(12,4)", "Snowflake never changes how many digits stand behind the point"),
+        ("NUMBER(12,0)", "decimal(14,2)", "Snowflake never changes how many digits stand behind the point"),
+        ("NUMBER(12,2)", "decimal(10,2)", "values that are there may have more digits"),
+        ("NUMBER(12,0)", "string", "Snowflake makes no type of another"),
+        ("VARCHAR", "json", "Snowflake makes no type of another"),
+        ("TIMESTAMP_NTZ", "timestamp", "Snowflake makes no type of another"),
+        ("DATE", "timestamp", "Snowflake makes no type of another"),
+    ],
+)
+def test_what_snowflake_does_not_widen_is_refused_in_one_line(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, has: str, wanted: str, why: str
+) -> None:
+    does(server, warehouse, f"CREATE OR REPLACE TABLE hcp (id VARCHAR, what {has}, {LINEAGE})")
+    with pytest.raises(WarehouseError) as refused:
+        warehouse.evolve("hcp", (PERSON[0], TargetColumn("what", wanted)), COLUMNS)
+    assert refused.value.message.startswith("hcp.what is ")
+    assert refused.value.message.endswith(f" by the contract: {why}")
+    assert "ALTER TABLE" in (refused.value.hint or "")
+    assert "\n" not in refused.value.message
+
+
+ODD = (
+    TargetColumn("Id", "string"),
+    TargetColumn("340B_eligible__v", "boolean"),
+    TargetColumn("No. of Beds", "integer"),
+    TargetColumn("At", "timestamp"),
+)
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("names", ["upper", "exact"])
+def test_names_are_spelled_as_the_connection_says_in_every_mode(
+    server: SnowflakeServer, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    spelled = str.upper if names == "upper" else str
+    own = warehouse_of(server, server.database(), tmp_path, names=names, schema="PUBLIC")
+    own.check()
+    own.fence((fence("hcp", table="Eligible People"),))
+    for columns in (ODD[:3], ODD):
+        own.evolve("Eligible People", columns, COLUMNS)
+    rows = [("1", True, 7, NOON), ("2", None, -1, NOON)]
+    file = write_valid(tmp_path / "a.parquet", ODD, rows)
+    for number, mode in enumerate((LoadMode.REPLACE, LoadMode.APPEND, LoadMode.MERGE, LoadMode.WINDOW), 1):
+        work = replace(load((file,), mode, generation=number), columns=ODD, table="Eligible People", key=("Id",))
+        bounds = Bounds("At", NOON, NOON + timedelta(hours=1))
+        own.publish(publication(replace(work, bounds=bounds if mode is LoadMode.WINDOW else None)))
+        shown = ", ".join(f'"{spelled(one.name)}"' for one in ODD)
+        assert sorted(own.query(f'SELECT {shown} FROM PUBLIC."{spelled("Eligible People")}"')) == rows
+    with closing(server.connect(own.account.database)) as link:
+        found = [row["name"] for row in answered(link, "SHOW TABLES")]
+        assert spelled("Eligible People") in found
+        assert spelled("ingestkit_receipt_opendata") in found
+        described = answered(link, f'DESCRIBE TABLE "{spelled("Eligible People")}"')
+        assert [row["name"] for row in described[:3]] == [spelled(one.name) for one in ODD[:3]]
+    assert own.newest("Eligible People", "At") == NOON
+    assert own.missing(("Eligible People", "other")) == {"other"}
+    assert own.table_owner("Eligible People") == ("opendata", "hcp")
+    assert {one.generation for one in own.receipts("opendata")} == {4}

@@ -74,6 +74,10 @@ def serves(found: str, wanted: str) -> bool:
     if wanted == "VARCHAR":
         length = re.fullmatch(r"VARCHAR\((\d+)\)", found)
         return length is not None and int(length[1]) >= LONGEST_TEXT
+    if wanted == PLAIN_TYPES["integer"]:
+        # INTEGER is short for NUMBER(38,0) there.
+        digits = _digits(found)
+        return digits is not None and digits[0] >= 19 and digits[1] == 0
     if wanted.startswith("TIMESTAMP"):
         # Six digits behind the second are what contracts know.
         exact = re.fullmatch(rf"{wanted}\((\d)\)", found)
@@ -88,6 +92,16 @@ def widens(found: str, wanted: str) -> bool:
     one, other = _digits(found), _digits(wanted)
     # It changes how many digits there are, and never how many of them stand behind the point.
     return one is not None and other is not None and one[0] <= other[0] and one[1] == other[1]
+
+
+def unmade(found: str, wanted: str) -> str:
+    """Why Snowflake does not change a column of type `found` into `wanted`, or we do not let it."""
+    one, other = _digits(found), _digits(wanted)
+    if one is None or other is None:
+        return "Snowflake makes no type of another"
+    if one[1] != other[1]:
+        return "Snowflake never changes how many digits stand behind the point"
+    return "values that are there may have more digits"
 
 
 def _digits(kind: str) -> tuple[int, int] | None:

@@ -223,7 +223,7 @@ def changes(
         else:
             raise WarehouseError(
                 f"{table}.{column} is {has_kind} in the warehouse and {kind} by the contract: "
-                "the change could lose values, or Snowflake does not make it",
+                f"{sql.unmade(has_kind, kind)}",
                 hint=f"set the contract's type back, or change the column yourself: ALTER TABLE {target} ...",
             )
     # One statement adds them all.

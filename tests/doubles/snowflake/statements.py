@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.doubles.snowflake import loading
+from tests.doubles.snowflake import altering, loading
 from tests.doubles.snowflake.account import Account, note, where, written
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
 from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
@@ -170,6 +170,7 @@ def _define(account: Account, asked: Asked) -> Data:
     if target is not None and said.about("TABLE"):
         probe = Transaction(0, session, dt.datetime.now(dt.UTC))
         account.locks.wait(target, probe, asked.query, take=False)
+        altering.look(session.fake.cursor(), said, target)
         if said.words[0] == "DROP" or "REPLACE" in said.words:
             account.loaded.pop(target, None)
     account.set_others_back(session)

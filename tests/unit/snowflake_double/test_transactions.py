@@ -120,3 +120,26 @@ def test_two_rows_that_change_one_row_are_an_error_and_two_new_ones_are_both_ins
         {"number of rows inserted": 2, "number of rows updated": 1}
     ]
     assert asked(link, "SELECT id, name FROM people ORDER BY id, name") == [(1, "x"), (2, "y"), (2, "z")]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "code"),
+    [
+        ("name", "VARCHAR(20)", None),
+        ("name", "VARCHAR(5)", 2108),
+        ("name", "NUMBER(10,0)", 2108),
+        ("id", "NUMBER(20,0)", None),
+        ("id", "NUMBER(20,2)", 2108),
+        ("id", "NUMBER(10,0)", 2108),
+        ("id", "VARCHAR", 2108),
+        ("born", "TIMESTAMP_NTZ", 2108),
+    ],
+)
+def test_a_column_becomes_longer_and_nothing_else(
+    link: SnowflakeConnection, column: str, kind: str, code: int | None
+) -> None:
+    change = f"ALTER TABLE people ALTER COLUMN {column} SET DATA TYPE {kind}"
+    if code is None:
+        asked(link, change)
+    else:
+        assert error_code(link, change) == code
