@@ -363,16 +363,20 @@ def _server(root: Path, connection: SftpConnection, name: str, pipeline: str) ->
     return made
 
 
+def _aside(shared: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shared[name] for name in ("scratch", "stop")}
+
+
 def _store(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Store:
     made: Any
     match connection:
         case LocalConnection():
             made = registered(STORES, connection.type)(root / connection.path)
         case S3Connection():
-            made = _driven(STORES, connection.type, connection=connection, root=root, scratch=shared["scratch"])
+            made = _driven(STORES, connection.type, connection=connection, root=root, **_aside(shared))
             shared["closing"].callback(made.close)
         case AdlsConnection():
-            made = _driven(STORES, connection.type, connection=connection, scratch=shared["scratch"])
+            made = _driven(STORES, connection.type, connection=connection, **_aside(shared))
             shared["closing"].callback(made.close)
         case _:
             raise _unfit("lake", connection)

@@ -1,9 +1,11 @@
 """What Azure storage can do to a lake, with renames and without: requests refused, answers lost, links cut."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,9 +17,11 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from ingestkit.errors import LakeError
 from ingestkit.lake import Lake, Landed
+from ingestkit.pipeline import Stop
 from ingestkit.settings import AdlsConnection
+from ingestkit.stores import remote
 from ingestkit.stores.adls import CHUNK, AdlsBucket
-from ingestkit.stores.remote import RemoteStore
+from ingestkit.stores.remote import RemoteStore, Turns
 from tests.contracts.store import NAME, PLACE, names, put, read
 from tests.doubles.dfs import hierarchical
 from tests.doubles.httpfaults import (
@@ -27,6 +31,7 @@ from tests.doubles.httpfaults import (
     SERVER_BUSY,
     Fault,
     FaultyServer,
+    Meanwhile,
     Said,
     faulty,
 )
@@ -60,14 +65,15 @@ class Place:
         """Of the requests by which a large object comes to be seen, the last."""
         return RENAME if self.rename else COMMIT
 
-    def opened(self, folder: Path, **otherwise: Any) -> RemoteStore:
+    def opened(self, folder: Path, stop: Stop | None = None, **otherwise: Any) -> RemoteStore:
         said = {
             "url": url(self.container),
             "connection_string": replace(self.account, endpoint=self.service.endpoint).connection_string,
             "rename": self.rename,
             "part_size": 2**20,
         }
-        return RemoteStore(AdlsBucket(AdlsConnection.model_validate(said | otherwise)), folder)
+        connection = AdlsConnection.model_validate(said | otherwise)
+        return RemoteStore(AdlsBucket(connection, Turns(stop)), folder, stop or Stop())
 
 
 def url(container: str) -> str:
@@ -385,3 +391,26 @@ def test_a_signature_whose_time_is_over_is_told_as_that(tmp_path: Path) -> None:
         said = {"url": url("lake"), "connection_string": f"BlobEndpoint={endpoint};SharedAccessSignature={signed}"}
         with pytest.raises(LakeError, match="credentials have expired"):
             names(RemoteStore(AdlsBucket(AdlsConnection.model_validate(said)), tmp_path))
+
+
+def test_who_is_asked_to_stop_sends_and_fetches_no_more(
+    store: RemoteStore, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = bytes(12 * 2**20)
+    stop = Stop()
+    stopped = place.opened(tmp_path / "two", stop)
+    stopped.check()
+    place.service.breaks(Meanwhile(partial(stop.request, Asked)), "PUT", BLOCK)
+    with pytest.raises(Asked):
+        landed(stopped, many)
+    assert sum(re.search(BLOCK, one) is not None for one in place.service.seen) < 12
+    assert names(store) == []
+    place.service.heals()
+    landed(store, many)
+    monkeypatch.setattr(remote, "RANGE", 2**20)
+    with pytest.raises(Asked):
+        stopped.path(NAME)
+
+
+class Asked(Exception):
+    """Why it is to stop."""

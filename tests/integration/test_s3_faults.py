@@ -1,7 +1,9 @@
 """What a service of objects can do to a lake: requests refused, answers lost, links cut, keys that expire."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 
 from ingestkit.errors import LakeError
 from ingestkit.lake import Lake, Landed
+from ingestkit.pipeline import Stop
 from ingestkit.settings import S3Connection
-from ingestkit.stores.remote import RemoteStore
+from ingestkit.stores import remote
+from ingestkit.stores.remote import RemoteStore, Turns
 from ingestkit.stores.s3 import S3Bucket
 from tests.contracts.store import NAME, PLACE, names, put, read
 from tests.doubles.httpfaults import (
@@ -25,6 +29,7 @@ from tests.doubles.httpfaults import (
     SLOW_DOWN,
     Fault,
     FaultyServer,
+    Meanwhile,
     Said,
     faulty,
 )
@@ -304,3 +309,31 @@ def test_a_check_without_rights_leaves_nothing_behind(
     opened(said, tmp_path).check()
     assert "Contents" not in moto.client().list_objects_v2(Bucket=said["bucket"])
     assert moto.client().list_multipart_uploads(Bucket=said["bucket"]).get("Uploads", []) == []
+
+
+def test_who_is_asked_to_stop_sends_and_fetches_no_more(
+    store: RemoteStore,
+    service: FaultyServer,
+    moto: S3Server,
+    said: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = bytes(12 * said["part_size"])
+    stop = Stop()
+    stopped = RemoteStore(S3Bucket(S3Connection.model_validate(said), Turns(stop)), tmp_path / "two", stop)
+    stopped.check()
+    service.breaks(Meanwhile(partial(stop.request, Asked)), "PUT", PARTS)
+    with pytest.raises(Asked):
+        landed(stopped, many)
+    assert sum(re.search(PARTS, one) is not None for one in service.seen) < 12
+    nothing_is_left(store, moto, said)
+    service.heals()
+    landed(store, many)
+    monkeypatch.setattr(remote, "RANGE", 2**20)
+    with pytest.raises(Asked):
+        stopped.path(NAME)
+
+
+class Asked(Exception):
+    """Why it is to stop."""

@@ -10,7 +10,6 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import quote
 
@@ -22,11 +21,12 @@ from azure.storage.filedatalake import DataLakeServiceClient, FileSystemClient
 from ingestkit import steps
 from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.files import shown
+from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
 from ingestkit.settings import ADLS_URL, AdlsConnection
 from ingestkit.stores import names
 from ingestkit.stores.adls_login import Login, first_line, login, login_failure
-from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, sent_side_by_side, taken_over
+from ingestkit.stores.remote import Head, RemoteStore, Turns, sent_side_by_side, taken_over
 
 BLOCKS = 50_000
 TRIES = 5
@@ -89,9 +89,9 @@ EXPIRED = ("expired", "not valid in the specified time frame")
 """What tokens and signatures are told by when their time is over."""
 
 
-def opened(*, connection: AdlsConnection, scratch: Path) -> RemoteStore:
+def opened(*, connection: AdlsConnection, scratch: Path, stop: Stop) -> RemoteStore:
     """The lake of a connection whose references are resolved; nothing is asked of it yet."""
-    return RemoteStore(AdlsBucket(connection), scratch / "lake")
+    return RemoteStore(AdlsBucket(connection, Turns(stop)), scratch / "lake", stop)
 
 
 @dataclass
@@ -99,7 +99,7 @@ class AdlsBucket:
     """Not frozen: its clients are made at the first question."""
 
     connection: AdlsConnection = field(repr=False)
-    turns: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(SIDE_BY_SIDE), repr=False)
+    turns: Turns = field(default_factory=Turns, repr=False)
 
     @property
     def place(self) -> str:

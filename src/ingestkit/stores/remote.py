@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, BinaryIO, Protocol
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Protocol
 from ingestkit import steps
 from ingestkit.errors import LakeError, ObjectExists
 from ingestkit.files import shown
+from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
 from ingestkit.stores import names
 
@@ -98,6 +99,7 @@ class RemoteStore:
     bucket: Bucket
     folder: Path
     """Of this process alone: what is written, and copies of what it wrote or read."""
+    stop: Stop = field(default_factory=Stop)
 
     def check(self) -> None:
         self.bucket.check()
@@ -234,6 +236,7 @@ class RemoteStore:
                 with part.open("x+b") as file, ThreadPoolExecutor(SIDE_BY_SIDE, "fetch") as pool:
 
                     def fetch(start: int) -> int:
+                        self.stop.check()
                         at, behind = start, min(start + RANGE, head.stored.bytes)
                         with RemoteObject(self.bucket, name, head, start, behind) as body:
                             while block := body.block(RANGE):
@@ -385,14 +388,24 @@ def _hashed(file: int, digest: Any, at: int, behind: int) -> int:
     return at
 
 
-def sent_side_by_side(parts: int, send: Callable[[int], Any], turns: BoundedSemaphore) -> list[Any]:
-    """Send all parts, some at once; the first error ends it, once those under way have ended.
+class Turns:
+    """Whoever sends a part takes one: what is in memory does not grow with objects, and a request to stop is heard."""
 
-    Whoever else sends parts takes the same turns, so that what is in memory does not grow with the objects.
-    """
+    def __init__(self, stop: Stop | None = None) -> None:
+        self._stop, self._free = stop or Stop(), BoundedSemaphore(SIDE_BY_SIDE)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        with self._free:
+            self._stop.check()
+            yield
+
+
+def sent_side_by_side(parts: int, send: Callable[[int], Any], turns: Turns) -> list[Any]:
+    """Send all parts, some at once; the first error ends it, once those under way have ended."""
 
     def sent(number: int) -> Any:
-        with turns:
+        with turns.one():
             return send(number)
 
     with ThreadPoolExecutor(SIDE_BY_SIDE, "send") as pool:

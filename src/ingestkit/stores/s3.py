@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any, Literal
 
 import boto3
@@ -27,10 +26,11 @@ from urllib3.exceptions import HTTPError
 from ingestkit import steps
 from ingestkit.errors import ConfigError, LakeError, ObjectExists
 from ingestkit.files import shown
+from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
 from ingestkit.settings import S3Connection
 from ingestkit.stores import names
-from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, sent_side_by_side, taken_over
+from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, Turns, sent_side_by_side, taken_over
 
 PARTS = 10_000
 CONFLICTS = 5
@@ -79,10 +79,11 @@ MISSING = {"NoSuchKey", "404", "NotFound"}
 GIVEN_UP = "NoSuchUpload"
 
 
-def opened(*, connection: S3Connection, root: Path, scratch: Path) -> RemoteStore:
+def opened(*, connection: S3Connection, root: Path, scratch: Path, stop: Stop) -> RemoteStore:
     """The lake of a connection whose references are resolved; nothing is asked of it yet."""
     vouching = None if connection.ca_file is None else root / connection.ca_file
-    return RemoteStore(S3Bucket(connection.model_copy(update={"ca_file": vouching})), scratch / "lake")
+    bucket = S3Bucket(connection.model_copy(update={"ca_file": vouching}), Turns(stop))
+    return RemoteStore(bucket, scratch / "lake", stop)
 
 
 @dataclass
@@ -90,7 +91,7 @@ class S3Bucket:
     """Not frozen: its client is made at the first question, and what the endpoint keeps to is learnt once."""
 
     connection: S3Connection = field(repr=False)
-    turns: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(SIDE_BY_SIDE), repr=False)
+    turns: Turns = field(default_factory=Turns, repr=False)
 
     @property
     def place(self) -> str:
