@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import zipfile
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -23,6 +25,7 @@ from tests.docs.pages import page
 from tests.docs.shop import ROWS, WRONG, Project, hold
 from tests.docs.typed import understood
 from tests.services import postgres
+from tests.snowflake_server import DRIVE, asked, made_by, snowflake_server
 from tests.warehouses import LOADER, warehouse_database
 
 PIPELINE = Path("config/pipelines/shop.yaml")
@@ -399,6 +402,27 @@ def test_a_reader_who_keeps_a_table_of_a_server(shop: Project) -> None:
             reader.rollback()
         shop.does(*typed)
         assert server.does("SELECT id FROM customers ORDER BY id", "shop").split() == ["1", "3"]
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_runs_that_cannot_be_shown_in_snowflake(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = shop.root / "config/settings.yaml"
+    with snowflake_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        database = server.database()
+        place = f"account: {server.account}, user: {server.user}, warehouse: {server.warehouse}, database: {database}"
+        door = f"private_key: {server.private_key}, endpoint: 'http://127.0.0.1:{server.port}'"
+        told = f"type: snowflake, {place}, {door}, mirror_runs: true"
+        settings.write_text(settings.read_text().replace("type: duckdb, path: state/warehouse.duckdb", told))
+        shop.drop("2026-01-05")
+        check, run = cure("the mirror of runs", shop.does("ingestkit run shop"))
+        assert "sql/drive/snowflake.sql" in shop.refused(check, 7)
+        with closing(server.connect(database)) as link:
+            made_by(partial(asked, link), DRIVE, database=database, schema="PUBLIC", role=server.role)
+            shop.does(check, run)
+            assert asked(link, "SELECT BATCH, STATUS FROM INGESTKIT_RUN") == [("2026-01-05", "SUCCESS")]
 
 
 def test_a_range_of_which_a_batch_fails(shop: Project) -> None:
