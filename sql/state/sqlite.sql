@@ -1,4 +1,4 @@
--- The state database of version 0005, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0006, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR(255) NOT NULL,
@@ -286,4 +286,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0005');
+INSERT INTO ingestkit_version (version_num) VALUES ('0006');

@@ -7,7 +7,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
