@@ -1,7 +1,6 @@
 """The Snowflake warehouse keeps the contract, in an account that is stricter than the service where it has traps."""
 
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -152,25 +151,3 @@ class TestSnowflake(WarehouseContract):
         rows = [("1", "\\N"), ("2", ""), ("3", " x "), ("4", "NULL"), ("5", None)]
         warehouse.publish(publication(load((write_valid(tmp_path / "a.parquet", PERSON, rows),), mode)))
         assert self.rows(warehouse) == rows
-
-
-GRANTS = Path(__file__).parents[2] / "sql/grants/warehouse_snowflake.sql"
-# The double's role is at home in its database: it takes nobody's right to be there.
-GIVEN = [("USAGE", "WAREHOUSE"), ("CREATE TABLE", "SCHEMA"), ("CREATE STAGE", "SCHEMA")]
-
-
-def test_each_right_that_is_granted_is_needed_and_named_where_it_is_missing(
-    server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = re.findall(r"^GRANT (.+?) ON (\w+) ", GRANTS.read_text(), re.MULTILINE)
-    assert set(told) == {*GIVEN, ("USAGE", "DATABASE"), ("USAGE", "SCHEMA")}
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    for number, (privilege, kind) in enumerate(GIVEN):
-        with snowflake_server() as poor:
-            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(poor.certificate))
-            warehouse = warehouse_of(poor, poor.database(), tmp_path / str(number))
-            poor.takes(privilege, kind)
-            with pytest.raises(WarehouseError, match=r"does not allow it|no warehouse") as refused:
-                ready(warehouse, "hcp")
-            assert "sql/grants/warehouse_snowflake.sql" in (refused.value.hint or "")

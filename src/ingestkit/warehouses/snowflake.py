@@ -23,10 +23,9 @@ from ingestkit.warehouses.snowflake_detached import Work
 from ingestkit.warehouses.snowflake_lake import LakeStage, location_of
 from ingestkit.warehouses.snowflake_login import account_of
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
+from ingestkit.warehouses.snowflake_rights import look_in, refuse_without
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
 from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Sending, Stage, Staged, copy, scratch, written
-
-GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
 
 
 def opened(
@@ -81,14 +80,7 @@ class SnowflakeWarehouse:
     def check(self) -> None:
         """Prove that the service answers, and that this role may work and stage; make the stage where it is missing."""
         with self.account.session() as connection:
-            [here] = execute(connection, "SELECT CURRENT_ROLE() AS role, CURRENT_WAREHOUSE() AS warehouse")
-            role, warehouse = here.values()
-            if warehouse is None:
-                raise WarehouseError(
-                    f"{self.account.place}: role {role} has no warehouse to work with",
-                    hint=f"name one as `warehouse` of the connection, and {GRANTS}",
-                )
-            self._refuse_missing_schema(connection)
+            look_in(self.account, connection)
             self.stage.check(connection)
 
     def fences(self, pipeline: str) -> Mapping[str, Fence]:
@@ -133,7 +125,10 @@ class SnowflakeWarehouse:
     def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
         """Of tables that log errors, and of streams that see each row of a replaced table go and come."""
         with self.account.session() as connection:
+            look_in(self.account, connection)
             self.stage.look(connection)
+            if any(snowflake_tables.missing(self.account, connection, tables)):
+                refuse_without(self.account, connection, "CREATE TABLE")
             return snowflake_tables.remarks(self.account, connection, tables)
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
@@ -166,8 +161,7 @@ class SnowflakeWarehouse:
     def missing(self, tables: tuple[str, ...]) -> frozenset[str]:
         """Those of the tables that do not exist."""
         with self.account.session() as connection:
-            found = snowflake_tables.tables(self.account, connection)
-            return frozenset(table for table in tables if self.account.names.spelled(table) not in found)
+            return snowflake_tables.missing(self.account, connection, tables)
 
     def void(self, fence: Fence) -> None:
         """Remove a model's receipts, under its fence."""
@@ -227,9 +221,6 @@ class SnowflakeWarehouse:
             return Staged("", {}, columns, {}, known)
         place, copies = self.stage.send(connection, to, folder, said.parallel or self.parallel)
         return Staged(place, {name: rows for name, rows in files.items() if rows}, columns, copies, known)
-
-    def _refuse_missing_schema(self, connection: SnowflakeConnection) -> None:
-        execute(connection, f"SHOW TABLES LIKE 'ingestkit%' IN SCHEMA {self.account.named()}")
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -44,8 +44,6 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     *((code, "has ended this session", "run again", True) for code in ENDED),
     ("91016", "misses a file that was put into its stage", "see who else removes files there, then run again", True),
     ("606", "has no warehouse at work for this role", WAREHOUSE, False),
-    ("42501", "does not allow it", GRANTS, False),
-    ("3001", "does not allow it", GRANTS, False),
     ("2003", UNKNOWN, PLACE, False),
     ("2043", UNKNOWN, PLACE, False),
     ("25000", "does not answer", NETWORK, True),
@@ -158,6 +156,8 @@ class Account:
                 f"{self.place} is still locked after {self.lock_timeout:g} s ({told}{query})",
                 hint="see who holds it: SHOW LOCKS IN ACCOUNT; what a dead process holds goes after five minutes",
             )
+        if code == "3001" or state == "42501":
+            return WarehouseError(f"{self.place} does not allow {_tried(error)} ({told}{query})", hint=GRANTS)
         for known, words, hint, transient in TROUBLES:
             if code.startswith(known) or state == known:
                 return WarehouseError(f"{self.place} {words} ({told}{query})", hint=hint, transient=transient)
@@ -200,6 +200,12 @@ def plainly(said: str) -> str:
     # From the first quote to the last: a value may hold quotes itself.
     line = re.sub(r"'.*'", "…", re.sub(r'".*"', "…", line))
     return line.strip().rstrip(".:")
+
+
+def _tried(error: Error) -> str:
+    """What a statement was about to do, by its first words."""
+    found = re.match(r"[A-Z]+(?: [A-Z]+)*(?= )", error.query or "")
+    return found[0] if found else "it"
 
 
 def _told(error: Error) -> str:

@@ -19,6 +19,7 @@ from ingestkit.ports import Publication
 from ingestkit.warehouses import duckdb_sql, snowflake_misfit
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Plan
+from ingestkit.warehouses.snowflake_rights import refuse_without
 from ingestkit.warehouses.snowflake_session import Account, answered, execute
 
 ROW_GROUP = 20_480
@@ -102,10 +103,17 @@ class OwnStage:
     account: Account
 
     def check(self, connection: SnowflakeConnection) -> None:
-        execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
+        if not self._there(connection):
+            execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
 
     def look(self, connection: SnowflakeConnection) -> None:
         """Where it is missing it will be made."""
+        if not self._there(connection):
+            refuse_without(self.account, connection, "CREATE STAGE")
+
+    def _there(self, connection: SnowflakeConnection) -> bool:
+        like = sql.text(self.account.names.spelled(sql.STAGE))
+        return bool(execute(connection, f"SHOW STAGES LIKE {like} IN SCHEMA {self.account.named()}"))
 
     def clear(self, connection: SnowflakeConnection, publication: Publication) -> str:
         pipeline, place = safe_name(publication.pipeline), f"@{self.account.named(sql.STAGE)}/"

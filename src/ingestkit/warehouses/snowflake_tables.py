@@ -4,7 +4,7 @@ Whoever changes a row there holds the whole table until the transaction ends: pi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -83,6 +83,12 @@ def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[s
                 "inserted again"
             )
     return tuple(found)
+
+
+def missing(account: Account, connection: SnowflakeConnection, wanted: Iterable[str]) -> frozenset[str]:
+    """Those that do not exist."""
+    found = tables(account, connection)
+    return frozenset(table for table in wanted if account.names.spelled(table) not in found)
 
 
 def make(account: Account, connection: SnowflakeConnection, pipeline: str) -> None:

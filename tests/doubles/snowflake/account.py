@@ -92,6 +92,8 @@ class Account:
             message = f"Role '{role}' specified in the connect string does not exist or not authorized."
             raise Refused(390_189, "08001", message)
         warehouse = str(said.get("warehouse") or "").upper()
+        # Who may not use one has none.
+        usable = warehouse in self.warehouses and self.rights.has("USAGE", "WAREHOUSE", warehouse)
         parameters = {name.upper(): written(value) for name, value in said["parameters"].items()}
         with self.turn:
             fake = FakeSnowflakeConnection(
@@ -101,7 +103,8 @@ class Account:
                 next(self.numbers),
                 user,
                 role,
-                warehouse if warehouse in self.warehouses else None,
+                # Who may not use it has none.
+                warehouse if usable else None,
                 secrets.token_urlsafe(24),
                 secrets.token_urlsafe(24),
                 fake,

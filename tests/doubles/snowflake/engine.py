@@ -32,6 +32,7 @@ UNENFORCED: Final = (exp.PrimaryKey, exp.ForeignKey, exp.UniqueColumnConstraint,
 CONTEXT: Final = re.compile(
     r"\b(?:CURRENT_(ROLE|WAREHOUSE|USER|ACCOUNT|SESSION|TRANSACTION)|(LAST_QUERY_ID))\s*\(\s*\)", re.IGNORECASE
 )
+IN_SESSION: Final = re.compile(r"\bIS_ROLE_IN_SESSION\s*\(\s*'([^']*)'\s*\)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ def in_context(asked: Asked) -> str:
         value = known[(found[1] or found[2]).upper()]
         return "NULL" if value is None else f"'{value}'"
 
-    return CONTEXT.sub(say, asked.statement.text)
+    return IN_SESSION.sub(lambda found: str(found[1] == session.role).upper(), CONTEXT.sub(say, asked.statement.text))
 
 
 def _result(cursor: FakeSnowflakeCursor, kind: int, counted: int | None) -> Data:

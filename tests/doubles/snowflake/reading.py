@@ -60,6 +60,15 @@ class Statement:
         return self.kind in {"INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY"}
 
     @property
+    def looks_into_schemas(self) -> bool:
+        """Whether it speaks of what lies in the schema of a session."""
+        if self.kind == "SHOW":
+            return self.words[1] in {"TABLES", "STAGES", "GRANTS", "STREAMS"} and "USER" not in self.words
+        if self.kind == "QUERY":
+            return re.search(r"\bFROM\b", self.text, re.IGNORECASE) is not None
+        return self.changes or self.kind in {"DDL", "PUT", "LIST", "REMOVE"}
+
+    @property
     def target(self) -> str | None:
         found = (pattern.match(self.text) for pattern in TARGET)
         return next((match["t"] for match in found if match), None)

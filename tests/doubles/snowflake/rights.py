@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.doubles.snowflake.answers import unprivileged
+from tests.doubles.snowflake.answers import missing, unprivileged
 from tests.doubles.snowflake.reading import Name, Statement, dotted
 
 ON_TABLES: Final = {
@@ -44,6 +44,13 @@ class Rights:
     def demand(self, privilege: str, kind: str, name: str) -> None:
         if not self.has(privilege, kind, name):
             raise unprivileged(kind, name.rpartition(".")[2])
+
+    def enter(self, database: str | None, schema: str | None) -> None:
+        """Without its usage a place and all that is in it is not there for a role."""
+        if database is not None and not self.has("USAGE", "DATABASE", database):
+            raise missing("Database", database)
+        if database is not None and schema is not None and not self.has("USAGE", "SCHEMA", f"{database}.{schema}"):
+            raise missing("Schema", f"{database}.{schema}")
 
     def look(self, asked: Statement, target: Name | None, schema: str | None) -> None:
         """Raises where the statement needs what the role has not."""

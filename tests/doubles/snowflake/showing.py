@@ -34,7 +34,9 @@ def _parameters(_: Account, asked: Asked) -> Data:
 
 
 def _stages(account: Account, asked: Asked) -> Data:
-    said = [(one.name[2], one.name[0], one.name[1], one.url) for one in account.stages.known.values()]
+    here = _schema(asked)
+    known = [one for one in account.stages.known.values() if one.name[:2] == here]
+    said = [(one.name[2], *one.name[:2], one.url) for one in known]
     return _like(asked, ("name", "database_name", "schema_name", "url"), said, at=0)
 
 
@@ -88,13 +90,18 @@ def _tables(account: Account, asked: Asked) -> Data:
     return _like(asked, names, said, at=1, numbers=("rows",))
 
 
-def _known_tables(asked: Asked) -> list[tuple[str, str, str, bool, int]]:
-    """Those of the schema that the statement names, or of the session's."""
+def _schema(asked: Asked) -> tuple[str | None, str | None]:
+    """That which the statement names, or the session's."""
     found = re.search(r"\bIN\s+(?:SCHEMA\s+)?([\w$\".]+)", asked.statement.text, re.IGNORECASE)
     database, schema = where(asked.session)
     if found and found[1].upper() not in {"ACCOUNT", "DATABASE"}:
         parts = [part.strip('"') if part.startswith('"') else part.upper() for part in found[1].split(".")]
-        database, schema = (parts[0], parts[1]) if len(parts) > 1 else (database, parts[0])
+        return (parts[0], parts[1]) if len(parts) > 1 else (database, parts[0])
+    return database, schema
+
+
+def _known_tables(asked: Asked) -> list[tuple[str, str, str, bool, int]]:
+    database, schema = _schema(asked)
     sql = f"""
         SELECT database_name, schema_name, table_name, temporary, estimated_size FROM duckdb_tables()
         WHERE database_name = {literal(database or "")} AND schema_name = {literal(schema or "")}

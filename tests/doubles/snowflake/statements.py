@@ -38,6 +38,8 @@ def run(account: Account, asked: Asked) -> Data:
 
 
 def _run(account: Account, asked: Asked) -> Data:
+    if asked.statement.looks_into_schemas:
+        account.rights.enter(*where(asked.session))
     if asked.statement.changes:
         return _change(account, asked)
     match asked.statement.kind:

@@ -1,0 +1,73 @@
+"""Each right that the role is granted is needed, and said to be missing where it is: before a run, and by one."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.at_snowflake import AtSnowflake, at_snowflake
+from tests.snowflake_server import SnowflakeServer, snowflake_server
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+GRANTS = Path(__file__).parents[2] / "sql/grants/warehouse_snowflake.sql"
+RIGHTS = {
+    ("USAGE", "WAREHOUSE"): "it lacks USAGE ON WAREHOUSE LOADING",
+    ("USAGE", "DATABASE"): "Database '{database}' does not exist or not authorized",
+    ("USAGE", "SCHEMA"): "Schema '{database}.PUBLIC' does not exist or not authorized",
+    ("CREATE TABLE", "SCHEMA"): 'lacks CREATE TABLE ON SCHEMA "{database}"."PUBLIC"',
+    ("CREATE STAGE", "SCHEMA"): 'lacks CREATE STAGE ON SCHEMA "{database}"."PUBLIC"',
+}
+# What a run meets first; it asks for no list of grants.
+BY_A_RUN = {
+    ("CREATE TABLE", "SCHEMA"): "does not allow CREATE TABLE",
+    ("CREATE STAGE", "SCHEMA"): "does not allow CREATE STAGE",
+}
+
+
+@pytest.fixture
+def poor() -> Iterator[SnowflakeServer]:
+    """An account for one test, which takes rights away for good."""
+    with snowflake_server() as started:
+        yield started
+
+
+@pytest.fixture
+def world(
+    poor: SnowflakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AtSnowflake]:
+    with at_snowflake(poor, tmp_path, capsys, monkeypatch) as made:
+        made.waits(1)
+        yield made
+
+
+def test_the_grants_are_those_that_are_proved() -> None:
+    told = re.findall(r"^GRANT (.+?) ON (\w+) ", GRANTS.read_text(), re.MULTILINE)
+    assert set(told) == set(RIGHTS)
+
+
+@pytest.mark.parametrize(("privilege", "kind"), list(RIGHTS))
+def test_a_right_that_is_missing_is_named_by_check_and_by_a_run(world: AtSnowflake, privilege: str, kind: str) -> None:
+    name = {"WAREHOUSE": "LOADING", "DATABASE": world.account_database, "SCHEMA": f"{world.account_database}.PUBLIC"}
+    assert world.does("check")
+    world.server.takes(privilege, kind, name[kind])
+    wanted = RIGHTS[privilege, kind].format(database=world.account_database)
+    checked = world.call("check")
+    assert checked.code == 7
+    [line] = [line for line in checked.out.splitlines() if wanted in line]
+    assert "p: warehouse" in line
+    assert "sql/grants/warehouse_snowflake.sql" in checked.out
+    told = world.refused(7, "run")
+    assert BY_A_RUN.get((privilege, kind), wanted) in told
+    assert "sql/grants/warehouse_snowflake.sql" in told
+
+
+def test_rights_to_make_what_is_there_are_not_asked_for(world: AtSnowflake) -> None:
+    world.does("run")
+    world.server.takes("CREATE STAGE", "SCHEMA")
+    world.waits(2)
+    world.does("run")
+    world.has(1, 2)
+    world.server.takes("CREATE TABLE", "SCHEMA")
+    assert world.does("check")
