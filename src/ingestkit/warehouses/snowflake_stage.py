@@ -22,8 +22,10 @@ from ingestkit.warehouses.publishing import Plan
 from ingestkit.warehouses.snowflake_rights import refuse_without
 from ingestkit.warehouses.snowflake_session import Account, answered, execute
 
-ROW_GROUP = 20_480
-"""Rows that are kept in memory until they are written, and a file is cut between."""
+GROUP = 4 * 2**20
+"""So many bytes of rows, as their valid files hold them, are kept in memory until they are written."""
+LEAST_GROUP, MOST_GROUP = 2048, 122_880
+"""Rows; DuckDB hands them on by the first."""
 FILE_FORMAT = {
     # Without it, dates and instants would come as the numbers they are kept as.
     "USE_LOGICAL_TYPE": "TRUE",
@@ -155,14 +157,26 @@ def written(
         keys = _spelled(names, rows.key)
         query += f" UNION ALL BY NAME SELECT DISTINCT {keys}, true AS {duckdb_sql.name(sql.GONE)} FROM ({plan.gone})"
     folder.mkdir(parents=True)
+    [[threads]] = engine.execute("SELECT current_setting('threads')").fetchall()
+    # Each thread would keep rows of its own, and is no faster for it.
+    engine.execute("SET threads = 1")
     engine.execute(
         f"COPY ({query}) TO {duckdb_sql.text(str(folder))} "
-        f"(FORMAT parquet, COMPRESSION snappy, FILE_SIZE_BYTES '{file_size}', ROW_GROUP_SIZE {ROW_GROUP}, "
-        "FILENAME_PATTERN 'part-{i}', OVERWRITE_OR_IGNORE true)"
+        f"(FORMAT parquet, COMPRESSION snappy, FILE_SIZE_BYTES '{file_size}', "
+        f"ROW_GROUP_SIZE {_group(plan, file_size)}, FILENAME_PATTERN 'part-{{i}}', OVERWRITE_OR_IGNORE true)"
     )
+    engine.execute(f"SET threads = {threads}")
     files = duckdb_sql.file_list(sorted(folder.glob("*.parquet")))
     counted = engine.execute(f"SELECT file_name, num_rows FROM parquet_file_metadata({files})").fetchall()
     return {Path(path).name: rows for path, rows in counted}
+
+
+def _group(plan: Plan, file_size: str) -> int:
+    """How many rows are written at once, and a file is cut between: fewer where they are wide."""
+    rows = sum(file.rows for file in plan.load.files)
+    size = sum(file.path.stat().st_size for file in plan.load.files)
+    whole = int(file_size.removesuffix("MiB").removesuffix("MB")) * 10**6
+    return max(LEAST_GROUP, min(MOST_GROUP, min(GROUP, whole // 8) * rows // max(1, size)))
 
 
 def _spelled(names: sql.Names, columns: Iterable[str]) -> str:
