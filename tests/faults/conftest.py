@@ -156,24 +156,41 @@ def snowflake() -> Iterator[SnowflakeServer]:
 
 
 @pytest.fixture(scope="session")
-def snowflake_story(
+def snowflake_stories(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     launcher: Launcher,
     server: PostgresServer,
     sftp_server: SftpServer,
     snowflake: SnowflakeServer,
-) -> Story:
-    """The same from an SFTP server through Azure's storage into Snowflake, with the state in PostgreSQL."""
-    folder = tmp_path_factory.mktemp("snowflake_story")
-    server.does("CREATE DATABASE snowflake_state")
-    migrate.upgrade(server.url("snowflake_state"))
-    target = InSnowflake(snowflake, snowflake.database())
-    with target.opened() as ask:
-        made_by(ask, DRIVE, database=target.place, schema="PUBLIC", role=snowflake.role)
-    objects = lake_in_a_service(request, "adls", folder)
-    state = Shared(server, "snowflake_state")
-    return told(folder, World.made(folder / "world", launcher, state, target, sftp_server, objects))
+    azure_server: AzureServer,
+) -> Callable[[str | None], Story]:
+    """The same from an SFTP server through Azure's storage into Snowflake, with the state in PostgreSQL.
+
+    Rows go through the account's own stage, or by the name of one through the lake.
+    """
+    snowflake.reads(azure=azure_server.connection_string)
+
+    @cache
+    def story_by(stage: str | None) -> Story:
+        folder = tmp_path_factory.mktemp("snowflake_story")
+        name = f"snowflake_{stage or 'own'}"
+        server.does(f"CREATE DATABASE {name}")
+        migrate.upgrade(server.url(name.lower()))
+        target = InSnowflake(snowflake, snowflake.database(), stage=stage)
+        objects = lake_in_a_service(request, "adls", folder)
+        target.shows(objects)
+        with target.opened() as ask:
+            made_by(ask, DRIVE, database=target.place, schema="PUBLIC", role=snowflake.role)
+        state = Shared(server, name.lower())
+        return told(folder, World.made(folder / "world", launcher, state, target, sftp_server, objects))
+
+    return story_by
+
+
+@pytest.fixture
+def snowflake_story(snowflake_stories: Callable[[str | None], Story]) -> Story:
+    return snowflake_stories(None)
 
 
 def lake_in_a_service(request: pytest.FixtureRequest, lake: str, folder: Path) -> Objects:

@@ -50,6 +50,11 @@ class Objects(Protocol):
         """What the variable of its settings says."""
         ...
 
+    @property
+    def location(self) -> str:
+        """Where it lies, as stages of Snowflake say it."""
+        ...
+
     def settings(self) -> str: ...
 
     def copied(self) -> "Objects": ...
@@ -66,6 +71,10 @@ class Bucket:
     secret: Path | None = None
     """The file that its settings refer to."""
     prefix: str = "lake/"
+
+    @property
+    def location(self) -> str:
+        return f"s3://{self.place}/{self.prefix}"
 
     def settings(self) -> str:
         said = {
@@ -121,6 +130,10 @@ class Container:
     """A file that holds the account's connection string."""
     rename: bool
     prefix: str = "lake/"
+
+    @property
+    def location(self) -> str:
+        return f"azure://{self.server.account}.blob.core.windows.net/{self.place}/{self.prefix}"
 
     def settings(self) -> str:
         url = f"abfss://${{env:{LAKE_VARIABLE}}}@{self.server.account}.dfs.core.windows.net/{self.prefix}"

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import duckdb
 import psycopg
 
+from tests.faults.lakes import Objects
 from tests.services import PostgresServer
 from tests.snowflake_server import SnowflakeServer, asked
 from tests.warehouses import LOADER
@@ -46,7 +47,9 @@ class Target(Protocol):
 
     def settings(self) -> str: ...
 
-    def copied(self) -> "Target": ...
+    def copied(self, objects: Objects | None) -> "Target":
+        """The same elsewhere, for a world whose lake lies in these."""
+        ...
 
     def opened(self) -> AbstractContextManager[Ask]: ...
 
@@ -69,7 +72,8 @@ class Shared:
         place = f"host: 127.0.0.1, port: {self.server.port}, database: '${{env:{TARGET_VARIABLE}}}', user: {LOADER}"
         return f"{{type: postgresql, {place}, lock_timeout: 10s}}"
 
-    def copied(self) -> "Shared":
+    def copied(self, objects: Objects | None = None) -> "Shared":
+        del objects
         copy = replace(self, place=f"copy_{secrets.token_hex(8)}")
         self.server.does(f"CREATE DATABASE {copy.place} TEMPLATE {self.place}")
         return copy
@@ -88,6 +92,8 @@ class InSnowflake:
     place: str
     receipts: str = "ingestkit_receipt_opendata"
     runs: str | None = "SELECT run_id, status FROM ingestkit_run"
+    stage: str | None = None
+    """An external one on the lake, where rows go through that."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -104,11 +110,21 @@ class InSnowflake:
             "endpoint": f"'{self.server.protocol}://{self.server.host}:{self.server.port}'",
             "lock_timeout": "30s",
             "mirror_runs": "true",
+            **({} if self.stage is None else {"stage": self.stage}),
         }
         return f"{{type: snowflake, {', '.join(f'{name}: {value}' for name, value in said.items())}}}"
 
-    def copied(self) -> "InSnowflake":
-        return replace(self, place=self.server.copied(self.place))
+    def copied(self, objects: Objects | None) -> "InSnowflake":
+        copy = replace(self, place=self.server.copied(self.place))
+        if objects is not None:
+            copy.shows(objects)
+        return copy
+
+    def shows(self, objects: Objects) -> None:
+        """Have the stage show the lake."""
+        if self.stage is not None:
+            with self.opened() as ask:
+                ask(f"CREATE OR REPLACE STAGE {self.stage} URL = '{objects.location}' STORAGE_INTEGRATION = LAKE")
 
     @contextmanager
     def opened(self) -> Iterator[Ask]:

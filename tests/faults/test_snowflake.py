@@ -5,6 +5,7 @@ A process is killed at every step and its disk thrown away; what it had open in 
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_killed_twice_the_next_run_finishes_the_work(snowflake_story: Story, ste
     act, place, times = [found for found in places(snowflake_story, step) if found[0] <= 1][-1]
     number = random.Random(step).randint(1, times)
     assert disturbed(snowflake_story, tmp_path / "world", (act, place), step, number, bare=True, twice=True) == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("step", ["store.linked", *(step for step in IN_THE_TARGET if step.startswith("load."))])
+def test_killed_where_rows_go_through_the_lake_nothing_of_them_stays_there(
+    snowflake_stories: Callable[[str | None], Story], step: str, tmp_path: Path
+) -> None:
+    story = snowflake_stories("LAKE_STAGE")
+    act, place, times = [found for found in places(story, step) if found[0] <= 1][-1]
+    number = random.Random(step).randint(1, times)
+    assert disturbed(story, tmp_path / "world", (act, place), step, number, bare=True) == []
 
 
 @pytest.mark.matrix

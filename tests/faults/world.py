@@ -176,8 +176,8 @@ class World:
     def copied(self, folder: Path) -> "World":
         """The same at this moment, elsewhere; times of files are kept, since the ledger knows them."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        shared, target = self.shared and self.shared.copied(), self.target and self.target.copied()
         objects, dropped = self.objects and self.objects.copied(), Dropped(set(self.dropped.hashes))
+        shared, target = self.shared and self.shared.copied(), self.target and self.target.copied(objects)
         return World(folder, self.launcher, shared, target, self.source, objects, dropped)
 
     @property
