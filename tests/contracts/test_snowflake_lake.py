@@ -13,7 +13,7 @@ from ingestkit import steps
 from ingestkit.errors import ConfigError, WarehouseError
 from ingestkit.lake import Lake
 from ingestkit.model import LoadMode
-from ingestkit.pipeline import SystemClock
+from ingestkit.pipeline import Stop, SystemClock
 from ingestkit.ports import Copying, Store
 from ingestkit.settings import AdlsConnection, Connection, LocalConnection, S3Connection, SnowflakeConnection
 from ingestkit.stores import adls, s3
@@ -86,11 +86,11 @@ def there(account: Account, kind: str, folder: Path, stage: str = "LAKE_STAGE", 
     lake: Connection
     if kind == "s3":
         lake = S3Connection.model_validate({**account.s3.connection(), "prefix": f"{FOLDER}/"})
-        store: Store = s3.opened(connection=lake, root=folder, scratch=folder / "scratch")
+        store: Store = s3.opened(connection=lake, root=folder, scratch=folder / "scratch", stop=Stop())
     else:
         said = account.azure.connection()
         lake = AdlsConnection.model_validate({**said, "url": f"{said['url']}/{FOLDER}"})
-        store = adls.opened(connection=lake, scratch=folder / "scratch")
+        store = adls.opened(connection=lake, scratch=folder / "scratch", stop=Stop())
     database = account.server.database()
     connection = SnowflakeConnection.model_validate(account.server.connection(database, stage=stage, **more))
     warehouse = opened(
