@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import object_stores
-from tests.integration.world import FIRST, World
+from tests.integration.world import FIRST, SECOND, World
 from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -94,6 +94,22 @@ def test_a_row_that_the_target_does_not_take_is_named_in_error_stage_row_and_sid
     [sent] = [one for one in server.sent if one.query == shown["details"]["query"]]
     assert sent.sql.startswith("MERGE")
     assert target(server, database, "SELECT id, n FROM a ORDER BY id") == [("1", 10), ("2", 20)]
+
+
+def test_what_others_have_set_on_a_table_is_said_by_check_plan_and_load(
+    world: World, server: SnowflakeServer, database: str
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    target(server, database, "ALTER TABLE b SET ERROR_LOGGING = TRUE")
+    server.streams("CHANGES", f"{database}.PUBLIC.A")
+    world.drop(SECOND)
+    for command in ("check", "plan", "run"):
+        ended = world.call(command)
+        assert ended.code == 0, ended.err
+        assert "table b logs errors" in ended.err
+        assert "stream CHANGES is on table a, which each load replaces" in ended.err
+    assert target(server, database, "SELECT count(*) FROM b") == [(3,)]
 
 
 def test_a_lake_that_a_stage_shows_is_loaded_from_and_one_it_does_not_show_is_named(
