@@ -44,10 +44,10 @@ class Place:
         shutil.copytree(ROOT / "config", folder / "config")
         (folder / "config.env").write_text("".join(f"{key}={value}\n" for key, value in self.said.items()))
 
-    def does(self, folder: Path, *arguments: str, **how: Any) -> "subprocess.CompletedProcess[str]":
-        """A command in a process of its own, that has nothing at hand."""
+    def does(self, folder: Path, *arguments: str) -> int:
+        """How a command ends in a process of its own, that has nothing at hand."""
         words = [sys.executable, "-c", "from ingestkit.cli.main import main; main()", "--profile", self.profile]
-        return subprocess.run([*words, *arguments], cwd=folder, check=False, text=True, **how)
+        return subprocess.run([*words, *arguments], cwd=folder, check=False).returncode
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def main(profile: str) -> int:
         place.project(project)
         for line in COMMANDS:
             print(f"$ ingestkit --profile {profile} {line}", flush=True)
-            code = place.does(project, *line.split()).returncode
+            code = place.does(project, *line.split())
             if code:
                 return code
         for table in TABLES:

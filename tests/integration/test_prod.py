@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from ingestkit.cli.main import call
 from tests.prod import ROOT, SAMPLES, TABLES, Place, cloud
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -32,23 +34,22 @@ def test_the_samples_go_through_the_servers_of_a_profile_by_one_command(profile:
     assert all(int(rows.split()[0]) > 0 for rows in found.values())
 
 
-def test_what_comes_through_azure_into_snowflake_is_what_comes_into_a_file(tmp_path: Path) -> None:
+def test_what_comes_through_azure_into_snowflake_is_what_comes_into_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     drops = tmp_path / "drops"
     shutil.copytree(SAMPLES, drops)
     with cloud(drops) as place:
-        here, there = (tmp_path / name for name in ("here", "there"))
-        local = Place("local", {"INGESTKIT__CONNECTIONS__OPENDATA_DROP__PATH": str(drops)}, lambda _: [])
-        local.project(here)
-        place.project(there)
-        does(place, there, "state", "upgrade", "--yes")
-        does(place, there, "check", "--pin", "--yes")
+        there, here = Typed(place, tmp_path / "there", capsys), Typed(in_a_file(drops), tmp_path / "here", capsys)
+        there.does("state", "upgrade", "--yes")
+        there.does("check", "--pin", "--yes")
 
         def both(*arguments: str) -> str:
             """What the command says there; here it is given too, and then the same is in the tables."""
-            said = does(place, there, *arguments)
-            does(local, here, *arguments)
-            same_tables(place, here)
-            assert rejects(place, there) == rejects(local, here) != []
+            said = there.does(*arguments)
+            here.does(*arguments)
+            same_tables(place, here.folder)
+            assert there.rejects() == here.rejects() != []
             return said
 
         assert "3 batches done" in both("run", "opendata")
@@ -56,19 +57,51 @@ def test_what_comes_through_azure_into_snowflake_is_what_comes_into_a_file(tmp_p
         assert f"2 batches done: {NEWEST}, 20260125_180000" in both("run", "opendata")
 
         # All that a machine keeps of the work may go; nothing new is found without waking the warehouse.
-        shutil.rmtree(there / "state")
+        shutil.rmtree(there.folder / "state")
         assert place.account is not None
         before = len(place.account.sent)
-        assert "nothing new" in does(place, there, "run", "opendata")
+        assert "nothing new" in there.does("run", "opendata")
         assert len(place.account.sent) == before
 
         # The target is gone, and is made again from the lake alone.
         for table in place.ask("SHOW TABLES"):
             place.ask(f'DROP TABLE "{table[1]}"')
-        (here / "state/warehouse.duckdb").unlink()
-        assert place.does(there, "check", "opendata", capture_output=True).returncode == 7
+        (here.folder / "state/warehouse.duckdb").unlink()
+        assert there.types("check", "opendata")[0] == 7
         drops.rename(tmp_path / "elsewhere")
         both("backfill", "opendata", "--from-lake")
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """Commands in a project of a place, in this process."""
+
+    place: Place
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __post_init__(self) -> None:
+        self.place.project(self.folder)
+
+    def types(self, *arguments: str) -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        code = call(["--project", str(self.folder), "--profile", self.place.profile, *arguments])
+        return (code, *self.capsys.readouterr())
+
+    def does(self, *arguments: str) -> str:
+        code, said, told = self.types(*arguments)
+        assert code == 0, said + told
+        return said
+
+    def rejects(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.does("quarantine", "show", "opendata", "--output", "json"))[
+            "rows"
+        ]
+        return found
+
+
+def in_a_file(drops: Path) -> Place:
+    return Place("local", {"INGESTKIT__CONNECTIONS__OPENDATA_DROP__PATH": str(drops)}, lambda _: [])
 
 
 def restated_and_new(drops: Path) -> None:
@@ -78,20 +111,6 @@ def restated_and_new(drops: Path) -> None:
     people.write_text("\n".join((header, "nobody", *rest[:-1])) + "\n")
     os.utime(people, (1_790_000_000, 1_790_000_000))
     shutil.copytree(drops / "20260111_180000", drops / "20260125_180000")
-
-
-def rejects(place: Place, folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(does(place, folder, "quarantine", "show", "opendata", "--output", "json"))[
-        "rows"
-    ]
-    return found
-
-
-def does(place: Place, folder: Path, *arguments: str) -> str:
-    ended = place.does(folder, *arguments, capture_output=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    said: str = ended.stdout
-    return said
 
 
 def same_tables(place: Place, here: Path) -> None:
