@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ingestkit.model import Counts, Fence, Intent, LoadMode
 from ingestkit.pipeline import SystemClock
-from ingestkit.ports import Load, Publication, TargetColumn, ValidFile
+from ingestkit.ports import Load, Publication, TargetColumn, ValidFile, Warehouse
 from ingestkit.warehouses.postgresql import PostgresqlWarehouse
 from ingestkit.warehouses.postgresql_session import Server
 
@@ -50,18 +50,24 @@ def publish(port: str, database: str, mode: str, file: str, rows: str, batch: st
     parameters = {"host": "127.0.0.1", "port": port, "dbname": database, "user": "loader"}
     with tempfile.TemporaryDirectory() as scratch:
         place = Server(database, "public", 60.0, parameters)
-        warehouse = PostgresqlWarehouse(place, "600MiB", 2, SystemClock(), Path(scratch))
-        columns = tuple(TargetColumn(name, kind) for name, kind in COLUMNS.items())
-        valid = ValidFile(Path(file), "drop/people.csv", "f1", int(rows))
-        load = Load(Intent("people", 1, "d", "s", LoadMode(mode)), "people", columns, ("vid__v",), (valid,), None)
-        warehouse.check()
-        warehouse.fence((Fence("p", "people", "state", 0, "people"),))
-        warehouse.evolve("people", columns, load.lineage)
+        publish_into(
+            PostgresqlWarehouse(place, "600MiB", 2, SystemClock(), Path(scratch)), mode, Path(file), int(rows), batch
+        )
 
-        def judge(model: str, counts: Counts, facts: object) -> None:
-            assert (counts.staged, counts.loaded) == (int(rows), int(rows)), (model, counts, facts)
 
-        warehouse.publish(Publication("p", batch, f"p.{batch}.1", "state", 1, (load,), judge))
+def publish_into(warehouse: Warehouse, mode: str, file: Path, rows: int, batch: str) -> None:
+    """What a run does in a warehouse for one batch of one model."""
+    columns = tuple(TargetColumn(name, kind) for name, kind in COLUMNS.items())
+    valid = ValidFile(file, "drop/people.csv", "f1", rows)
+    load = Load(Intent("people", 1, "d", "s", LoadMode(mode)), "people", columns, ("vid__v",), (valid,), None)
+    warehouse.check()
+    warehouse.fence((Fence("p", "people", "state", 0, "people"),))
+    warehouse.evolve("people", columns, load.lineage)
+
+    def judge(model: str, counts: Counts, facts: object) -> None:
+        assert (counts.staged, counts.loaded) == (rows, rows), (model, counts, facts)
+
+    warehouse.publish(Publication("p", batch, f"p.{batch}.1", "state", 1, (load,), judge))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ingestkit.model import LoadMode
 from ingestkit.pipeline import SystemClock
 from ingestkit.ports import Copying, TargetColumn, Warehouse
 from ingestkit.settings import SnowflakeConnection
-from ingestkit.warehouses.snowflake import SnowflakeWarehouse, opened
+from ingestkit.warehouses.snowflake import SPARING, SnowflakeWarehouse, opened
 from tests.contracts.warehouse import (
     LINEAGE,
     PERSON,
@@ -142,6 +142,16 @@ class TestSnowflake(WarehouseContract):
             assert copy.count(".parquet'") == told["hcp"]["files"]
             assert (told["hcp"]["files"] > 2) is several
             assert len(self.rows(warehouse)) == 60_000
+
+    def test_rows_too_wide_for_little_memory_take_what_is_allowed(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        assert isinstance(warehouse, SnowflakeWarehouse)
+        ready(warehouse, "hcp")
+        rows = [(str(number), os.urandom(20_000).hex()) for number in range(2_500)]
+        work = publication(load((write_valid(tmp_path / "a.parquet", PERSON, rows),)))
+        with pytest.raises(WarehouseError, match="Out of Memory"):
+            replace(warehouse, memory_limit=SPARING).publish(work)
+        warehouse.publish(work)
+        assert len(self.rows(warehouse)) == 2_500
 
     @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
     def test_texts_that_a_reader_may_take_for_null_stay_texts(

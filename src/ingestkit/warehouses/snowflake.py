@@ -1,10 +1,11 @@
 """The Snowflake warehouse: rows go as Parquet through a stage of the schema's own, and DDL comes before BEGIN."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 from snowflake.connector import SnowflakeConnection
@@ -26,6 +27,10 @@ from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransactio
 from ingestkit.warehouses.snowflake_rights import look_in, refuse_without
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
 from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Sending, Stage, Staged, copy, scratch, written
+
+T = TypeVar("T")
+SPARING = "64MiB"
+"""Of DuckDB's memory: what is more goes to scratch."""
 
 
 def opened(
@@ -140,7 +145,10 @@ class SnowflakeWarehouse:
             scratch(self.scratch) as folder,
             publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
         ):
-            plans = {load.table: publishing.planned(engine, publication, load) for load in publication.loads}
+            plans = {
+                load.table: self._sparing(engine, partial(publishing.planned, engine, publication, load))
+                for load in publication.loads
+            }
             place = self.stage.clear(connection, publication)
             prepared = {
                 table: self._prepared(
@@ -183,6 +191,15 @@ class SnowflakeWarehouse:
             cursor.execute(sql, timeout=PATIENCE)
             return [_plain(row) for row in cursor.fetchall()]
 
+    def _sparing(self, engine: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+        """Do it within little memory however many rows there are; those that are too wide for it get all there is."""
+        try:
+            engine.execute(f"SET memory_limit = '{SPARING}'")
+            return work()
+        except duckdb.OutOfMemoryException:
+            engine.execute(f"SET memory_limit = '{self.memory_limit}'")
+            return work()
+
     def _prepared(
         self,
         connection: SnowflakeConnection,
@@ -214,7 +231,8 @@ class SnowflakeWarehouse:
         folder: Path,
     ) -> Staged:
         said = plan.load.copying
-        files = written(engine, self.account.names, folder, plan, said.file_size or self.file_size)
+        size = said.file_size or self.file_size
+        files = self._sparing(engine, partial(written, engine, self.account.names, folder, plan, size))
         columns = (*plan.rows.columns, sql.GONE) if plan.load.intent.mode is LoadMode.MERGE else plan.rows.columns
         known = FILE_FORMAT | ({"USE_VECTORIZED_SCANNER": "TRUE"} if said.vectorized else {})
         if not sum(files.values()):

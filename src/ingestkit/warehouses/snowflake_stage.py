@@ -156,6 +156,8 @@ def written(
     if plan.gone is not None:
         keys = _spelled(names, rows.key)
         query += f" UNION ALL BY NAME SELECT DISTINCT {keys}, true AS {duckdb_sql.name(sql.GONE)} FROM ({plan.gone})"
+    # What an attempt left that took more memory than it was given.
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     [[threads]] = engine.execute("SELECT current_setting('threads')").fetchall()
     # Each thread would keep rows of its own, and is no faster for it.
