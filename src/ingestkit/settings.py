@@ -1033,12 +1033,13 @@ class SnowflakeConnection(Section):
     mirror_runs: bool = False
     """Whether runs are shown there too, in the tables that sql/drive/snowflake.sql makes."""
     lock_timeout: Duration = timedelta(minutes=10)
-    """How long to wait for a table that others change. What a dead process holds is let go of after five minutes."""
+    """How long to wait for a table that others change. What a dead process of the same user left open is ended."""
     statement_timeout: Duration = timedelta(hours=4)
     login_timeout: Duration = timedelta(seconds=60)
     network_timeout: Duration = timedelta(minutes=5)
-    """How long one request is tried again."""
+    """How long requests are tried again that nobody answers, of uploads too."""
     answer_timeout: Duration = timedelta(seconds=60)
+    """How long one of them waits; a statement may take longer, the service says so meanwhile."""
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
     """Of an emulator, or of a private link."""
 
