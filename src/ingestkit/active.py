@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from ingestkit.errors import LakeError
+from ingestkit.files import shown
 from ingestkit.model import (
     Artifact,
     CompletionStatus,
@@ -81,6 +83,12 @@ class Active:
 
     def known(self) -> Known:
         with self.session.state.read() as conn:
+            if lost := ledger.raw_being_removed(conn, self.pipeline_name, self.batch, self.models):
+                # It may lie there still, and be taken away at any moment by whoever was about to.
+                raise LakeError(
+                    f"batch {self.batch} is not kept any more: {shown(lost)} was let go of, and could not be removed",
+                    hint="let the lake allow it to be removed (docs/lakes.md), then run again",
+                )
             files = ledger.versions(conn, self.pipeline_name, [self.batch])
             meant = files
             if self.run.as_of is not None:

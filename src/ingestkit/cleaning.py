@@ -1,6 +1,6 @@
 """What of the lake a run's end lets go of: judged under the lease, noted in the state, then removed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import sqlalchemy as sql
@@ -11,6 +11,7 @@ from ingestkit.errors import IngestkitError, Interrupted, LeaseLost
 from ingestkit.model import Artifact, FileVersion, Stage, Work, sha256_of
 from ingestkit.pipeline import RunContext
 from ingestkit.recording import perform
+from ingestkit.recover import remove_noted
 from ingestkit.stages import clean
 from ingestkit.states import completions, ledger, quarantine, runs, stage_rows
 
@@ -27,10 +28,7 @@ def clean_behind(active: Active) -> bool:
         with active.lease.transaction() as conn:
             ledger.let_go(conn, names, active.session.clock.now())
         steps.reached("clean.noted")
-        clean.remove(ctx, names)
-        steps.reached("clean.removed")
-        with active.lease.transaction() as conn:
-            ledger.mark_removed(conn, names, active.session.clock.now())
+        remove_noted(active.session, active.lease, names)
         clean.remove_scratch(ctx.scratch)
         return Work(details={"removed": counts})
 
@@ -58,10 +56,9 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], dict[str, 
         found = {model: _debris(conn, active, model, files, there[model], at_work[model]) for model in models}
         old = {model: _expired(active, conn, model, set(at_work[model].values())) for model in models}
     for model, batches in old.items():
-        for batch, artifacts in batches.items():
-            found[model] += [one.path for one in artifacts]
-            # What nobody has registered goes with the rest: nothing looks into the batch's folders again.
-            found[model] += _orphans(active, model, batch, clean.lying(ctx, model, batch))
+        found[model] += [one.path for artifacts in batches.values() for one in artifacts]
+        # What nobody has registered goes with the rest: nothing looks into these folders again.
+        found[model] += _orphans(active, ctx, model, batches)
     names = dict.fromkeys([*again, *(path for some in found.values() for path in some)])
     return list(names), {model: len(set(some)) for model, some in found.items()}
 
@@ -93,13 +90,19 @@ def _debris(
     return [name for name in found if name not in theirs]
 
 
-def _orphans(active: Active, model: str, batch: str, there: Sequence[tuple[str, str]]) -> list[str]:
-    """What lies with a batch and was never registered."""
+def _orphans(active: Active, ctx: RunContext, model: str, batches: Mapping[str, Sequence[Artifact]]) -> list[str]:
+    """What lies with these batches and was never registered."""
+    there = {batch: clean.lying(ctx, model, batch) for batch in batches}
+    found: list[str] = []
     with active.session.state.read() as conn:
-        files = ledger.versions(conn, active.pipeline_name, [batch])
-        found = clean.debris(there, files, ledger.artifacts(conn, active.pipeline_name, [batch], model))
-        theirs = ledger.paths_of_others(conn, found, batch, model)
-    return [name for name in found if name not in theirs]
+        files: dict[str, list[FileVersion]] = {}
+        for file in ledger.versions(conn, active.pipeline_name, list(batches)):
+            files.setdefault(file.batch, []).append(file)
+        for batch, artifacts in batches.items():
+            left = clean.debris(there[batch], files.get(batch, ()), artifacts)
+            theirs = ledger.paths_of_others(conn, left, batch, model)
+            found += [name for name in left if name not in theirs]
+    return found
 
 
 def _expired(active: Active, conn: sql.Connection, model: str, at_work: AbstractSet[str]) -> dict[str, list[Artifact]]:

@@ -240,6 +240,11 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
     error = error_type(message, hint=f"raise timeouts.{stage.value} of pipeline {active.pipeline_name}")
 
     def give_up() -> None:
+        with ending:
+            if not over.is_set():
+                end()
+
+    def end() -> None:
         _end_badly(active, stage, models, StageStatus.FAILED, error_type(f"{message}, and did not stop when asked"))
         attempts.fail(active.session, active.lease, active.run, message, error.exit_code)
         active.session.stop.abort(error)

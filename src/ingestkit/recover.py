@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from ingestkit.states import completions, decisions, ledger, runs, sidecars, sta
 from ingestkit.states.lease import Lease
 from ingestkit.states.owner import Owner
 from ingestkit.states.queue import PendingRecord
+
+AT_ONCE = 500
+REFUSALS = 20
 
 
 def recover(session: Session, lease: Lease) -> None:
@@ -66,18 +69,34 @@ def _remove_what_was_let_go(session: Session, lease: Lease) -> None:
     """End what a clean had noted: who noted it may still be about to remove it, so that nothing may count on it."""
     with session.state.read() as conn:
         names = ledger.being_removed(conn, session.pipeline.name, lease.models)
-    if not names:
-        return
     try:
-        for name in names:
-            session.stop.check()
-            session.lake.store.remove(name)
+        remove_noted(session, lease, names)
     except LakeError as error:
         session.progress.warned(f"what is no longer kept could not be removed from the lake: {error.message}")
-        return
-    steps.reached("recover.removed")
-    with lease.transaction() as conn:
-        ledger.mark_removed(conn, names, session.clock.now())
+
+
+def remove_noted(session: Session, lease: Lease, names: Sequence[str]) -> None:
+    """Remove what was noted. What one end or one refusal leaves is less each time, and the first refusal is raised."""
+    refused: list[LakeError] = []
+    for start in range(0, len(names), AT_ONCE):
+        gone: list[str] = []
+        try:
+            for name in names[start : start + AT_ONCE]:
+                session.stop.check()
+                try:
+                    session.lake.store.remove(name)
+                    gone.append(name)
+                except LakeError as error:
+                    refused.append(error)
+                    if error.transient or len(refused) > REFUSALS:
+                        raise refused[0] from error
+            steps.reached("clean.removed")
+        finally:
+            if gone:
+                with lease.transaction() as conn:
+                    ledger.mark_removed(conn, gone, session.clock.now())
+    if refused:
+        raise refused[0]
 
 
 def _give_floors(session: Session, lease: Lease) -> None:

@@ -10,6 +10,7 @@ from ingestkit.cleaning import clean_behind
 from ingestkit.discover import Found, discover
 from ingestkit.errors import (
     IngestkitError,
+    Interrupted,
     LeaseHeld,
     LeaseLost,
     StateError,
@@ -27,6 +28,7 @@ from ingestkit.sighting import Unit
 from ingestkit.states import runs
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
+from ingestkit.states.runs import Run
 from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.stepping import pass_missed
 from ingestkit.windowing import begin
@@ -65,9 +67,11 @@ def _run(session: Session, options: RunOptions) -> Outcome:
         if not found.units:
             return nothing_new(session, lease, "run", found, results)
         check(session, lease, fetching=max(bytes_of(unit) for unit in found.units))
+        failed = uncleaned(session, lease, failed=True)
         for unit in found.units:
             with after(results):
                 results.extend(work(_attempt(session, lease, unit, options), ALL_STAGES))
+        clean_again(session, lease, failed)
         if found.failure is not None:
             with after(results):
                 raise found.failure
@@ -143,18 +147,30 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
 
 def finish_cleaning(session: Session, lease: Lease) -> None:
     """Tidy behind runs that died between gate and clean."""
+    left = uncleaned(session, lease)
+    if left and may_clean(session, lease):
+        clean_again(session, lease, left)
+
+
+def uncleaned(session: Session, lease: Lease, *, failed: bool = False) -> list[Run]:
     with session.state.read() as conn:
-        left = [one for one in runs.uncleaned(conn, session.pipeline.name) if set(one.models) <= set(lease.models)]
-    if not left:
-        return
+        found = runs.uncleaned(conn, session.pipeline.name, failed=failed)
+    return [one for one in found if set(one.models) <= set(lease.models)]
+
+
+def may_clean(session: Session, lease: Lease) -> bool:
+    """A state that was put back does not know what the lake needs, and is refused; what else is wrong can wait."""
     try:
-        # A state that was put back does not know what the lake needs.
-        check(session, lease)
-    except StateError:
+        check(session, lease, from_lake=True)
+    except (StateError, LeaseLost, Interrupted):
         raise
     except IngestkitError as error:
         session.progress.warned(f"what earlier runs left in the lake stays until the next run: {error.message}")
-        return
+        return False
+    return True
+
+
+def clean_again(session: Session, lease: Lease, left: Sequence[Run]) -> None:
     for one in left:
         if not clean_behind(active_run(session, lease, one, landed_unit(session, one, one.models))):
             return

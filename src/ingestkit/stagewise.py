@@ -21,7 +21,7 @@ from ingestkit.phases import WORK
 from ingestkit.rebuilding import marked, rebuild
 from ingestkit.recover import recover
 from ingestkit.reporting import results_of
-from ingestkit.runner import bytes_of, holding, locked, nothing_new, paused, waiting_units
+from ingestkit.runner import bytes_of, holding, locked, may_clean, nothing_new, paused, waiting_units
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, sight_anew
 from ingestkit.states import runs, stage_rows
@@ -137,9 +137,11 @@ def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOpti
         return _said_done(session, known, wanted)
     models = _models_of(session, known, lease)
     _refuse_before_predecessor(session, known, models, wanted)
-    if wanted in (Stage.LOAD, Stage.CLEAN):
-        # Before what it does cannot be taken back.
+    if wanted is Stage.LOAD:
         check(session, lease, rebuilding=known.kind == "restore")
+    if wanted is Stage.CLEAN and not may_clean(session, lease):
+        told = f"clean of batch {known.batch} is left to the next run"
+        return Outcome(wanted.value, session.pipeline.name, "waiting", told, run_ids=(known.run_id,))
     if wanted is not Stage.CLEAN:
         known = _opened(session, lease, known, wanted.value, options)
         models = _models_of(session, known, lease)

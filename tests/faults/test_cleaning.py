@@ -89,7 +89,7 @@ def test_an_older_version_is_put_back_beside_a_frozen_clean_of_the_newer(eager: 
     assert is_tidy(eager)
 
 
-@pytest.mark.parametrize("again", [None, "recover.removed:1"])
+@pytest.mark.parametrize("again", [None, "clean.removed:1"])
 def test_what_was_noted_before_a_kill_is_removed_by_the_next_command(eager: World, again: str | None) -> None:
     undisturbed = eager.copied(eager.folder.with_name("undisturbed"))
     for world in (eager, undisturbed):

@@ -23,7 +23,6 @@ ELSEWHERE = {
     "queue.appended": "test_state_lost",
     "rebuild.marked": "test_state_lost",
     "rebuild.voided": "test_state_lost",
-    "recover.removed": "test_cleaning",
     "release.aside": "test_remote",
     "release.ended": "test_remote",
     "release.recorded": "test_remote",

@@ -12,10 +12,11 @@ import pytest
 import sqlalchemy as sql
 
 from ingestkit import steps
-from ingestkit.errors import LakeError, StateError
+from ingestkit.errors import Interrupted, LakeError, StateError
+from ingestkit.model import FileStatus, FileVersion
 from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
-from ingestkit.stages import gate
+from ingestkit.stages import clean, gate
 from ingestkit.states.engine import StateDatabase
 from ingestkit.stores.local import LocalStore
 from tests.integration.world import FIRST, SECOND, THIRD, World
@@ -198,22 +199,19 @@ def test_a_clean_that_the_lake_refuses_is_done_by_the_next_run(world: World, mon
         orphan.parent.mkdir(parents=True)
         orphan.touch()
 
-    remove = LocalStore.remove
-
-    def refusing(self: LocalStore, name: str) -> None:
-        if name.startswith("valid/"):
-            raise LakeError("it does not allow it")
-        remove(self, name)
-
     world.drop(FIRST)
     at_step(monkeypatch, "gate.recorded", stray)
-    with monkeypatch.context() as refused:
-        refused.setattr(LocalStore, "remove", refusing)
+    with monkeypatch.context() as lake:
+        refusing(lake, lambda name: LakeError("it does not allow it") if name.startswith("valid/") else None)
         ended = world.call("run", "--jobs", "1")
         assert ended.code == 0
         assert "clean failed and is left to the next run: it does not allow it" in ended.err
-        assert world.call("run").code == 0
+    with monkeypatch.context() as idle:
+        # With nothing to do the warehouse is not woken for it.
+        at_step(idle, "check.done", lambda: pytest.fail("it was looked at"))
+        world.does("run")
     assert orphan.exists()
+    world.drop(SECOND)
     world.does("run")
     assert not orphan.exists()
 
@@ -294,3 +292,74 @@ def test_a_state_that_was_put_back_removes_nothing_that_it_has_forgotten(
     assert files(world) == there
     world.does("state", "adopt", "p", *MINE, "--yes")
     world.does("backfill", "p", "--batch", "20260101", "--from-lake")
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, refused: Callable[[str], Exception | None]) -> None:
+    remove = LocalStore.remove
+
+    def asked(self: LocalStore, name: str) -> None:
+        if (error := refused(name)) is not None:
+            raise error
+        remove(self, name)
+
+    monkeypatch.setattr(LocalStore, "remove", asked)
+
+
+def test_what_was_let_go_of_and_could_not_be_removed_is_not_built_on(
+    eager: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager.drop(FIRST)
+    eager.does("run")
+    then = datetime.now(UTC).isoformat()
+    back = ("backfill", "p", "--batch", "20260101", "--model", "a", "--as-of", then, "--reason", "seen")
+    with monkeypatch.context() as lake:
+        refusing(lake, lambda name: LakeError("it may not") if name.startswith("raw/p/a/20260101") else None)
+        eager.drop(SECOND)
+        assert "clean failed and is left" in eager.call("run").err
+        # One that cannot be removed keeps no other.
+        assert [path.parts[-5] for path in files(eager) if "20260101" in path.parts] == ["raw"]
+        told = eager.refused(7, *back)
+        assert "batch 20260101 is not kept any more" in told
+    assert "no longer in the lake" in eager.refused(7, *back)
+    assert lies(eager) == {"20260108"}
+
+
+def test_who_is_stopped_while_removing_has_less_to_remove_the_next_time(
+    eager: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = "SELECT count(*) FROM artifact WHERE status = 'removing'"
+    eager.drop(FIRST)
+    eager.does("run")
+    eager.drop(SECOND)
+    left = []
+    for _ in range(2):
+        with monkeypatch.context() as lake:
+            removed: list[str] = []
+
+            def once(name: str, removed: list[str] = removed) -> Exception | None:
+                if "/20260101/" not in name:
+                    return None
+                removed.append(name)
+                return Interrupted("asked to stop", exit_code=143) if len(removed) > 1 else None
+
+            refusing(lake, once)
+            assert eager.call("run", "--jobs", "1").code == 143
+        left += [count for ((count,),) in [eager.state(noted)]]
+    assert left[1] == left[0] - 1
+    eager.does("run")
+    assert lies(eager) == {"20260108"}
+
+
+def test_a_stage_that_cleans_asks_the_source_nothing(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    shutil.rmtree(world.root / "drops")
+    world.does("clean", "--run-id", "p.20260101.1")
+
+
+def test_of_a_file_that_was_left_out_the_raw_object_is_needed_by_none() -> None:
+    name = "raw/p/a/20260101/abc-a.csv"
+    for status, needed in ((FileStatus.SEEN, True), (FileStatus.SKIPPED, False)):
+        at = datetime.now(UTC)
+        file = FileVersion("p", "a.csv", 1, "abc", "20260101", "a", status, size=1, mtime=at, sighted_at=at)
+        assert (clean.debris([("raw", name)], [file], []) == []) is needed

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ingestkit.lake import BATCH_KINDS, file_id_of
-from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus, FileVersion
+from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus, FileStatus, FileVersion
 from ingestkit.pipeline import Pipeline, RunContext
 
 
@@ -28,11 +28,12 @@ def debris(there: Iterable[tuple[str, str]], files: Sequence[FileVersion], artif
     Raw objects stay as long as their file is in the ledger: they are what everything else can be made from.
     """
     registered = {one.path for one in artifacts}
-    landed = {file.id: file.raw for file in files}
+    known = {file.id: file for file in files}
     found = [one.path for one in artifacts if one.kind is not ArtifactKind.RAW and one.status in ("made", "superseded")]
     for kind, name in there:
-        # Where its file has landed elsewhere since, in a folder of another layout, it is not needed here.
-        needed = kind == ArtifactKind.RAW and landed.get(file_id_of(name), "") in (None, name)
+        file = known.get(file_id_of(name)) if kind == ArtifactKind.RAW else None
+        # Where its file has landed elsewhere since, in a folder of another layout, or is not waited for, it is not.
+        needed = file is not None and (file.raw == name or (file.raw is None and file.status is FileStatus.SEEN))
         if name not in registered and not needed:
             found.append(name)
     return found
@@ -54,12 +55,6 @@ def expired(pipeline: Pipeline, done: Mapping[str, tuple[Completion, datetime]],
     newest = sorted(good, key=order, reverse=True)[: settings.keep_batches]
     first = min(order(batch) for batch in (max(full, key=order), *newest))
     return [batch for batch, (_, at) in done.items() if order(batch) < first and at < since]
-
-
-def remove(ctx: RunContext, names: Iterable[str]) -> None:
-    for name in names:
-        ctx.stop.check()
-        ctx.lake.store.remove(name)
 
 
 def remove_scratch(folder: Path) -> None:

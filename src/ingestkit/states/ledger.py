@@ -283,11 +283,22 @@ def let_go(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
 
 def being_removed(conn: sql.Connection, pipeline: str, models: Sequence[str]) -> list[str]:
     """What a clean has let go of and may not have removed."""
+    return list(conn.execute(_being_removed(pipeline, models).order_by(artifact.c.path)).scalars())
+
+
+def raw_being_removed(conn: sql.Connection, pipeline: str, batch: str, models: Sequence[str]) -> str | None:
+    """A raw object of a batch that a clean has let go of and that may still lie there."""
     columns = artifact.c
-    query = sql.select(columns.path).where(
-        columns.pipeline == pipeline, columns.status == sql.literal_column(f"'{REMOVING}'")
-    )
-    return list(conn.execute(query.where(columns.model.in_(models)).order_by(columns.path)).scalars())
+    raw = (columns.batch == batch, columns.kind == ArtifactKind.RAW.value)
+    found: str | None = conn.execute(_being_removed(pipeline, models).where(*raw).limit(1)).scalar()
+    return found
+
+
+def _being_removed(pipeline: str, models: Sequence[str]) -> sql.Select[Any]:
+    columns = artifact.c
+    # Not a parameter: an index that holds only such rows is taken where the statement says so itself.
+    removing = columns.status == sql.literal_column(f"'{REMOVING}'")
+    return sql.select(columns.path).where(columns.pipeline == pipeline, removing, columns.model.in_(models))
 
 
 def mark_removed(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:

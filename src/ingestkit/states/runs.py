@@ -156,8 +156,8 @@ def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
     return {row.run_id: row.batch for row in conn.execute(query)}
 
 
-def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
-    """The newest closed runs whose clean never came to its end: their process died before, or it failed."""
+def uncleaned(conn: sql.Connection, pipeline: str, *, failed: bool = False) -> list[Run]:
+    """The newest closed runs whose clean never came to its end since their process died; or those where it failed."""
     query = (
         sql.select(pipeline_run)
         .where(
@@ -167,8 +167,8 @@ def uncleaned(conn: sql.Connection, pipeline: str) -> list[Run]:
         .order_by(pipeline_run.c.number.desc())
         .limit(UNCLEANED)
     )
-    left = [row for row in conn.execute(query) if Stage.CLEAN.value in (*row.phases_pending, *row.phases_failed)]
-    return [_run(row) for row in left]
+    rows = conn.execute(query)
+    return [_run(row) for row in rows if Stage.CLEAN.value in (row.phases_failed if failed else row.phases_pending)]
 
 
 def later_attempts(conn: sql.Connection, run: Run) -> list[str]:
