@@ -13,6 +13,7 @@ import pytest
 from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
 from ingestkit.ports import Bounds, TargetColumn
+from ingestkit.warehouses import snowflake_tables
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_session import Account
 from tests.contracts.test_snowflake import warehouse_of
@@ -103,6 +104,19 @@ def test_tables_that_log_errors_and_streams_on_replaced_ones_are_named(
     errors, stream = warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
     assert errors.startswith("table hco logs errors")
     assert stream.startswith("stream CHANGES is on table hcp, which each load replaces")
+
+
+def test_more_tables_than_are_shown_at_once_are_asked_for_by_name(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ready(warehouse, "hco")
+    does(server, warehouse, "CREATE TABLE hcp_2 (id VARCHAR)", "ALTER TABLE hcp SET ERROR_LOGGING = TRUE")
+    monkeypatch.setattr(snowflake_tables, "MOST", 1)
+    [errors] = warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    assert errors.startswith("table hcp logs errors")
+    with warehouse.account.session() as connection:
+        assert snowflake_tables.missing(warehouse.account, connection, ["hcp", "hcpx2", "none"]) == {"hcpx2", "none"}
+    assert any(one.sql.startswith("SHOW TABLES LIKE 'HCPX2'") for one in server.sent)
 
 
 def narrowed(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:

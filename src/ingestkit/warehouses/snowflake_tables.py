@@ -18,6 +18,8 @@ from ingestkit.warehouses.snowflake_session import Account, execute
 FENCE = "ingestkit_fence_"
 RECEIPT = "ingestkit_receipt_"
 OWN = "ingestkit_"
+MOST = 10_000
+"""So many tables SHOW tells of; of others it says nothing, nor that there are any."""
 SWITCHED_ON = ("ON", "Y", "YES", "TRUE")
 
 FENCE_COLUMNS = {
@@ -64,6 +66,9 @@ def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[s
     """What is set on the tables that changes what publishing into them means."""
     by_name = {account.names.spelled(table): (table, mode) for table, mode in tables.items()}
     rows = execute(connection, f"SHOW TABLES IN SCHEMA {account.named()}")
+    if len(rows) >= MOST:
+        each = (f"SHOW TABLES LIKE {sql.text(name)} IN SCHEMA {account.named()}" for name in by_name)
+        rows = [row for statement in each for row in execute(connection, statement)]
     # Older accounts do not tell; their sessions opt out like all.
     logging = [row["name"] for row in rows if str(row.get("error_logging")).upper() in SWITCHED_ON]
     found = [
@@ -88,6 +93,8 @@ def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[s
 def missing(account: Account, connection: SnowflakeConnection, wanted: Iterable[str]) -> frozenset[str]:
     """Those that do not exist."""
     found = tables(account, connection)
+    if len(found) >= MOST:
+        return frozenset(table for table in wanted if not has(account, connection, table))
     return frozenset(table for table in wanted if account.names.spelled(table) not in found)
 
 
