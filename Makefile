@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# So many tests at once where most of them wait for processes and servers.
+WORKERS ?= 3
 # How many random moments, how many steps of the matrix (nothing: all), and where the draw begins.
 SEEDS ?= 100
 DRAW ?=
@@ -44,13 +46,13 @@ format: .venv/developed ## let ruff write the style
 
 check: lint ## lint, all tests, each named step killed once
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -q -n 2 tests --ignore tests/faults --ignore tests/benchmarks
+	$(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --durations=25 tests --ignore tests/faults --ignore tests/benchmarks
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
-	$(PYTEST) -q -n 2 tests/faults -m "not matrix"
+	$(PYTEST) -q -n $(WORKERS) tests/faults -m "not matrix"
 
 faults: .venv/developed ## the whole fault matrix; SEEDS=n, DRAW=n and LOT=n do a part of it
-	INGESTKIT_FAULT_SEEDS=$(SEEDS) INGESTKIT_FAULT_DRAW=$(DRAW) INGESTKIT_FAULT_LOT=$(LOT) $(PYTEST) -q -n 2 tests/faults
+	INGESTKIT_FAULT_SEEDS=$(SEEDS) INGESTKIT_FAULT_DRAW=$(DRAW) INGESTKIT_FAULT_LOT=$(LOT) $(PYTEST) -q -n $(WORKERS) tests/faults
 
 bench: .venv/developed bench/peers/installed ## speed beside limits and other tools; QUICK=1 takes fewer rows
 	$(PYTEST) -q -s -p no:xdist tests/benchmarks $(if $(QUICK),--quick)
