@@ -19,7 +19,7 @@ from ingestkit.warehouses.snowflake_session import Account
 from tests.contracts.test_snowflake import warehouse_of
 from tests.contracts.warehouse import LINEAGE as COLUMNS
 from tests.contracts.warehouse import PERSON, fence, load, publication, ready, write_valid
-from tests.snowflake_server import SnowflakeServer, answered, asked, snowflake_server
+from tests.snowflake_server import SnowflakeServer, answered, asked, refused, snowflake_server
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -148,9 +148,9 @@ def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
     good = write_valid(tmp_path / "a.parquet", AMOUNT, [("1", "x", Decimal("0.10"))])
     bad = write_valid(tmp_path / "b.parquet", AMOUNT, [("2", "x", None), misfit], file_id="f2")
     meant = replace(load((good, bad), mode), columns=AMOUNT)
-    with pytest.raises(WarehouseError) as refused:
+    with pytest.raises(WarehouseError) as caught:
         warehouse.publish(publication(meant))
-    error = refused.value
+    error = caught.value
     assert f"{column} does not take a value of record 2 of drop/b.csv: " in error.message
     assert "nothing was published" in error.message
     assert not any(str(value) in error.message for value in misfit[1:] if value != "x" and len(str(value)) > 4)
@@ -160,6 +160,11 @@ def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
     last = next(one for one in reversed(server.sent) if one.query == query)
     assert last.sql.startswith("MERGE" if mode is LoadMode.MERGE else "COPY")
     assert known.pop("message")
+    # DESCRIBE would commit what is open.
+    assert [one.sql.partition(" ")[0] for one in server.sent if one.outcome == "done"][-3:-1] == [
+        "ROLLBACK",
+        "DESCRIBE",
+    ]
     # Rows are staged in no order.
     assert known.pop("staged_row") in (1, 2, 3)
     assert known == {
@@ -183,6 +188,22 @@ def test_a_column_that_must_not_be_null_there_is_named(
     for mode in (LoadMode.REPLACE, LoadMode.MERGE):
         with pytest.raises(WarehouseError, match=r"CITY does not take a value of record 2 of drop/a\.csv"):
             warehouse.publish(publication(load((file,), mode)))
+
+
+def test_a_refused_value_that_is_not_found_is_told_by_its_staged_file(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    """As where a table asks what DESCRIBE does not tell of."""
+    file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+    said = "Not 'x' here\n  File 'opendata/hcp/part-0.parquet', line 0, character 1\n  Row 0, column 1"
+    server.breaks(refused(100_038, "22018", said), "^COPY")
+    with pytest.raises(
+        WarehouseError, match=r"a column does not take a value of part-0\.parquet: Not … here \("
+    ) as told:
+        warehouse.publish(publication(load((file,), LoadMode.APPEND)))
+    assert told.value.details["staged_file"] == "part-0.parquet"
+    assert told.value.details["staged_row"] is None
+    assert people(warehouse) == []
 
 
 def test_the_ids_of_what_wrote_the_rows_are_told(
@@ -240,12 +261,12 @@ def test_what_snowflake_does_not_widen_is_refused_in_one_line(
     server: SnowflakeServer, warehouse: SnowflakeWarehouse, has: str, wanted: str, why: str
 ) -> None:
     does(server, warehouse, f"CREATE OR REPLACE TABLE hcp (id VARCHAR, what {has}, {LINEAGE})")
-    with pytest.raises(WarehouseError) as refused:
+    with pytest.raises(WarehouseError) as caught:
         warehouse.evolve("hcp", (PERSON[0], TargetColumn("what", wanted)), COLUMNS)
-    assert refused.value.message.startswith("hcp.what is ")
-    assert refused.value.message.endswith(f" by the contract: {why}")
-    assert "ALTER TABLE" in (refused.value.hint or "")
-    assert "\n" not in refused.value.message
+    assert caught.value.message.startswith("hcp.what is ")
+    assert caught.value.message.endswith(f" by the contract: {why}")
+    assert "ALTER TABLE" in (caught.value.hint or "")
+    assert "\n" not in caught.value.message
 
 
 ODD = (

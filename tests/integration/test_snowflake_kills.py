@@ -126,7 +126,7 @@ def test_a_user_ends_no_transaction_of_another_in_the_double(world: AtSnowflake,
     with closing(world.server.connect(world.account_database)) as mine:
         asked(mine, "BEGIN NAME somebodys")
         asked(mine, "DELETE FROM a")
-        [(number, *_)] = asked(mine, "SHOW TRANSACTIONS")
+        [(number,)] = asked(mine, "SELECT CURRENT_TRANSACTION()")
         assert asked(stranger, "SHOW TRANSACTIONS") == []
         with pytest.raises(ProgrammingError, match="does not exist"):
             asked(stranger, f"SELECT SYSTEM$ABORT_TRANSACTION({number})")

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 from snowflake.connector import SnowflakeConnection
-from snowflake.connector.errors import DatabaseError
+from snowflake.connector.errors import DatabaseError, Error
 
 from ingestkit.errors import WarehouseError
 from ingestkit.warehouses import duckdb_sql
@@ -19,8 +19,6 @@ from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_session import Account, execute, plainly
 
 PLACE = re.compile(r"File '(?P<file>[^']+)'")
-ROW = re.compile(r"\bRow (?P<row>\d+)")
-COLUMN = re.compile(r'\bcolumn "(?:[^"]|"")*"\["(?P<column>(?:[^"]|"")*)"')
 OF_DATA = range(100_000, 101_000)
 """The numbers of errors that values bring about."""
 
@@ -39,47 +37,50 @@ class Misfit:
     def place(self) -> str:
         if self.source is not None and self.record is not None:
             return f"record {self.record} of {self.source}"
-        return f"row {self.row or 'unknown'} of {self.staged}"
+        return self.staged if self.row is None else f"row {self.row} of {self.staged}"
 
 
-def of_copy(account: Account, files: Mapping[str, Path], error: DatabaseError) -> Exception:
-    """What COPY said of a row it did not load, by the record it came from; anything else as it was."""
-    said = " ".join((error.raw_msg or error.msg or "").split())
-    place, row, column = PLACE.search(said), ROW.search(said), COLUMN.search(said)
-    if place is None:
-        return error
-    name = place["file"].rpartition("/")[2]
-    number = int(row["row"]) if row else None
-    path = files.get(name)
-    source, record = _lineage(path, number) if path is not None and number is not None else (None, None)
-    named = column["column"].replace('""', '"') if column else None
-    return _refusal(account, Misfit(name, number, named, source, record), said[: place.start()], error)
-
-
-def of_merge(
+def found(
     account: Account, connection: SnowflakeConnection, table: str, files: Sequence[Path], error: DatabaseError
 ) -> Exception:
-    """The first record among those staged that the table does not take; MERGE itself names none."""
+    """The first record among those staged that the table does not take; an error that is of no value as it was.
+
+    COPY counts rows and columns of what it reads, in ways of its own, and MERGE names none: both are looked for here.
+    """
     if error.errno not in OF_DATA:
         return error
-    found = _first(files, execute(connection, f"DESCRIBE TABLE {account.named(table)}"))
-    return error if found is None else _refusal(account, found, error.raw_msg or error.msg or "", error)
+    said = " ".join((error.raw_msg or error.msg or "").split())
+    place = PLACE.search(said)
+    misfit = _first(files, _described(connection, table))
+    if misfit is None and place is not None:
+        misfit = Misfit(place["file"].rpartition("/")[2], None, None)
+    return error if misfit is None else _refusal(account, misfit, said[: place.start()] if place else said, error)
 
 
-def _refusal(account: Account, found: Misfit, said: str, error: DatabaseError) -> WarehouseError:
+def _described(connection: SnowflakeConnection, table: str) -> list[dict[str, Any]]:
+    """The columns of a table; none where it does not tell, since what it refused is what there is to say."""
+    try:
+        # DESCRIBE commits what is open, as all DDL does.
+        execute(connection, "ROLLBACK")
+        return execute(connection, f"DESCRIBE TABLE {table}")
+    except Error:
+        return []
+
+
+def _refusal(account: Account, misfit: Misfit, said: str, error: DatabaseError) -> WarehouseError:
     reason = plainly(said)
     made = WarehouseError(
-        f"{account.place}: {found.column or 'a column'} does not take a value of {found.place}: {reason} "
+        f"{account.place}: {misfit.column or 'a column'} does not take a value of {misfit.place}: {reason} "
         f"(query {error.sfqid}); nothing was published",
         hint="look at the column there and in the contract: ingestkit plan",
     )
     made.details = {
-        "file": found.source,
-        "record": found.record,
-        "column": found.column,
+        "file": misfit.source,
+        "record": misfit.record,
+        "column": misfit.column,
         "message": reason,
-        "staged_file": found.staged,
-        "staged_row": found.row,
+        "staged_file": misfit.staged,
+        "staged_row": misfit.row,
         "query": error.sfqid,
     }
     return made

@@ -196,7 +196,8 @@ def copy(
         try:
             told = answered(connection, sql.copy(table, columns, staged.place, some, staged.format))
         except DatabaseError as error:
-            raise snowflake_misfit.of_copy(account, staged.copies, error) from error
+            files = [*staged.copies.values()]
+            raise snowflake_misfit.found(account, connection, table, files, error) from error
         _compare(account, staged, some, told.rows)
         queries.append(told.query)
     return queries

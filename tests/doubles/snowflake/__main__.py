@@ -5,8 +5,8 @@ It is spoken to by the service's own connector, and told how to behave below `/d
 * Statements are translated to DuckDB by fakesnow: types, functions and messages are near to Snowflake's, not the same.
   DuckDB knows no case of names: two columns that differ only in it are one; words of its own (AT) want quotes.
   An instant with a zone comes back in UTC.
-* DDL, BEGIN and ALTER SESSION SET AUTOCOMMIT in an open transaction are errors; the service silently commits or
-  ignores them.
+* DDL, SHOW and DESCRIBE among it, BEGIN and ALTER SESSION SET AUTOCOMMIT in an open transaction are errors; the service
+  silently commits or ignores them.
 * A transaction is done again after a statement of it failed and when others commit. What it had updated or deleted is
   then also looked for in rows that others added meanwhile, and what says the time says a later one.
 * Only who adds rows waits for nobody but those who change them. A wait that lasts too long and a deadlock end with the

@@ -177,10 +177,7 @@ class Loading:
         if bad:
             first = self._first(source, anything, checks)
             if self.copy.on_error == "ABORT_STATEMENT":
-                where = f"File '{one.path}', line {first[1]}, character {first[2]}"
-                raise Refused(
-                    100_038, "22018", f"{first[0]}\n  {where}\n  Row {first[1]}, column {first[3]}\n  {GO_ON}"
-                )
+                raise Refused(100_038, "22018", f"{first[0]}\n  {self._where(one, first)}\n  {GO_ON}")
         skipped = bad and (self.copy.on_error.startswith("SKIP_FILE") or bad == parsed)
         if not skipped:
             names = ", ".join(identifier(column.name) for column in columns)
@@ -191,6 +188,13 @@ class Loading:
         status = "LOAD_FAILED" if skipped else "PARTIALLY_LOADED" if bad else "LOADED"
         limit = parsed if self.copy.on_error == "CONTINUE" else 1
         return (one.shown, status, parsed, 0 if skipped else parsed - bad, limit, bad, *first)
+
+    def _where(self, one: Staged, first: Sequence[object]) -> str:
+        """Of a SELECT the service names what it reads, and not the column that it is for; rows begin with 0 here."""
+        row, column = first[1], first[3]
+        if self.copy.select is not None:
+            row, column = int(str(row)) - 1, '"TRANSIENT_STAGE_TABLE"["$1":1]'
+        return f"File '{one.path}', line {row}, character {first[2]}\n  Row {row}, column {column}"
 
     def _first(self, source: str, anything: str, checks: Sequence[tuple[str, ...]]) -> tuple[object, ...]:
         numbered = f"(SELECT row_number() OVER () AS row_of_file, * FROM {source})"

@@ -48,6 +48,8 @@ class Statement:
             return "BEGIN"
         if first in {"COMMIT", "ROLLBACK", "PUT", "LIST", "LS", "REMOVE", "RM", "SHOW", "USE"}:
             return {"LS": "LIST", "RM": "REMOVE"}.get(first, first)
+        if first in {"DESC", "DESCRIBE"}:
+            return "DESCRIBE"
         if first == "ALTER" and second == "SESSION":
             return "SESSION"
         if first in {"CREATE", "ALTER", "DROP", "UNDROP", "GRANT", "REVOKE", "COMMENT"}:

@@ -42,6 +42,8 @@ def _run(account: Account, asked: Asked) -> Data:
         account.rights.enter(*where(asked.session))
     if asked.statement.changes:
         return _change(account, asked)
+    if asked.statement.kind in {"SHOW", "DESCRIBE"} and asked.session.transaction is not None:
+        raise _stricter("it would silently commit the open transaction, as all DDL does")
     match asked.statement.kind:
         case "SHOW":
             return shown(account, asked)

@@ -47,7 +47,7 @@ def test_a_second_update_waits_for_the_first_transaction_and_then_sees_what_it_c
     asked(first, "BEGIN")
     assert asked(first, TAKE.format(3)) == [(1, 0)]
     late = aside.submit(asked, second, TAKE.format(2))
-    waiting(first)
+    waiting(connect())
     assert not late.done()
     asked(first, "COMMIT")
     assert late.result(20) == [(0, 0)]
@@ -62,7 +62,7 @@ def test_a_transaction_that_waited_goes_on_where_the_first_one_rolled_back(
     asked(first, TAKE.format(3))
     asked(second, "BEGIN")
     late = aside.submit(asked, second, TAKE.format(2))
-    waiting(first)
+    waiting(connect())
     asked(first, "ROLLBACK")
     assert late.result(20) == [(1, 0)]
     asked(second, "COMMIT")
@@ -102,7 +102,7 @@ def test_the_twenty_first_who_waits_is_refused_at_once(
     asked(first, "BEGIN")
     asked(first, TAKE.format(2))
     others: list[Future[object]] = [aside.submit(asked, connect(), TAKE.format(2)) for _ in range(20)]
-    waiting(first, 20)
+    waiting(connect(), 20)
     with pytest.raises(ProgrammingError, match="exceeds the 20 statements limit"):
         asked(connect(), TAKE.format(2))
     asked(first, "COMMIT")
@@ -171,7 +171,7 @@ def test_a_client_that_waits_no_longer_for_a_lock_is_out_of_the_queue(
     asked(first, TAKE.format(3))
     with second.cursor() as cursor, pytest.raises(ProgrammingError):
         cursor.execute(TAKE.format(2), timeout=1)
-    waiting(first, 0)
+    waiting(connect(), 0)
     asked(first, "COMMIT")
     assert asked(second, "SELECT token FROM fence") == [(3,)]
 
