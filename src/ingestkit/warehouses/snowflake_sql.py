@@ -133,8 +133,10 @@ def copy(table: str, columns: Mapping[str, str], place: str, files: Sequence[str
 
 def _made(name: str, kind: str) -> str:
     if kind == "VARIANT":
-        # What is JSON by the contract and not by Snowflake's own bounds stays what it is, as a text.
-        return f"COALESCE(TRY_PARSE_JSON($1:{name}::VARCHAR), TO_VARIANT($1:{name}::VARCHAR))"
+        # What is JSON by the contract and not by Snowflake's own bounds stays what it is, as a text. COPY knows few
+        # functions, TRY_PARSE_JSON and COALESCE not among them.
+        said = f"$1:{name}::VARCHAR"
+        return f"CASE WHEN CHECK_JSON({said}) IS NULL THEN PARSE_JSON({said}) ELSE TO_VARIANT({said}) END"
     return f"$1:{name}::{kind}"
 
 

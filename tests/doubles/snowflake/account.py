@@ -19,6 +19,7 @@ from typing import Any
 from fakesnow.conn import FakeSnowflakeConnection
 from fakesnow.instance import FakeSnow
 
+from tests.doubles.snowflake import transforming
 from tests.doubles.snowflake.answers import Refused
 from tests.doubles.snowflake.reading import Name, identifier, literal, quoted
 from tests.doubles.snowflake.rights import Rights
@@ -50,6 +51,7 @@ class Account:
 
     def __post_init__(self) -> None:
         self.locks = Locks(self.turn, self.abort)
+        transforming.teach(self.engine.duck_conn)
 
     def create_database(self, name: str) -> None:
         with self.turn:

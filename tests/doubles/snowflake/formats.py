@@ -9,6 +9,7 @@ import duckdb
 from fakesnow.cursor import FakeSnowflakeCursor
 from fakesnow.dialect import parse_one
 
+from tests.doubles.snowflake import transforming
 from tests.doubles.snowflake.answers import Refused, compilation
 from tests.doubles.snowflake.columns import Column
 from tests.doubles.snowflake.reading import Options, identifier, literal, true
@@ -71,7 +72,7 @@ def transformed(
         counted = f"Insert value list does not match column list expecting {len(columns)} but got "
         raise compilation(f"{counted}{len(parsed.expressions)}", 2226, "21S01")
     names = [f"c{place}" for place in range(len(columns))]
-    made = parsed.sql(dialect="duckdb").rpartition(" FROM ")[0]
+    made = transforming.strict(parsed).rpartition(" FROM ")[0]
     source = f"read_parquet({literal(file)}, file_row_number = true)"
     return Source(
         f"(SELECT * FROM ({made} FROM {source}) AS made ({', '.join(names)}))",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from fakesnow.cursor import FakeSnowflakeCursor
 
-from tests.doubles.snowflake import formats
+from tests.doubles.snowflake import formats, transforming
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
 from tests.doubles.snowflake.columns import Column, columns_of
 from tests.doubles.snowflake.engine import home
@@ -104,6 +104,8 @@ def read(asked: Statement) -> Copy:
     select = found["select"]
     if select is not None and "MATCH_BY_COLUMN_NAME" in said:
         raise compilation("MATCH_BY_COLUMN_NAME is not supported for a COPY that transforms.")
+    if select is not None:
+        transforming.look(select)
     if select is not None and found["alias"]:
         select = re.sub(rf"\b{found['alias']}\.(?=\$|METADATA)", "", select, flags=re.IGNORECASE)
     return Copy(found["table"], tuple(columns), found["inner"] or found["place"], said, select)

@@ -251,6 +251,25 @@ def test_a_copy_may_make_something_else_of_what_a_file_has(link: SnowflakeConnec
     assert error_code(link, f"{into} {form} MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE") == 1003
 
 
+@pytest.mark.parametrize("made", ["COALESCE($1:v, 'x')", "TRY_PARSE_JSON($1:v)", "IFF($1:v IN ('('), MAX($1:v), 'x')"])
+def test_a_copy_knows_no_functions_but_those_that_are_documented_for_it(
+    link: SnowflakeConnection, tmp_path: Path, made: str
+) -> None:
+    asked(link, "CREATE TABLE made (v VARIANT)")
+    put(link, parquet(tmp_path, v=["1"]))
+    with pytest.raises(ProgrammingError, match="is not supported for a COPY that transforms"):
+        asked(link, f"COPY INTO made FROM (SELECT {made} FROM @stage/run/) FILE_FORMAT = (TYPE = PARQUET)")
+
+
+def test_an_object_that_has_a_name_twice_is_no_json(link: SnowflakeConnection, tmp_path: Path) -> None:
+    asked(link, "CREATE TABLE made (v VARIANT, wrong VARCHAR)")
+    put(link, parquet(tmp_path, v=['[{"a": 1, "a": 2}]', '{"a": 1}', "", None]))
+    into = "COPY INTO made FROM (SELECT {} FROM @stage/run/) FILE_FORMAT = (TYPE = PARQUET)"
+    assert error_code(link, into.format("PARSE_JSON($1:v), NULL")) == 100_080
+    asked(link, into.format("NULL, CHECK_JSON($1:v::VARCHAR)"))
+    assert [row[0] is None for row in asked(link, "SELECT wrong FROM made")] == [False, True, True, True]
+
+
 @pytest.fixture
 def bucket(server: SnowflakeServer) -> Iterator[tuple[S3Server, str]]:
     with s3() as store:
