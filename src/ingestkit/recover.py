@@ -28,6 +28,7 @@ def recover(session: Session, lease: Lease) -> None:
     steps.reached("recover.replayed")
     with session.state.read() as conn:
         waiting = runs.open_runs(conn, session.pipeline.name)
+        noted = ledger.being_removed(conn, session.pipeline.name, lease.models)
     for run, models in waiting:
         held = models & set(lease.models)
         found = [one for one in session.lake.sidecars(run.pipeline, run.run_id) if _is_ours(one, models, held)]
@@ -37,7 +38,7 @@ def recover(session: Session, lease: Lease) -> None:
                 sidecars.apply(conn, sidecar, sidecar_name(sidecar), now)
             stage_rows.interrupt(conn, run.run_id, held, lease.token, now)
     steps.reached("recover.adopted")
-    _remove_what_was_let_go(session, lease)
+    _remove_what_was_let_go(session, lease, noted)
     session.lake.note_layout(Place(session.pipeline.name, lease.models[0], "layouts", lease.token))
     copy_decisions(session, lease)
     remove_scratch(session.scratch, lease.owner)
@@ -65,10 +66,8 @@ def replay(session: Session, lease: Lease) -> int:
     return written
 
 
-def _remove_what_was_let_go(session: Session, lease: Lease) -> None:
+def _remove_what_was_let_go(session: Session, lease: Lease, names: Sequence[str]) -> None:
     """End what a clean had noted: who noted it may still be about to remove it, so that nothing may count on it."""
-    with session.state.read() as conn:
-        names = ledger.being_removed(conn, session.pipeline.name, lease.models)
     try:
         remove_noted(session, lease, names)
     except LakeError as error:

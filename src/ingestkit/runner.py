@@ -61,13 +61,12 @@ def _run(session: Session, options: RunOptions) -> Outcome:
         refuse_empty_state(session)
         recover(session, lease)
         results = rebuild(session, lease, options)
-        finish_cleaning(session, lease)
+        failed = finish_cleaning(session, lease)
         results += finish_open(session, lease, options)
         found = waiting_units(session, lease, options)
         if not found.units:
             return nothing_new(session, lease, "run", found, results)
         check(session, lease, fetching=max(bytes_of(unit) for unit in found.units))
-        failed = uncleaned(session, lease, failed=True)
         for unit in found.units:
             with after(results):
                 results.extend(work(_attempt(session, lease, unit, options), ALL_STAGES))
@@ -145,17 +144,16 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
     return active_run(session, lease, fresh, unit)
 
 
-def finish_cleaning(session: Session, lease: Lease) -> None:
-    """Tidy behind runs that died between gate and clean."""
-    left = uncleaned(session, lease)
-    if left and may_clean(session, lease):
-        clean_again(session, lease, left)
-
-
-def uncleaned(session: Session, lease: Lease, *, failed: bool = False) -> list[Run]:
+def finish_cleaning(session: Session, lease: Lease) -> list[Run]:
+    """Tidy behind runs that died between gate and clean. Those whose clean failed wait for other work, and are told."""
     with session.state.read() as conn:
-        found = runs.uncleaned(conn, session.pipeline.name, failed=failed)
-    return [one for one in found if set(one.models) <= set(lease.models)]
+        died, failed = (
+            [one for one in some if set(one.models) <= set(lease.models)]
+            for some in runs.uncleaned(conn, session.pipeline.name)
+        )
+    if died and may_clean(session, lease):
+        clean_again(session, lease, died)
+    return failed
 
 
 def may_clean(session: Session, lease: Lease) -> bool:

@@ -156,7 +156,7 @@ def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
     return {row.run_id: row.batch for row in conn.execute(query)}
 
 
-def uncleaned(conn: sql.Connection, pipeline: str, *, failed: bool = False) -> list[Run]:
+def uncleaned(conn: sql.Connection, pipeline: str) -> tuple[list[Run], list[Run]]:
     """The newest closed runs whose clean never came to its end since their process died; or those where it failed."""
     query = (
         sql.select(pipeline_run)
@@ -167,8 +167,9 @@ def uncleaned(conn: sql.Connection, pipeline: str, *, failed: bool = False) -> l
         .order_by(pipeline_run.c.number.desc())
         .limit(UNCLEANED)
     )
-    rows = conn.execute(query)
-    return [_run(row) for row in rows if Stage.CLEAN.value in (row.phases_failed if failed else row.phases_pending)]
+    rows = conn.execute(query).fetchall()
+    died = [_run(row) for row in rows if Stage.CLEAN.value in row.phases_pending]
+    return died, [_run(row) for row in rows if Stage.CLEAN.value in row.phases_failed]
 
 
 def later_attempts(conn: sql.Connection, run: Run) -> list[str]:
