@@ -185,6 +185,10 @@ class SnowflakeServer:
         """A right that the role has no more; names are dotted and upper case."""
         self._tell("rights", privilege=privilege, kind=kind, name=name)
 
+    def sets(self, **defaults: Any) -> None:
+        """What the account has set for all that begins from now on, until it `heals`."""
+        self._tell("defaults", **defaults)
+
     def streams(self, name: str, table: str) -> None:
         """There is a stream on a table, which is said with its database and schema."""
         self._tell("streams", name=name, table=table)

@@ -217,8 +217,8 @@ class SnowflakeWarehouse:
             return Prepared(staged, types, plan.writes)
         # Of the session, and so without a schema before it.
         table = self.account.names.one(f"{sql.STAGE}_{load.intent.model}")
-        made = ", ".join(f"{self.account.names.one(column)} {types[column]}" for column in staged.columns)
-        execute(connection, f"CREATE OR REPLACE TEMPORARY TABLE {table} ({made})")
+        named = {self.account.names.one(column): types[column] for column in staged.columns}
+        execute(connection, sql.created(f"OR REPLACE TEMPORARY TABLE {table}", named))
         queries = copy(self.account, connection, table, types, staged)
         return Prepared(staged, types, plan.writes, table, queries)
 

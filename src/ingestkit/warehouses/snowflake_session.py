@@ -117,6 +117,9 @@ class Account:
             "LOCK_TIMEOUT": max(1, round(self.lock_timeout)),
             "STATEMENT_TIMEOUT_IN_SECONDS": max(1, round(self.statement_timeout)),
             "TIMEZONE": "UTC",
+            # Days and months would change places else, and names that differ by case alone be one.
+            **dict.fromkeys(("DATE_INPUT_FORMAT", "TIME_INPUT_FORMAT", "TIMESTAMP_INPUT_FORMAT"), "AUTO"),
+            "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
             "TRANSACTION_ABORT_ON_ERROR": False,
             "ERROR_ON_NONDETERMINISTIC_MERGE": True,
             # A table that logs errors would leave out what it does not take, and the statement would succeed.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from ingestkit.ports import Bounds, TargetColumn
 
@@ -56,6 +56,11 @@ class Names:
 
     def several(self, columns: Iterable[str]) -> str:
         return ", ".join(self.one(column) for column in columns)
+
+
+def created(what: str, columns: Mapping[str, str]) -> str:
+    """CREATE, of quoted names and their types: texts are told apart by case, whatever an account has set."""
+    return f"CREATE {what} ({', '.join(f'{name} {kind}' for name, kind in columns.items())}) DEFAULT_DDL_COLLATION = ''"
 
 
 def column_type(contract_type: str) -> str:
@@ -142,10 +147,14 @@ def _made(name: str, kind: str) -> str:
 
 def within(names: Names, bounds: Bounds) -> str:
     """Whether a row lies in a window; one without a value lies in none."""
-    kind = "TIMESTAMP_TZ" if isinstance(bounds.low, datetime) else "DATE"
     column = names.one(bounds.column)
-    low, high = (f"{text(one.isoformat())}::{kind}" for one in (bounds.low, bounds.high))
+    low, high = (_moment(one) for one in (bounds.low, bounds.high))
     return f"({column} >= {low} AND {column} < {high})"
+
+
+def _moment(value: date) -> str:
+    said = text(value.isoformat())
+    return f"{said}::TIMESTAMP_TZ" if isinstance(value, datetime) else f"TO_DATE({said}, 'YYYY-MM-DD')"
 
 
 def merge(target: str, stage: str, columns: Sequence[str], key: Sequence[str]) -> str:

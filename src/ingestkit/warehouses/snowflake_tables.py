@@ -103,8 +103,8 @@ def make(account: Account, connection: SnowflakeConnection, pipeline: str) -> No
         (fence_table(account, pipeline), FENCE_COLUMNS),
         (receipt_table(account, pipeline), RECEIPT_COLUMNS),
     ):
-        shown = ", ".join(f"{account.names.one(column)} {kind}" for column, kind in columns.items())
-        execute(connection, f"CREATE TABLE IF NOT EXISTS {table} ({shown})")
+        named = {account.names.one(column): kind for column, kind in columns.items()}
+        execute(connection, sql.created(f"TABLE IF NOT EXISTS {table}", named))
 
 
 def fences(account: Account, connection: SnowflakeConnection, pipeline: str) -> dict[str, Fence]:
@@ -223,7 +223,7 @@ def changes(
     target, found = account.named(table), columns_of(account, connection, table)
     shown = {account.names.one(column): kind for column, kind in wanted.items()}
     if found is None:
-        return (f"CREATE TABLE {target} ({', '.join(f'{column} {kind}' for column, kind in shown.items())})",)
+        return (sql.created(f"TABLE {target}", shown),)
     statements, added = [], []
     for column, kind in wanted.items():
         has_kind, named = found.get(account.names.spelled(column)), account.names.one(column)

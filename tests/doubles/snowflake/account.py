@@ -35,6 +35,8 @@ class Account:
     warehouses: list[str]
     stages: Stages
     rights: Rights = field(default_factory=Rights)
+    defaults: dict[str, str] = field(default_factory=dict)
+    """What somebody has set for all: parameters of sessions, and DEFAULT_DDL_COLLATION of tables."""
     error_logging: set[Name] = field(default_factory=set)
     streams: list[tuple[str, str]] = field(default_factory=list)
     """Names of streams, each with the table it is on."""
@@ -110,7 +112,7 @@ class Account:
                 secrets.token_urlsafe(24),
                 secrets.token_urlsafe(24),
                 fake,
-                {**PARAMETERS, **parameters},
+                {**PARAMETERS, **self.defaults, **parameters},
             )
             if not fake.database_set:
                 fake.database = None

@@ -15,6 +15,7 @@ from fakesnow.statement_type import DML_TYPE_IDS, statement_type_id
 from sqlglot import exp
 
 from tests.doubles.snowflake.answers import Data, Refused, rows, table, told
+from tests.doubles.snowflake.parameters import dated
 from tests.doubles.snowflake.reading import Name, Statement, identifier, literal, quoted
 from tests.doubles.snowflake.sessions import Session
 
@@ -112,7 +113,8 @@ def in_context(asked: Asked) -> str:
         value = known[(found[1] or found[2]).upper()]
         return "NULL" if value is None else f"'{value}'"
 
-    return IN_SESSION.sub(lambda found: str(found[1] == session.role).upper(), CONTEXT.sub(say, asked.statement.text))
+    sql = dated(asked.statement.text, session.parameters)
+    return IN_SESSION.sub(lambda found: str(found[1] == session.role).upper(), CONTEXT.sub(say, sql))
 
 
 def _result(cursor: FakeSnowflakeCursor, kind: int, counted: int | None) -> Data:

@@ -4,6 +4,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from tests.doubles.snowflake import altering, loading
@@ -12,6 +13,7 @@ from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, to
 from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
 from tests.doubles.snowflake.leaving import inserted
 from tests.doubles.snowflake.merging import merged
+from tests.doubles.snowflake.parameters import collated
 from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Statement, dotted, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
 from tests.doubles.snowflake.showing import shown
@@ -178,7 +180,8 @@ def _define(account: Account, asked: Asked) -> Data:
         if said.words[0] == "DROP" or "REPLACE" in said.words:
             account.loaded.pop(target, None)
     account.set_others_back(session)
-    return executed(asked)
+    text = collated(said.text, account.defaults.get("DEFAULT_DDL_COLLATION", ""))
+    return executed(replace(asked, statement=Statement(text)))
 
 
 def _query(account: Account, asked: Asked) -> Data:

@@ -17,12 +17,13 @@ from urllib.parse import parse_qs
 from fakesnow.converter import from_binding
 
 from tests.doubles.relay import Answer, Request
-from tests.doubles.snowflake.account import Account, where
+from tests.doubles.snowflake.account import Account, where, written
 from tests.doubles.snowflake.answers import Data, Refused, shortened
 from tests.doubles.snowflake.engine import Asked
 from tests.doubles.snowflake.faults import Faults, Rule
 from tests.doubles.snowflake.login import User, Users
 from tests.doubles.snowflake.outside import Outside
+from tests.doubles.snowflake.parameters import folded
 from tests.doubles.snowflake.reading import statement
 from tests.doubles.snowflake.sessions import PATIENCE, Session
 from tests.doubles.snowflake.statements import run
@@ -293,10 +294,11 @@ class Wire:
     def _asked(self, session: Session, said: Said, body: Data) -> Asked:
         bindings = body.get("bindings") or {}
         values = [bindings[str(place)] for place in range(1, len(bindings) + 1)]
+        asked = statement(folded(said.sql, session.parameters))
         if any(isinstance(one["value"], list) for one in values):
             columns = [[_bound({**one, "value": value}) for value in one["value"]] for one in values]
-            return Asked(session, statement(said.sql), said.query, batch=list(zip(*columns, strict=True)))
-        return Asked(session, statement(said.sql), said.query, [_bound(one) for one in values] or None)
+            return Asked(session, asked, said.query, batch=list(zip(*columns, strict=True)))
+        return Asked(session, asked, said.query, [_bound(one) for one in values] or None)
 
     def _monitored(self, request: Request) -> Answer:
         self._known(request)
@@ -361,9 +363,19 @@ class Wire:
                 self._expired = False
                 account.locks.patience = PATIENCE
                 self.held = HELD
+                account.defaults.clear()
             case "users":
                 name = said.pop("name").upper()
                 self.users.known[name] = User(**said)
+            case "times":
+                self.held = said.get("held", self.held)
+                account.locks.patience = said.get("patience", account.locks.patience)
+            case _:
+                self._set_up_account(what, said)
+
+    def _set_up_account(self, what: str, said: Data) -> None:
+        account = self.account
+        match what:
             case "databases":
                 account.create_database(said["name"])
             case "copies":
@@ -372,11 +384,10 @@ class Wire:
                 account.rights.take(said["privilege"], said["kind"], said["name"])
             case "streams":
                 account.streams.append((said["name"], said["table"]))
+            case "defaults":
+                account.defaults.update({name.upper(): written(value) for name, value in said.items()})
             case "outside":
                 account.stages.outside = Outside(**said)
-            case "times":
-                self.held = said.get("held", self.held)
-                account.locks.patience = said.get("patience", account.locks.patience)
             case _:
                 raise ValueError(what)
 
