@@ -68,6 +68,8 @@ def replay(session: Session, lease: Lease) -> int:
 
 def _remove_what_was_let_go(session: Session, lease: Lease, names: Sequence[str]) -> None:
     """End what a clean had noted: who noted it may still be about to remove it, so that nothing may count on it."""
+    if not names:
+        return
     try:
         remove_noted(session, lease, names)
     except LakeError as error:
@@ -77,7 +79,7 @@ def _remove_what_was_let_go(session: Session, lease: Lease, names: Sequence[str]
 def remove_noted(session: Session, lease: Lease, names: Sequence[str]) -> None:
     """Remove what was noted. What one end or one refusal leaves is less each time, and the first refusal is raised."""
     refused: list[LakeError] = []
-    for start in range(0, len(names), AT_ONCE):
+    for start in range(0, max(1, len(names)), AT_ONCE):
         gone: list[str] = []
         try:
             for name in names[start : start + AT_ONCE]:
