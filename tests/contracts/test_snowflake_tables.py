@@ -106,6 +106,21 @@ def test_tables_that_log_errors_and_streams_on_replaced_ones_are_named(
     assert stream.startswith("stream CHANGES is on table hcp, which each load replaces")
 
 
+def test_streams_are_looked_for_nearer_where_an_account_has_more_than_are_shown_at_once(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the account has more than three, and the database has not."""
+    server.streams("NEAR", f"{warehouse.account.database}.PUBLIC.HCP")
+    for name in ("ONE", "TWO", "THREE"):
+        server.streams(name, "D0.PUBLIC.HCP")
+    monkeypatch.setattr(snowflake_tables, "MOST", 3)
+    before = len(server.sent)
+    [stream] = warehouse.remarks({"hcp": LoadMode.REPLACE})
+    assert stream.startswith("stream NEAR is on table hcp")
+    shown = [one.sql.split(" IN ")[1] for one in server.sent[before:] if one.sql.startswith("SHOW STREAMS")]
+    assert shown == ["ACCOUNT", f'DATABASE "{warehouse.account.database}"']
+
+
 def test_more_tables_than_are_shown_at_once_are_asked_for_by_name(
     server: SnowflakeServer, warehouse: SnowflakeWarehouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -77,8 +77,7 @@ def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[s
         for name in logging
         if name in by_name
     ]
-    # A stream may lie in any schema; the role is shown those it may see.
-    for row in execute(connection, "SHOW STREAMS IN ACCOUNT"):
+    for row in _streams(account, connection):
         on = str(row["table_name"]).replace('"', "")
         here = f"{account.names.spelled(account.database)}.{account.names.spelled(account.schema)}."
         table, mode = by_name.get(on.removeprefix(here), ("", None)) if on.startswith(here) else ("", None)
@@ -88,6 +87,16 @@ def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[s
                 "inserted again"
             )
     return tuple(found)
+
+
+def _streams(account: Account, connection: SnowflakeConnection) -> list[dict[str, Any]]:
+    """Those that the role may see, in any schema; of an account with more than SHOW tells of, the nearer ones."""
+    rows: list[dict[str, Any]] = []
+    for place in ("ACCOUNT", f"DATABASE {account.names.one(account.database)}", f"SCHEMA {account.named()}"):
+        rows = execute(connection, f"SHOW STREAMS IN {place}")
+        if len(rows) < MOST:
+            break
+    return rows
 
 
 def missing(account: Account, connection: SnowflakeConnection, wanted: Iterable[str]) -> frozenset[str]:

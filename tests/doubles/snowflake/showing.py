@@ -41,10 +41,10 @@ def _stages(account: Account, asked: Asked) -> Data:
 
 
 def _streams(account: Account, asked: Asked) -> Data:
-    """Those on tables of the session's schema, or of the whole account."""
-    here = "".join(f"{part}." for part in where(asked.session))
-    if re.search(r"\bIN\s+ACCOUNT\b", asked.statement.text, re.IGNORECASE):
-        here = ""
+    """Those on tables of the session's schema, or of its database, or of the whole account."""
+    within = re.search(r"\bIN\s+(ACCOUNT|DATABASE)\b", asked.statement.text, re.IGNORECASE)
+    parts = {"ACCOUNT": 0, "DATABASE": 1}[within[1].upper()] if within else 2
+    here = "".join(f"{part}." for part in where(asked.session)[:parts])
     return _like(asked, ("name", "table_name"), [one for one in account.streams if one[1].startswith(here)], at=0)
 
 
