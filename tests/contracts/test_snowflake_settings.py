@@ -9,6 +9,7 @@ import pytest
 
 from ingestkit.model import LoadMode
 from ingestkit.ports import Bounds
+from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from tests.contracts.test_snowflake import warehouse_of
 from tests.contracts.warehouse import PERSON, VISIT, load, publication, ready, ready_for_visits, visits, write_valid
@@ -80,6 +81,14 @@ def test_keys_are_told_apart_by_case_where_an_account_compares_without(
         file = write_valid(tmp_path / f"{number}.parquet", PERSON, [row])
         warehouse.publish(publication(load((file,), LoadMode.MERGE), batch=f"b{number}", token=number))
     assert sorted(warehouse.query('SELECT "id", "city" FROM PUBLIC."hcp"')) == [("A", "y"), ("a", "x")]
+
+
+def test_a_column_that_compares_texts_by_rules_of_its_own_is_refused() -> None:
+    """As DESCRIBE writes it."""
+    found = "VARCHAR(16777216) COLLATE 'en-ci'"
+    assert not sql.serves(found, "VARCHAR")
+    assert not sql.widens(found, "VARCHAR")
+    assert sql.unmade(found, "VARCHAR").startswith("it compares texts by rules of its own")
 
 
 def test_an_account_of_the_double_compares_as_it_is_set(server: SnowflakeServer) -> None:
