@@ -242,6 +242,15 @@ def test_too_many_who_wait_for_a_table_are_waited_for(world: AtSnowflake) -> Non
     assert "too many wait for the same table" in world.refused(7, "run")
 
 
+def test_a_transaction_that_others_ended_is_begun_again_and_is_no_lock(world: AtSnowflake) -> None:
+    """Its SQLSTATE is that of a lock that was waited for too long."""
+    ended = refused(615, "57014", "Transaction '1700000000001' was aborted.")
+    each_time_in_one_run(world, (ended, "^TRUNCATE"), (ended, MERGED), (ended, "^COMMIT"))
+    world.waits(9)
+    world.server.breaks(ended, "^TRUNCATE", times=None)
+    assert "has ended this transaction, since others waited for it" in world.refused(7, "run")
+
+
 def test_a_table_that_somebody_holds_is_told_with_who_it_is(world: AtSnowflake) -> None:
     with closing(world.server.connect(world.account_database)) as other:
         asked(other, "BEGIN")

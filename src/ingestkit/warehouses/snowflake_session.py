@@ -150,6 +150,11 @@ class Account:
                 hint="look at statement_timeout of the connection, at the size of the warehouse, or who cancelled it",
                 transient=True,
             )
+        if code == "3001" or state == "42501":
+            return WarehouseError(f"{self.place} does not allow {_tried(error)} ({told}{query})", hint=GRANTS)
+        for known, words, hint, transient in TROUBLES:
+            if code.startswith(known) or state == known:
+                return WarehouseError(f"{self.place} {words} ({told}{query})", hint=hint, transient=transient)
         if state == HELD and WAITERS in told:
             return WarehouseError(f"{self.place}: too many wait for the same table ({told}{query})", transient=True)
         if state == HELD and DEADLOCK in told.lower():
@@ -159,11 +164,6 @@ class Account:
                 f"{self.place} is still locked after {self.lock_timeout:g} s ({told}{query})",
                 hint="see who holds it: SHOW LOCKS IN ACCOUNT; what a dead process holds goes after five minutes",
             )
-        if code == "3001" or state == "42501":
-            return WarehouseError(f"{self.place} does not allow {_tried(error)} ({told}{query})", hint=GRANTS)
-        for known, words, hint, transient in TROUBLES:
-            if code.startswith(known) or state == known:
-                return WarehouseError(f"{self.place} {words} ({told}{query})", hint=hint, transient=transient)
         unanswered = isinstance(error, OperationalError | InterfaceError) and not isinstance(error, ProgrammingError)
         return WarehouseError(f"{self.place}: {told}{query}", transient=unanswered)
 
