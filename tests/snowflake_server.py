@@ -30,7 +30,7 @@ FOREIGN = ("COVERAGE_", "SNOWFLAKE_", "INGESTKIT_")
 class Fault:
     """What befalls a statement; logins and what ends sessions are found as LOGIN and LOGOUT."""
 
-    fate: Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished", "taken", "short"]
+    fate: Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished", "taken", "short", "aborted"]
     said: dict[str, Any]
 
 
@@ -58,6 +58,8 @@ TOO_MANY_WAIT = Fault(
 
 # Other files lie where those of a PUT are to.
 NAMES_TAKEN = Fault("taken", {})
+# Somebody else ends the transaction that the statement is of, before it is done.
+ABORTED = Fault("aborted", {})
 
 
 def short_of(rows: int) -> Fault:
@@ -203,6 +205,10 @@ class SnowflakeServer:
     def patience(self, seconds: float) -> None:
         """So long a session that says nothing may hold a table that others wait for."""
         self._tell("times", patience=seconds)
+
+    def keeps_aborts_to_itself(self) -> None:
+        """No session hears of it when others have ended its transaction."""
+        self._tell("times", told=False)
 
     def holds_answers(self, seconds: float) -> None:
         """So long a client is left waiting for a statement's answer before it is told to ask again."""

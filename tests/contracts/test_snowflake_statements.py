@@ -56,6 +56,7 @@ def sent(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Publicati
         (r"file://[^']*/stage-[0-9a-f]{12}", "file://HERE"),
         (r"(?<=\.)[0-9a-f]{12}(?=/)", "OWN"),
         (r"(?<=NAME INGESTKIT_)[0-9A-F]{8}(?=_1_)", "WHOSE"),
+        (r"(?<=^DESCRIBE TRANSACTION )\d+", "NUMBER"),
     )
     shown = []
     for one in found:

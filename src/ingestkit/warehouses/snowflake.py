@@ -156,8 +156,8 @@ class SnowflakeWarehouse:
                 )
                 for table, plan in plans.items()
             }
-            with self.account.writing(connection, work.name):
-                transaction = SnowflakeTransaction(self.account, connection, work, publication.batch, prepared)
+            with self.account.writing(connection, work.name) as writing:
+                transaction = SnowflakeTransaction(self.account, connection, writing, work, publication.batch, prepared)
                 stand = publishing.publish(transaction, publication, lambda load: plans[load.table], self.clock.now())
             steps.reached("load.committed")
             for load in publication.loads:
@@ -175,8 +175,8 @@ class SnowflakeWarehouse:
         """Remove a model's receipts, under its fence."""
         models = frozenset({fence.model})
         work = Work(self.account, fence.pipeline, fence.state_id, fence.token, models)
-        with self.account.session() as connection, self.account.writing(connection, work.name):
-            publishing.void(SnowflakeTransaction(self.account, connection, work, "", {}), fence)
+        with self.account.session() as connection, self.account.writing(connection, work.name) as writing:
+            publishing.void(SnowflakeTransaction(self.account, connection, writing, work, "", {}), fence)
 
     def newest(self, table: str, column: str) -> Any:
         """The greatest value of a column."""

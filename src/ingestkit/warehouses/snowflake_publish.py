@@ -13,7 +13,7 @@ from ingestkit.warehouses import snowflake_misfit, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Merged, Rows
 from ingestkit.warehouses.snowflake_detached import Work, patiently
-from ingestkit.warehouses.snowflake_session import Account, answered, changed, execute
+from ingestkit.warehouses.snowflake_session import Account, Writing, answered, changed, execute
 from ingestkit.warehouses.snowflake_stage import Staged, copy
 
 
@@ -34,12 +34,13 @@ class Prepared:
 class SnowflakeTransaction:
     account: Account
     connection: SnowflakeConnection
+    writing: Writing
     work: Work
     batch: str
     prepared: Mapping[str, Prepared]
     """By table."""
-    raised: dict[str, Fence] | None = None
-    standing: Mapping[str, Receipt] | None = None
+    raised: Mapping[str, Fence] = field(default_factory=dict)
+    standing: Mapping[str, Receipt] = field(default_factory=dict)
     before: Mapping[str, int] | None = None
     made: list[Receipt] = field(default_factory=list)
 
@@ -51,30 +52,39 @@ class SnowflakeTransaction:
             f"WHERE {one('model')} = ? AND {one('state_id')} = ? AND {one('token')} <= ?"
         )
         values = (mine.token, mine.model, mine.state_id, mine.token)
-        if self.raised is not None:
+        if self.writing.number:
             count = changed(self.connection, update, *values)
         else:
             count = patiently(self.connection, self.work, update, *values)
-            self.raised = snowflake_tables.fences(self.account, self.connection, mine.pipeline)
+            self._look_around(mine.pipeline)
         known = self.raised.get(mine.model)
         return [known.table if known else ""] * count
+
+    def _look_around(self, pipeline: str) -> None:
+        """All that is to be known of the pipeline, as it stays while its fence is held here."""
+        found = snowflake_tables.standing(self.account, self.connection, pipeline, self.batch)
+        self.raised = {one.model: one for one in found.fences}
+        self.standing = {one.model: one for one in found.receipts}
+        if found.fences and not found.transaction:
+            raise self.writing.ended()
+        self.writing.number = found.transaction
 
     def fences(self, pipeline: str) -> Mapping[str, Fence]:
         return snowflake_tables.fences(self.account, self.connection, pipeline)
 
     def receipt(self, pipeline: str, model: str, batch: str) -> Receipt | None:
-        """All of the batch are asked for at once."""
-        if self.standing is None:
-            found = snowflake_tables.receipts(self.account, self.connection, pipeline, batch)
-            self.standing = {one.model: one for one in found}
+        """All of the batch were asked for with the fences."""
+        del pipeline, batch
         return self.standing.get(model)
 
     def write_receipt(self, receipt: Receipt) -> None:
         self.made.append(receipt)
 
     def forget_receipts(self, pipeline: str, model: str) -> None:
-        table = snowflake_tables.receipt_table(self.account, pipeline)
-        execute(self.connection, f"DELETE FROM {table} WHERE {self.account.names.one('model')} = ?", model)
+        table, where = snowflake_tables.receipt_table(self.account, pipeline), f"{self.account.names.one('model')} = ?"
+        self.writing.matters = True
+        delete = f"DELETE FROM {table} WHERE {where} AND CURRENT_TRANSACTION() = ?"
+        execute(self.connection, delete, model, self.writing.number)
 
     def hold(self, table: str) -> int:
         """Nothing keeps others from adding rows here: what they add is found when the rows are counted afterwards."""
@@ -138,4 +148,10 @@ class SnowflakeTransaction:
         return Merged(known + added, added, done.get("deleted", 0))
 
     def finish(self) -> None:
-        snowflake_tables.write_receipts(self.account, self.connection, self.made)
+        """Receipts come last, and only under the fence that was raised: what was written without it is rolled back."""
+        if not self.made:
+            return
+        self.writing.matters = True
+        written = snowflake_tables.write_receipts(self.account, self.connection, self.made, self.writing.number)
+        if written != len(self.made):
+            raise self.writing.ended()

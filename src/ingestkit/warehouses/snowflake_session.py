@@ -87,11 +87,18 @@ class Account:
                 connection.close(retry=False)
 
     @contextmanager
-    def writing(self, connection: SnowflakeConnection, name: str) -> Iterator[None]:
-        """A transaction. An error within it does not end it there, so it is always rolled back here."""
+    def writing(self, connection: SnowflakeConnection, name: str) -> Iterator["Writing"]:
+        """A transaction, the last of its session. An error within it does not end it, so it is always rolled back.
+
+        Others may end it, and nobody promises that the session is told: without AUTOCOMMIT what is written from then on
+        is of another transaction, and not committed by itself.
+        """
+        # Not earlier: it would have begun a transaction already, of another name.
+        execute(connection, "ALTER SESSION SET AUTOCOMMIT = FALSE")
         execute(connection, f"BEGIN NAME {name}")
+        writing = Writing(self.place)
         try:
-            yield
+            yield writing
         except BaseException:
             # The failure is what there is to tell; a session that ends rolls back by itself.
             with suppress(Error):
@@ -102,12 +109,25 @@ class Account:
         except Error as error:
             if isinstance(error, ProgrammingError) and str(error.errno) not in ENDED:
                 raise
-            raise WarehouseError(
-                f"{self.place}: the line was cut while a COMMIT was under way, so that it may have been made or not "
-                f"(query {error.sfqid or 'without an id'})",
-                hint="run again: the receipt tells whether it was",
-                transient=True,
-            ) from error
+            raise self._unknown("the line was cut while a COMMIT was under way", error) from error
+        if writing.matters:
+            self._demand_committed(connection, writing)
+
+    def _demand_committed(self, connection: SnowflakeConnection, writing: "Writing") -> None:
+        """A COMMIT behind a transaction that others ended succeeds, and does nothing."""
+        try:
+            told = execute(connection, f"DESCRIBE TRANSACTION {int(writing.number)}")
+        except Error as error:
+            raise self._unknown("nothing tells what became of a COMMIT", error) from error
+        if [str(row.get("state")).lower() for row in told] != ["committed"]:
+            raise writing.ended()
+
+    def _unknown(self, what: str, error: Error) -> WarehouseError:
+        return WarehouseError(
+            f"{self.place}: {what}, so that it may have been made or not (query {error.sfqid or 'without an id'})",
+            hint="run again: the receipt tells whether it was",
+            transient=True,
+        )
 
     def _settled(self, tag: str) -> dict[str, Any]:
         """By which a session does not depend on what account and user have set."""
@@ -166,6 +186,24 @@ class Account:
             )
         unanswered = isinstance(error, OperationalError | InterfaceError) and not isinstance(error, ProgrammingError)
         return WarehouseError(f"{self.place}: {told}{query}", transient=unanswered)
+
+
+@dataclass(slots=True)
+class Writing:
+    """A transaction under way, which others may end at any time."""
+
+    place: str
+    number: str = ""
+    """By which the service knows it, once that was asked for; what proves it is written under it alone."""
+    matters: bool = False
+    """Whether something was written that is to be there behind its COMMIT."""
+
+    def ended(self) -> WarehouseError:
+        return WarehouseError(
+            f"{self.place}: others ended transaction {self.number or 'of this work'} before its COMMIT",
+            hint="run again; nothing of it was published",
+            transient=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Whoever changes a row there holds the whole table until the transaction ends: pi
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from snowflake.connector import SnowflakeConnection
@@ -13,7 +13,7 @@ from snowflake.connector import SnowflakeConnection
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import snowflake_sql as sql
-from ingestkit.warehouses.snowflake_session import Account, execute
+from ingestkit.warehouses.snowflake_session import Account, changed, execute
 
 FENCE = "ingestkit_fence_"
 RECEIPT = "ingestkit_receipt_"
@@ -176,38 +176,67 @@ def _refuse_taken(account: Account, connection: SnowflakeConnection, row: Fence)
         )
 
 
-def receipts(
-    account: Account, connection: SnowflakeConnection, pipeline: str, batch: str | None = None
-) -> tuple[Receipt, ...]:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a transaction sees of a pipeline, and which transaction that is; "" where there is none."""
+
+    transaction: str
+    fences: tuple[Fence, ...]
+    receipts: tuple[Receipt, ...]
+
+
+def standing(account: Account, connection: SnowflakeConnection, pipeline: str, batch: str) -> Standing:
+    """Fences, and the receipts of a batch, by one statement."""
     names = account.names
-    query = f"SELECT {names.several(RECEIPT_COLUMNS)} FROM {receipt_table(account, pipeline)}"
-    where, values = ("", []) if batch is None else (f" WHERE {names.one('batch')} = ?", [batch])
-    rows = execute(connection, f"{query}{where} ORDER BY 1, 2", *values)
-    return tuple(_receipt(pipeline, row) for row in rows)
+    shown = [f"fence.{names.one(column)} AS fence_{column}" for column in FENCE_COLUMNS]
+    shown += [f"receipt.{names.one(column)} AS receipt_{column}" for column in RECEIPT_COLUMNS]
+    model, of_batch = names.one("model"), names.one("batch")
+    rows = execute(
+        connection,
+        f"SELECT CURRENT_TRANSACTION() AS transaction_id, {', '.join(shown)} "
+        f"FROM {fence_table(account, pipeline)} AS fence LEFT JOIN {receipt_table(account, pipeline)} AS receipt "
+        f"ON receipt.{model} = fence.{model} AND receipt.{of_batch} = ? ORDER BY 2",
+        batch,
+    )
+    cells = [list(row.values()) for row in rows]
+    end = 1 + len(FENCE_COLUMNS)
+    fences = (Fence(pipeline, **dict(zip(FENCE_COLUMNS, row[1:end], strict=True))) for row in cells)
+    found = tuple(_receipt(pipeline, row[end:]) for row in cells if row[end] is not None)
+    number = next((str(row[0]) for row in cells if row[0] is not None), "")
+    return Standing(number, tuple(fences), found)
 
 
-def _receipt(pipeline: str, row: Mapping[str, Any]) -> Receipt:
-    values = dict(zip(RECEIPT_COLUMNS, row.values(), strict=True))
+def receipts(account: Account, connection: SnowflakeConnection, pipeline: str) -> tuple[Receipt, ...]:
+    columns = account.names.several(RECEIPT_COLUMNS)
+    rows = execute(connection, f"SELECT {columns} FROM {receipt_table(account, pipeline)} ORDER BY 1, 2")
+    return tuple(_receipt(pipeline, row.values()) for row in rows)
+
+
+def _receipt(pipeline: str, row: Iterable[Any]) -> Receipt:
+    values = dict(zip(RECEIPT_COLUMNS, row, strict=True))
     read = {"mode": LoadMode(values["mode"]), "counts": Counts.from_json(json.loads(values["counts"]))}
     return Receipt(pipeline, **{**values, **read})
 
 
-def write_receipts(account: Account, connection: SnowflakeConnection, rows: Sequence[Receipt]) -> None:
-    """Put each in the place of the one its (model, batch) has, by one statement."""
-    if not rows:
-        return
+def write_receipts(account: Account, connection: SnowflakeConnection, rows: Sequence[Receipt], transaction: str) -> int:
+    """Put each in the place of the one its (model, batch) has, by one statement, where this is that transaction.
+
+    How many were written: all or none.
+    """
     names = account.names
     shown = ", ".join(f"CAST(? AS {kind}) AS {names.one(column)}" for column, kind in RECEIPT_COLUMNS.items())
     said = " UNION ALL ".join([f"SELECT {shown}"] * len(rows))
     same = " AND ".join(f"receipt.{one} = said.{one}" for one in map(names.one, ("model", "batch")))
     others = [names.one(column) for column in RECEIPT_COLUMNS if column not in ("model", "batch")]
     added = ", ".join(f"said.{names.one(column)}" for column in RECEIPT_COLUMNS)
-    execute(
+    return changed(
         connection,
-        f"MERGE INTO {receipt_table(account, rows[0].pipeline)} AS receipt USING ({said}) AS said ON {same} "
+        f"MERGE INTO {receipt_table(account, rows[0].pipeline)} AS receipt "
+        f"USING (SELECT * FROM ({said}) WHERE CURRENT_TRANSACTION() = ?) AS said ON {same} "
         f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = said.{one}' for one in others)} "
         f"WHEN NOT MATCHED THEN INSERT ({names.several(RECEIPT_COLUMNS)}) VALUES ({added})",
         *(value for row in rows for value in _values(row)),
+        transaction,
     )
 
 

@@ -9,6 +9,8 @@ It is spoken to by the service's own connector, and told how to behave below `/d
   silently commits or ignores them.
 * A transaction is done again after a statement of it failed and when others commit. What it had updated or deleted is
   then also looked for in rows that others added meanwhile, and what says the time says a later one.
+* Whose transaction others ended is told once by an error (615), or not at all where a test wants it so: the service
+  promises neither. A COMMIT of nothing succeeds.
 * Only who adds rows waits for nobody but those who change them. A wait that lasts too long and a deadlock end with the
   number of the error that too many waiters are told; which they have at the service is not known.
 * COPY loads Parquet by names or by a SELECT over `$1:name`, and CSV by position. An external stage is read by a client

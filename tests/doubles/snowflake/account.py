@@ -42,6 +42,10 @@ class Account:
     """Names of streams, each with the table it is on."""
     sessions: dict[str, Session] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
+    transactions: dict[int, Transaction] = field(default_factory=dict)
+    """All that were ever begun."""
+    tells_of_aborts: bool = True
+    """A session whose transaction others ended is told by its next statement: nobody promises that."""
     loaded: dict[Name, dict[str, str]] = field(default_factory=dict)
     """The load metadata: per table the files that were loaded, with their contents."""
     turn: threading.Condition = field(default_factory=threading.Condition)
@@ -131,13 +135,13 @@ class Account:
     def abort(self, transaction: Transaction) -> None:
         """Ended by somebody else than its session."""
         self.roll_back(transaction.session)
-        transaction.session.aborted = transaction.number
+        if self.tells_of_aborts:
+            transaction.session.aborted = transaction.number
 
     def begin(self, session: Session, name: str | None = None) -> Transaction:
-        session.transaction = Transaction(
-            next(self.numbers), session, dt.datetime.now(dt.UTC), name or str(uuid.uuid4())
-        )
-        return session.transaction
+        begun = Transaction(next(self.numbers), session, dt.datetime.now(dt.UTC), name or str(uuid.uuid4()))
+        self.transactions[begun.number] = session.transaction = begun
+        return begun
 
     def ready(self, transaction: Transaction) -> None:
         """DuckDB has a transaction open in which all was done that this one did, beside what others committed."""
@@ -155,6 +159,7 @@ class Account:
     def commit(self, session: Session) -> None:
         transaction = session.transaction
         if transaction is None:
+            # As the service has it: nothing is said of it.
             return
         if transaction.failed:
             self.roll_back(session)
@@ -165,14 +170,18 @@ class Account:
         transaction.alive = False
         for done in transaction.done:
             note(self.loaded, done)
-        session.transaction = None
-        self.locks.release(transaction)
+        self._end(transaction, "committed")
 
     def roll_back(self, session: Session) -> None:
         if session.transaction is not None:
             self.set_back(session.transaction)
-            self.locks.release(session.transaction)
-            session.transaction = None
+            self._end(session.transaction, "rolled back")
+
+    def _end(self, transaction: Transaction, state: str) -> None:
+        transaction.state = state
+        transaction.done.clear()
+        transaction.session.transaction = None
+        self.locks.release(transaction)
 
     def set_others_back(self, session: Session) -> None:
         """What is committed now is in the way of what others have open in DuckDB; they do it again."""

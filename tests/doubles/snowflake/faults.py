@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Fate = Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished", "taken", "short"]
+Fate = Literal["cut", "lost", "status", "refused", "expired", "delayed", "vanished", "taken", "short", "aborted"]
 
 
 @dataclass(slots=True)

@@ -62,6 +62,7 @@ class Transaction:
     alive: bool = False
     # By TRANSACTION_ABORT_ON_ERROR.
     failed: bool = False
+    state: str = "running"
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +127,7 @@ class Locks:
                 self.turn.wait(min(left, 0.05))
             finally:
                 waiting.remove(mine)
-            if mine.session.aborted or query in self.cancelled:
+            if mine.state != "running" or query in self.cancelled:
                 raise Refused(604, "57014", "SQL execution canceled")
         if take and held is None:
             self.holders[table] = (mine, query, dt.datetime.now(dt.UTC))

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterable
 
 from tests.doubles.snowflake.account import Account, where
-from tests.doubles.snowflake.answers import Data, rows, unprivileged
+from tests.doubles.snowflake.answers import Data, Refused, rows, unprivileged
 from tests.doubles.snowflake.engine import Asked, executed
 from tests.doubles.snowflake.reading import dotted, literal
-from tests.doubles.snowflake.sessions import PARAMETERS
+from tests.doubles.snowflake.sessions import PARAMETERS, Transaction
 
 KIND = 0x4400
 
@@ -59,11 +59,19 @@ def _transactions(account: Account, asked: Asked) -> Data:
     names = ("id", "user", "session", "name", "started_on", "state", "scope")
     theirs = [one for one in account.sessions.values() if one.user == asked.session.user]
     found = [one.transaction for one in theirs if one.transaction is not None]
-    said = [
-        (one.number, one.session.user, one.session.number, one.name, one.started.isoformat(), "running", 0)
-        for one in found
-    ]
-    return rows(names, said, ("id", "session", "scope"), KIND)
+    return rows(names, [(*_described(one), 0) for one in found], ("id", "session", "scope"), KIND)
+
+
+def transaction(account: Account, asked: Asked, number: int) -> Data:
+    """One of the user's, which may have ended."""
+    found = account.transactions.get(number)
+    if found is None or found.session.user != asked.session.user:
+        raise Refused(2003, "02000", f"Transaction {number} does not exist.")
+    return rows(("id", "user", "session", "name", "started_on", "state"), [_described(found)], ("id", "session"), KIND)
+
+
+def _described(one: Transaction) -> tuple[object, ...]:
+    return (one.number, one.session.user, one.session.number, one.name, one.started.isoformat(), one.state)
 
 
 def _locks(account: Account, _: Asked) -> Data:

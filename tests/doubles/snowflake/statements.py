@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from tests.doubles.snowflake import altering, loading
+from tests.doubles.snowflake import altering, loading, showing
 from tests.doubles.snowflake.account import Account, note, where, written
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
 from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
@@ -16,13 +16,13 @@ from tests.doubles.snowflake.merging import merged
 from tests.doubles.snowflake.parameters import collated
 from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Statement, dotted, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
-from tests.doubles.snowflake.showing import shown
 from tests.doubles.snowflake.stages import LISTED
 
 READ: Final = re.compile(rf"\b(?:FROM|JOIN)\s+({QUALIFIED})(?!\s*\()", re.IGNORECASE)
 BEGUN: Final = re.compile(rf"(?:BEGIN|START)(?:\s+(?:WORK|TRANSACTION))?(?:\s+NAME\s+(?P<name>{NAME}))?", re.IGNORECASE)
 LONGEST_NAME: Final = 255
 DESCRIBED: Final = re.compile(rf"DESC(?:RIBE)?\s+STAGE\s+({QUALIFIED})", re.IGNORECASE)
+OF_A_TRANSACTION: Final = re.compile(r"DESC(?:RIBE)?\s+TRANSACTION\s+(\d+)", re.IGNORECASE)
 ABORT: Final = re.compile(r"SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*'?(\d+)'?\s*\)", re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ def _run(account: Account, asked: Asked) -> Data:
         raise _stricter("it would silently commit the open transaction, as all DDL does")
     match asked.statement.kind:
         case "SHOW":
-            return shown(account, asked)
+            return showing.shown(account, asked)
         case "PUT" | "LIST" | "REMOVE":
             return _on_stage(account, asked)
         case "DDL":
@@ -57,11 +57,17 @@ def _run(account: Account, asked: Asked) -> Data:
             return _control(account, asked)
         case "USE" if asked.statement.words[1] in {"ROLE", "WAREHOUSE"}:
             return _use(account, asked.session, *asked.statement.words[1:3])
+    return _described(account, asked) or _query(account, asked)
+
+
+def _described(account: Account, asked: Asked) -> Data | None:
+    session = asked.session
     if found := DESCRIBED.fullmatch(asked.statement.text):
-        session = asked.session
         stage, _ = account.stages.place(found[1], session.number, session.user, *where(session))
         return account.stages.described(stage)
-    return _query(account, asked)
+    if found := OF_A_TRANSACTION.fullmatch(asked.statement.text):
+        return showing.transaction(account, asked, int(found[1]))
+    return None
 
 
 def _control(account: Account, asked: Asked) -> Data:

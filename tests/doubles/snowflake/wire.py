@@ -231,8 +231,7 @@ class Wire:
             if rule.fate == "cut" and rule.said["for_good"]:
                 session.lost.add(said.request)
             self._befall(rule, said)
-            if rule.fate == "taken":
-                self.account.stages.take(statement(said.sql), session.number, session.user, *where(session))
+            self._others_do(rule, session, said)
         self.account.outcomes[said.query] = "RUNNING"
         try:
             data = self._again(said.sql) or run(self.account, self._asked(session, said, body))
@@ -260,6 +259,13 @@ class Wire:
         parameters = [{"name": "TIMEZONE", "value": "Etc/UTC"}, {"name": "AUTOCOMMIT", "value": session.autocommit}]
         whole = {"parameters": parameters, **now, "queryId": said.query, **data}
         return _json({"success": True, "code": None, "message": None, "data": whole})
+
+    def _others_do(self, rule: Rule, session: Session, said: Said) -> None:
+        if rule.fate == "taken":
+            self.account.stages.take(statement(said.sql), session.number, session.user, *where(session))
+        if rule.fate == "aborted" and session.transaction is not None:
+            with self.account.turn:
+                self.account.abort(session.transaction)
 
     def _again(self, sql: str) -> Data | None:
         """What an earlier query answered, where that is all that is asked for."""
@@ -362,6 +368,7 @@ class Wire:
                 self.faults.heal()
                 self._expired = False
                 account.locks.patience = PATIENCE
+                account.tells_of_aborts = True
                 self.held = HELD
                 account.defaults.clear()
             case "users":
@@ -370,6 +377,7 @@ class Wire:
             case "times":
                 self.held = said.get("held", self.held)
                 account.locks.patience = said.get("patience", account.locks.patience)
+                account.tells_of_aborts = said.get("told", account.tells_of_aborts)
             case _:
                 self._set_up_account(what, said)
 

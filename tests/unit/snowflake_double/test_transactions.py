@@ -6,7 +6,7 @@ import pytest
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
-from tests.snowflake_server import answered, asked, error_code
+from tests.snowflake_server import SnowflakeServer, answered, asked, error_code
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -112,6 +112,46 @@ def test_without_autocommit_a_change_waits_for_its_commit(
     asked(other, "DELETE FROM people")
     other.close()
     assert asked(link, "SELECT id FROM people") == [(1,)]
+
+
+def state(link: SnowflakeConnection, number: object) -> object:
+    [found] = answered(link, f"DESCRIBE TRANSACTION {number}")
+    return found["state"]
+
+
+def test_a_transaction_tells_what_became_of_it(
+    link: SnowflakeConnection, connect: Callable[..., SnowflakeConnection]
+) -> None:
+    other, numbers = connect(), []
+    for end in ("COMMIT", "ROLLBACK"):
+        asked(link, "BEGIN")
+        [(number,)] = asked(link, "SELECT CURRENT_TRANSACTION()")
+        numbers.append(number)
+        assert state(other, number) == "running"
+        asked(link, end)
+    assert [state(other, number) for number in numbers] == ["committed", "rolled back"]
+    assert error_code(link, "DESCRIBE TRANSACTION 1") == 2003
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_who_is_not_told_that_others_ended_its_transaction_goes_on_without_it(
+    server: SnowflakeServer, connect: Callable[..., SnowflakeConnection], link: SnowflakeConnection, autocommit: bool
+) -> None:
+    server.keeps_aborts_to_itself()
+    other = connect(autocommit=autocommit)
+    asked(other, "BEGIN")
+    asked(other, "INSERT INTO people (id) VALUES (1)")
+    [(number,)] = asked(other, "SELECT CURRENT_TRANSACTION()")
+    asked(link, f"SELECT SYSTEM$ABORT_TRANSACTION({number})")
+    assert asked(other, "SELECT CURRENT_TRANSACTION()") == [(None,)]
+    asked(other, "INSERT INTO people (id) VALUES (2)")
+    assert asked(link, "SELECT id FROM people") == ([(2,)] if autocommit else [])
+    [(implicit,)] = asked(other, "SELECT CURRENT_TRANSACTION()")
+    assert implicit not in {number, *([] if autocommit else [None])}
+    asked(other, "COMMIT")
+    asked(other, "COMMIT")
+    assert asked(link, "SELECT id FROM people") == [(2,)]
+    assert state(link, number) == "rolled back"
 
 
 def test_two_rows_that_change_one_row_are_an_error_and_two_new_ones_are_both_inserted(

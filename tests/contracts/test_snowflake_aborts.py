@@ -1,0 +1,186 @@
+"""Transactions in Snowflake that others end: where nobody is told, what comes after would be written by itself."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestkit.errors import WarehouseError
+from ingestkit.model import LoadMode
+from ingestkit.ports import Load, Publication
+from ingestkit.warehouses.snowflake import SnowflakeWarehouse
+from tests.contracts.test_snowflake import warehouse_of
+from tests.contracts.warehouse import PERSON, PIPELINE, fence, load, publication, ready, write_valid
+from tests.snowflake_server import (
+    ABORTED,
+    ANSWER_LOST,
+    LINE_CUT,
+    NEVER_ARRIVES,
+    SnowflakeServer,
+    asked,
+    delayed,
+    refused,
+    snowflake_server,
+)
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+WRITES = {
+    LoadMode.REPLACE: r'^TRUNCATE TABLE "D\w+"\."PUBLIC"\."HCP"',
+    LoadMode.APPEND: r'^DELETE FROM "D\w+"\."PUBLIC"\."HCP"',
+    LoadMode.MERGE: r'^MERGE INTO "D\w+"\."PUBLIC"\."HCP"',
+}
+FENCED = "^SELECT CURRENT_TRANSACTION"
+COPIED = r'^COPY INTO "D\w+"'
+COUNTED = "^SELECT count"
+RECEIPT = "^MERGE INTO .*INGESTKIT_RECEIPT_"
+COMMIT = "^COMMIT"
+OLD, NEW = [("1", "old"), ("2", "old")], [("2", "new"), ("3", "new")]
+THEN = {
+    LoadMode.REPLACE: NEW,
+    LoadMode.APPEND: [*OLD, *NEW],
+    LoadMode.MERGE: [("1", "old"), *NEW],
+}
+PLACES = [
+    (mode, place)
+    for mode, write in WRITES.items()
+    for place in (FENCED, write, COPIED, COUNTED, RECEIPT, COMMIT)
+    if (mode, place) != (LoadMode.MERGE, COPIED)
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SnowflakeServer]:
+    with snowflake_server() as started:
+        yield started
+
+
+class Place:
+    """A table with rows of a first batch, and who publishes into it."""
+
+    def __init__(self, server: SnowflakeServer, folder: Path) -> None:
+        self.server, self.folder, self.database = server, folder, server.database()
+        self.warehouse = self.another("one")
+
+    def another(self, name: str, **more: Any) -> SnowflakeWarehouse:
+        return warehouse_of(self.server, self.database, self.folder / name, **more)
+
+    def load(self, rows: list[tuple[str, str]], mode: LoadMode) -> Load:
+        name = "-".join(part for row in rows for part in row)
+        return load((write_valid(self.folder / f"{name}.parquet", PERSON, rows),), mode)
+
+    def begin(self, mode: LoadMode) -> Publication:
+        """The first batch is there; the second one is to be."""
+        ready(self.warehouse, "hcp")
+        self.warehouse.publish(publication(self.load(OLD, mode)))
+        return publication(self.load(NEW, mode), batch="b2", token=2)
+
+    def has(self, rows: list[tuple[str, str]], *batches: str) -> None:
+        """The table holds these, and a receipt of each of the batches; and nobody holds anything."""
+        with closing(self.server.connect(self.database)) as link:
+            assert sorted(asked(link, "SELECT id, city FROM hcp")) == sorted(rows)
+            assert asked(link, "SHOW TRANSACTIONS") == []
+        assert tuple(one.batch for one in self.warehouse.receipts(PIPELINE)) == batches
+
+
+@pytest.fixture
+def place(server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield Place(server, tmp_path)
+    server.heals()
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("mode", "statement"), PLACES)
+def test_a_transaction_that_others_end_publishes_nothing_and_is_begun_again(
+    place: Place, mode: LoadMode, statement: str, told: bool
+) -> None:
+    work = place.begin(mode)
+    if not told:
+        place.server.keeps_aborts_to_itself()
+    place.server.breaks(ABORTED, statement)
+    with pytest.raises(WarehouseError) as ended:
+        place.warehouse.publish(work)
+    assert ended.value.transient
+    assert told or "others ended " in str(ended.value)
+    place.has(OLD, "b1")
+    place.warehouse.publish(work)
+    place.has(THEN[mode], "b1", "b2")
+
+
+@pytest.mark.parametrize("mode", list(WRITES))
+def test_what_ends_before_the_fence_is_raised_goes_on_as_another_transaction(place: Place, mode: LoadMode) -> None:
+    work = place.begin(mode)
+    place.server.keeps_aborts_to_itself()
+    place.server.breaks(ABORTED, "^UPDATE")
+    place.warehouse.publish(work)
+    place.has(THEN[mode], "b1", "b2")
+
+
+@pytest.mark.parametrize(("mode", "statement"), [*WRITES.items(), (LoadMode.REPLACE, COPIED), (LoadMode.MERGE, COMMIT)])
+def test_who_comes_back_after_its_successor_has_published_changes_nothing(
+    place: Place, mode: LoadMode, statement: str
+) -> None:
+    """Its line was cut for a while, and its lease was taken over meanwhile. Its files are gone from the stage, too."""
+    work = place.begin(mode)
+    place.server.keeps_aborts_to_itself()
+    place.server.breaks(delayed(9), statement)
+    successor = place.another("two", lock_timeout="4s")
+    with ThreadPoolExecutor(1) as aside:
+        late = aside.submit(place.warehouse.publish, work)
+        while not any(one.outcome == "delayed" for one in place.server.sent):
+            assert not late.done()
+            time.sleep(0.05)
+        newer = publication(place.load([("3", "newest"), ("4", "newest")], mode), batch="b3", token=3)
+        successor.publish(newer)
+        assert not late.done()
+        with pytest.raises(WarehouseError, match=r"others ended |misses a file") as ended:
+            late.result(60)
+    assert ended.value.transient
+    then = [("3", "newest"), ("4", "newest")]
+    place.has(then if mode is LoadMode.REPLACE else [*OLD, *then], "b1", "b3")
+
+
+@pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST, refused(3001, "42501", "Insufficient privileges")])
+def test_a_commit_that_nothing_tells_of_is_settled_by_the_receipt(place: Place, fault: Any) -> None:
+    work = place.begin(LoadMode.APPEND)
+    patient = place.another("two", network_timeout="2s", answer_timeout="2s", login_timeout="3s")
+    place.server.breaks(fault, "^DESCRIBE TRANSACTION", times=None)
+    with pytest.raises(WarehouseError, match="may have been made or not") as unknown:
+        patient.publish(work)
+    assert unknown.value.transient
+    # Nothing is written, and so nothing is asked.
+    patient.publish(work)
+    place.has(THEN[LoadMode.APPEND], "b1", "b2")
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("statement", [FENCED, "^DELETE", COMMIT])
+def test_receipts_are_forgotten_under_the_fence_alone(place: Place, statement: str, told: bool) -> None:
+    place.begin(LoadMode.REPLACE)
+    if not told:
+        place.server.keeps_aborts_to_itself()
+    place.server.breaks(ABORTED, statement)
+    with pytest.raises(WarehouseError) as ended:
+        place.warehouse.void(fence("hcp", token=2))
+    assert ended.value.transient
+    place.has(OLD, "b1")
+    place.warehouse.void(fence("hcp", token=2))
+    place.has(OLD)
+
+
+def test_a_session_that_ends_takes_with_it_what_it_wrote_behind_its_transaction(place: Place) -> None:
+    """Even where it cannot say ROLLBACK."""
+    work = place.begin(LoadMode.REPLACE)
+    place.server.keeps_aborts_to_itself()
+    place.server.breaks(ABORTED, WRITES[LoadMode.REPLACE])
+    place.server.breaks(NEVER_ARRIVES, "^ROLLBACK", times=None)
+    patient = place.another("two", network_timeout="2s", answer_timeout="2s", login_timeout="3s")
+    with pytest.raises(WarehouseError, match="others ended "):
+        patient.publish(work)
+    place.has(OLD, "b1")
