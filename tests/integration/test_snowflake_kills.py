@@ -1,13 +1,15 @@
 """Processes that die while they publish into Snowflake: what they had open there stays open, and holds its tables."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from snowflake.connector import SnowflakeConnection as Link
@@ -17,11 +19,13 @@ from ingestkit.settings import SnowflakeConnection
 from ingestkit.warehouses.snowflake_detached import LONGEST_NAME, Work
 from ingestkit.warehouses.snowflake_login import account_of
 from tests.integration.at_snowflake import AtSnowflake, at_snowflake
-from tests.snowflake_server import SnowflakeServer, asked, delayed, snowflake_server
+from tests.snowflake_server import Sent, SnowflakeServer, asked, delayed, snowflake_server
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
+INTO_A_TABLE = r'^COPY INTO "D\w+"'
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +76,30 @@ def test_what_a_killed_process_left_open_is_ended_by_the_next_run(world: AtSnowf
 
 
 def test_a_copy_that_goes_on_after_its_process_died_is_never_seen(world: AtSnowflake) -> None:
-    world.server.breaks(delayed(6), r'^COPY INTO "D\w+"')
+    world.server.breaks(delayed(15), INTO_A_TABLE)
     process = world.start("run")
-    until = time.monotonic() + 60
-    while not any(one.sql.startswith("TRUNCATE") and one.outcome == "done" for one in world.sent[-1:]):
-        assert time.monotonic() < until, "it never came so far"
-        if world.sent[-1].sql.startswith("COPY") and world.sent[-1].outcome == "delayed":
-            break
-        time.sleep(0.02)
+    copy = until(lambda: next((one for one in world.sent if one.outcome == "delayed"), None))
+    assert re.match(INTO_A_TABLE, copy.sql)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     world.does("run")
+    until(lambda: outcome(world, copy) != "delayed")
+    assert outcome(world, copy) == "000615"
     world.has(1, 2)
     assert transactions(world) == []
+
+
+def outcome(world: AtSnowflake, statement: Sent) -> str:
+    return next(one.outcome for one in world.sent if one.query == statement.query)
+
+
+def until(told: Callable[[], T | None]) -> T:
+    """What is told once there is something to tell."""
+    end = time.monotonic() + 60
+    while not (found := told()):
+        assert time.monotonic() < end, "it never came so far"
+        time.sleep(0.02)
+    return found
 
 
 def test_what_another_model_or_pipeline_has_open_is_let_alone(world: AtSnowflake) -> None:
