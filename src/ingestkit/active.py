@@ -81,9 +81,10 @@ class Active:
             facts={"usual_rows": self.usual_rows, "rows_at_most": self.rows_at_most},
         )
 
-    def known(self) -> Known:
+    def known(self, *, reads_raw: bool = False) -> Known:
+        """What the state says of the batch; who reads its raw objects is refused those that are about to go."""
         with self.session.state.read() as conn:
-            if lost := ledger.raw_being_removed(conn, self.pipeline_name, self.batch, self.models):
+            if reads_raw and (lost := ledger.raw_being_removed(conn, self.pipeline_name, self.batch, self.models)):
                 # It may lie there still, and be taken away at any moment by whoever was about to.
                 raise LakeError(
                     f"batch {self.batch} is not kept any more: {shown(lost)} was let go of, and could not be removed",

@@ -55,7 +55,7 @@ def do_stage(active: Active, stage: Stage) -> None:
         case Stage.EXTRACT:
             _side_by_side(active, partial(_extract, active, active.known()))
         case Stage.VALIDATE:
-            _side_by_side(active, partial(_validate, active, active.known()))
+            _side_by_side(active, partial(_validate, active, active.known(reads_raw=True)))
         case Stage.LOAD:
             _load(active, active.known())
         case Stage.GATE:
