@@ -10,15 +10,53 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from ingestkit.stages.validate_file import ROW_GROUP, parquet_into
 from tests.benchmarks.measure import ROOT, Program, interleaved, ratio, report
 from tests.benchmarks.publishing import PEOPLE
 from tests.snowflake_server import snowflake_server
 
+# Texts that no compression makes smaller, some 300 bytes a row.
+HARD = """
+SELECT * REPLACE (
+    md5(i::VARCHAR) || md5((i * 3)::VARCHAR) AS first_name__v,
+    md5((i * 5)::VARCHAR) || md5((i * 7)::VARCHAR) AS last_name__v,
+    md5((i * 11)::VARCHAR) || md5((i * 13)::VARCHAR) AS hcp_type__v,
+    md5((i * 17)::VARCHAR) || md5((i * 19)::VARCHAR) AS npi_num__v
+) FROM (SELECT people.*, _record_no - 1 AS i FROM ({people}) AS people)
+"""
 # Appending comes last: what is merged has its keys once.
 MODES = ("replace", "merge", "append")
 LARGEST = 300 * 1_000_000
 # Of memory, where four times the rows go through: few rows do not yet fill what it is bounded by.
 FLAT = 1.2
+
+
+@pytest.mark.timeout(3600)
+def test_memory_with_files_of_the_size_that_is_the_default(
+    tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fourth of the rows, which are wide: three files with the quick measure are enough."""
+    rows, file = max(rows // 4, 1_000_000), tmp_path / "wide.parquet"
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        hard = HARD.format(people=PEOPLE.format(rows=rows))
+        reader = db.sql(f"SELECT * EXCLUDE i FROM ({hard})").to_arrow_reader(ROW_GROUP)
+        with parquet_into(file, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch, ROW_GROUP)
+    with snowflake_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        connection = json.dumps(server.connection(server.database(), answer_timeout="10m"))
+        monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+        module = [sys.executable, "-m", "tests.benchmarks.publishing_snowflake", connection]
+        program = Program("defaults", [*module, "replace", str(file), str(rows), "defaults"], tmp_path)
+        taken, uploads = interleaved([program], 1), server.uploads
+    [cost] = taken["defaults"]
+    said = [f"{rows:,} wide rows, {len(uploads)} files uploaded, {max(uploads)} at once"]
+    report("snowflake_defaults", taken, {"rows": rows, "peak": cost.peak}, said)
+    assert len(uploads) > 2
+    assert cost.peak < LARGEST
 
 
 @pytest.mark.timeout(7200)

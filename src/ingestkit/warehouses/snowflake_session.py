@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import snowflake.connector
 from snowflake.connector import SnowflakeConnection
+from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import Error, InterfaceError, OperationalError, ProgrammingError
 
 from ingestkit.errors import Busy, WarehouseError
@@ -214,9 +215,11 @@ class Answer:
     query: str
 
 
-def answered(connection: SnowflakeConnection, statement: str, *values: Any) -> Answer:
+def answered(
+    connection: SnowflakeConnection, statement: str, *values: Any, by: type[SnowflakeCursor] = SnowflakeCursor
+) -> Answer:
     """One statement, executed."""
-    with connection.cursor() as cursor:
+    with connection.cursor(by) as cursor:
         cursor.execute(statement, values or None, timeout=PATIENCE)
         names = [column.name for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

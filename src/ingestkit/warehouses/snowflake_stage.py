@@ -21,6 +21,7 @@ from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Plan
 from ingestkit.warehouses.snowflake_rights import refuse_without
 from ingestkit.warehouses.snowflake_session import Account, answered, execute
+from ingestkit.warehouses.snowflake_upload import SparingCursor
 
 GROUP = 4 * 2**20
 """So many bytes of rows, as their valid files hold them, are kept in memory until they are written."""
@@ -129,8 +130,8 @@ class OwnStage:
     ) -> tuple[str, Mapping[str, Path]]:
         files = {path.name: path for path in folder.glob("*.parquet")}
         place = f"{to.place}{to.path}/"
-        told = execute(connection, sql.put(f"{folder}/*.parquet", place, parallel))
-        sent = {row["target"]: row["status"] for row in told}
+        told = answered(connection, sql.put(f"{folder}/*.parquet", place, parallel), by=SparingCursor)
+        sent = {row["target"]: row["status"] for row in told.rows}
         wrong = {name: sent.get(name, "not told of") for name in files if sent.get(name) != "UPLOADED"}
         if wrong:
             name, status = next(iter(wrong.items()))
