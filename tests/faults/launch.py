@@ -111,7 +111,10 @@ def serve() -> int:
             continue
         pid = forked(order)
         if pid is None:
-            return work(order["arguments"], order["fault"])
+            code = work(order["arguments"], order["fault"])
+            # As the command itself ends; to take all modules apart took longer than the work.
+            sys.stderr.flush()
+            os._exit(code)
         print(pid, flush=True)
     return 0
 
