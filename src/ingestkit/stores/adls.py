@@ -163,9 +163,14 @@ class AdlsBucket:
     def read(self, name: str, tag: str, start: int, behind: int) -> "AdlsBody":
         with self.reading(name):
             stream = self._blob(name).download_blob(
-                offset=start, length=behind - start, etag=tag, match_condition=MatchConditions.IfNotModified
+                offset=start,
+                length=behind - start,
+                etag=tag,
+                match_condition=MatchConditions.IfNotModified,
+                # As it lies there, whatever encoding others may have written with it.
+                decompress=False,
             )
-        return AdlsBody(self, name, stream)
+        return AdlsBody(self, name, stream.chunks())
 
     def list(self, prefix: str) -> Iterator[Stored]:
         above = self._prefix
@@ -378,15 +383,19 @@ class AdlsBucket:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AdlsBody:
     bucket: AdlsBucket
     name: str
-    stream: Any
+    chunks: Iterator[bytes]
+    left: memoryview = memoryview(b"")
+    """Of the chunk that came last: its client's own way of reading parts copies each byte twice more."""
 
-    def read(self, size: int) -> bytes:
-        with self.bucket.reading(self.name):
-            found: bytes = self.stream.read(min(size, CHUNK))
+    def read(self, size: int) -> memoryview:
+        if not self.left:
+            with self.bucket.reading(self.name):
+                self.left = memoryview(next(self.chunks, b""))
+        found, self.left = self.left[:size], self.left[size:]
         return found
 
     def close(self) -> None:

@@ -33,6 +33,8 @@ AT_ONCE = 8
 BLOCK = 1 << 20
 TRIES = 5
 """How often reading goes on behind a cut without a byte between two of them."""
+CAREFUL = 16 * 1024
+"""So much is read at once behind a cut: what lay unread when a link was reset is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Bucket(Protocol):
 class Body(Protocol):
     """An answer that is read as it comes; what goes wrong is a transient LakeError."""
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes | memoryview:
         """Bytes, at most so many: only so many that a cut costs little of what had come; none at the end."""
         ...
 
@@ -341,7 +343,7 @@ class RemoteObject(io.RawIOBase):
         buffer[: len(block)] = block
         return len(block)
 
-    def block(self, size: int) -> bytes:
+    def block(self, size: int) -> bytes | memoryview:
         """The bytes that come next, at most so many; none at the end."""
         block = self._next(min(size, self._behind - self._at))
         self._at += len(block)
@@ -351,14 +353,14 @@ class RemoteObject(io.RawIOBase):
         self._end()
         super().close()
 
-    def _next(self, size: int) -> bytes:
+    def _next(self, size: int) -> bytes | memoryview:
         if size <= 0:
             return b""
         for tries in range(1, TRIES + 1):
             if self._body is None:
                 self._body = self._bucket.read(self._name, self._tag, self._at, self._behind)
             try:
-                if block := self._body.read(size):
+                if block := self._body.read(size if tries == 1 else min(size, CAREFUL)):
                     return block
                 raise LakeError(f"{shown(self._name)} ended before its end", transient=True)
             except LakeError as error:
@@ -373,7 +375,7 @@ class RemoteObject(io.RawIOBase):
             self._body = None
 
 
-def _written(file: int, block: bytes, at: int) -> None:
+def _written(file: int, block: bytes | memoryview, at: int) -> None:
     """All of it: a disk that fills up takes a part without a word."""
     while block:
         size = os.pwrite(file, block, at)
