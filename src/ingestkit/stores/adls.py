@@ -388,10 +388,10 @@ class AdlsBody:
     bucket: AdlsBucket
     name: str
     chunks: Iterator[bytes]
-    left: memoryview = memoryview(b"")
+    left: bytes | memoryview = b""
     """Of the chunk that came last: its client's own way of reading parts copies each byte twice more."""
 
-    def read(self, size: int) -> memoryview:
+    def read(self, size: int) -> bytes | memoryview:
         if not self.left:
             with self.bucket.reading(self.name):
                 self.left = memoryview(next(self.chunks, b""))
