@@ -25,6 +25,7 @@ from tests.snowflake_server import (
     Fault,
     SnowflakeServer,
     asked,
+    delayed,
     refused,
     short_of,
     snowflake_server,
@@ -109,32 +110,45 @@ def test_a_commit_that_never_arrives_is_made_up_for_in_the_same_run(world: AtSno
     assert ended == (["done"] if logout is not None else [])
 
 
-@pytest.mark.parametrize("fault", [ANSWER_LATE, ANSWER_LOST])
-def test_a_commit_whose_answer_is_lost_is_known_by_its_receipt(world: AtSnowflake, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [ANSWER_LATE, ANSWER_LOST, ENDED_MEANWHILE])
+def test_a_commit_whose_answer_is_lost_is_known_by_its_transaction(world: AtSnowflake, fault: Fault) -> None:
+    world.set_up(ONCE)
     world.server.breaks(fault, "^COMMIT")
     world.does("run")
     world.has(1, 2)
-    # The second try, where there was one, found the receipts and wrote nothing.
+
+
+@pytest.mark.parametrize("fault", [ANSWER_LOST, ENDED_MEANWHILE])
+def test_a_commit_that_nothing_tells_of_is_known_by_its_receipt(world: AtSnowflake, fault: Fault) -> None:
+    world.server.breaks(fault, "^COMMIT")
+    world.server.breaks(refused(3001, "42501", "Insufficient privileges"), "^DESCRIBE TRANSACTION", times=None)
+    world.does("run")
+    world.has(1, 2)
+    # The second try found the receipts and wrote nothing.
     assert sum(one.sql.startswith("TRUNCATE") for one in world.sent) == 2
 
 
-def test_a_commit_that_is_asked_again_of_a_session_that_has_ended_is_known_by_its_receipt(world: AtSnowflake) -> None:
-    world.server.breaks(ENDED_MEANWHILE, "^COMMIT")
+def test_a_commit_of_unknown_outcome_is_told_and_settled_by_the_next_run(world: AtSnowflake) -> None:
     world.set_up(ONCE)
-    assert "while a COMMIT was under way" in world.refused(7, "run")
-    world.has(1, 2)
-    world.does("run")
-    world.has(1, 2)
-
-
-@pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST])
-def test_a_commit_of_unknown_outcome_is_told_and_settled_by_the_next_run(world: AtSnowflake, fault: Fault) -> None:
-    world.set_up(ONCE)
-    world.server.breaks(fault, "^COMMIT")
+    world.server.breaks(LINE_CUT, "^COMMIT")
     told = world.refused(7, "run")
     assert "while a COMMIT was under way" in told
     assert "hint: run again: the receipt tells whether it was" in told
     world.does("run")
+    world.has(1, 2)
+
+
+def test_a_commit_that_is_still_under_way_is_left_to_the_next_try(world: AtSnowflake) -> None:
+    """Which waits for the fence that it holds, and then finds the receipts or none."""
+    world.server.breaks(delayed(5), "^COMMIT")
+    world.server.breaks(NEVER_ARRIVES, "RESULT", times=None)
+    world.server.breaks(NEVER_ARRIVES, "LOGOUT", times=None)
+    before = len(world.server.sent)
+    ended = world.call("run")
+    assert ended.code == 0, ended.err
+    assert "while a COMMIT was under way" in ended.err
+    asked_for = [one.outcome for one in world.server.sent[before:] if one.sql.startswith("DESCRIBE TRANSACTION")]
+    assert asked_for[0] == "done"
     world.has(1, 2)
 
 

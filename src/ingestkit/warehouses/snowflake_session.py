@@ -25,6 +25,7 @@ STOPPED = ("604", "630")
 """Cancelled, or over its time."""
 WAITERS = "number of waiters"
 DEADLOCK = "deadlock"
+COMMITTED, RUNNING = "committed", "running"
 ENDED = ("390104", "390111", "390112", "390114")
 """The session is over: of what was asked again under it, nobody tells the outcome."""
 NETWORK = "if the line stays bad, look at the network and at account and endpoint of the connection"
@@ -110,18 +111,33 @@ class Account:
         except Error as error:
             if isinstance(error, ProgrammingError) and str(error.errno) not in ENDED:
                 raise
-            raise self._unknown("the line was cut while a COMMIT was under way", error) from error
-        if writing.matters:
-            self._demand_committed(connection, writing)
-
-    def _demand_committed(self, connection: SnowflakeConnection, writing: "Writing") -> None:
-        """A COMMIT behind a transaction that others ended succeeds, and does nothing."""
+            self._settle(writing, "the line was cut while a COMMIT was under way", error)
+            return
+        if not writing.matters:
+            return
+        # A COMMIT behind a transaction that others ended succeeds, and does nothing.
         try:
-            told = execute(connection, f"DESCRIBE TRANSACTION {int(writing.number)}")
+            state = writing.state(connection)
         except Error as error:
-            raise self._unknown("nothing tells what became of a COMMIT", error) from error
-        if [str(row.get("state")).lower() for row in told] != ["committed"]:
+            self._settle(writing, "nothing tells what became of a COMMIT", error)
+            return
+        if state != COMMITTED:
             raise writing.ended()
+
+    def _settle(self, writing: "Writing", what: str, error: Error) -> None:
+        """Come back where a transaction is known to be committed, by asking for its number in another session.
+
+        Not for the query: of one that was never answered nobody here knows the id. What is still running is left to who
+        comes next: it waits for the fence that is held by it, and finds the receipt or none behind that.
+        """
+        state = ""
+        if writing.matters:
+            with suppress(WarehouseError), self.session() as another:
+                state = writing.state(another)
+        if state in ("", RUNNING):
+            raise self._unknown(what, error) from error
+        if state != COMMITTED:
+            raise writing.ended() from error
 
     def _unknown(self, what: str, error: Error) -> WarehouseError:
         return WarehouseError(
@@ -198,6 +214,11 @@ class Writing:
     """By which the service knows it, once that was asked for; what proves it is written under it alone."""
     matters: bool = False
     """Whether something was written that is to be there behind its COMMIT."""
+
+    def state(self, connection: SnowflakeConnection) -> str:
+        """What became of it, as any session of its user is told."""
+        told = execute(connection, f"DESCRIBE TRANSACTION {int(self.number)}")
+        return "".join(str(row.get("state")).lower() for row in told)
 
     def ended(self) -> WarehouseError:
         return WarehouseError(

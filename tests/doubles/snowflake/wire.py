@@ -122,6 +122,12 @@ class Wire:
         session = self.account.open(user, asked, _plain(query.get("databaseName")), _plain(query.get("schemaName")))
         return _json({"success": True, "data": self._told(session)})
 
+    def _by_browser(self, request: Request) -> Answer:
+        """Where a browser shall go; it brings the identity provider's token to the port of who asks."""
+        port = int(_body(request)["data"]["BROWSER_MODE_REDIRECT_PORT"])
+        proof = self.users.begun()
+        return _json({"success": True, "data": {"ssoUrl": f"https://sso.invalid/login?port={port}", "proofKey": proof}})
+
     def _told(self, session: Session) -> Data:
         return {
             "token": session.token,
