@@ -1,6 +1,10 @@
 """Transactions in Snowflake that others end: where nobody is told, what comes after would be written by itself."""
 
+import sys
+import threading
 import time
+import urllib.request
+import webbrowser
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,6 +23,7 @@ from tests.snowflake_server import (
     ABORTED,
     ANSWER_LOST,
     LINE_CUT,
+    LOGIN_EXPIRED,
     NEVER_ARRIVES,
     SnowflakeServer,
     asked,
@@ -144,6 +149,43 @@ def test_who_comes_back_after_its_successor_has_published_changes_nothing(
     assert ended.value.transient
     then = [("3", "newest"), ("4", "newest")]
     place.has(then if mode is LoadMode.REPLACE else [*OLD, *then], "b1", "b3")
+
+
+@pytest.mark.parametrize("statement", ["^UPDATE", FENCED, WRITES[LoadMode.REPLACE], COPIED, RECEIPT, COMMIT])
+def test_a_login_by_browser_is_not_made_again_in_the_midst_of_a_transaction(
+    place: Place, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connector would go on in a new session, beside what the old one holds."""
+    work = place.begin(LoadMode.REPLACE)
+    person = by_browser(place, monkeypatch)
+    place.server.breaks(LOGIN_EXPIRED, statement)
+    with pytest.raises(WarehouseError) as ended:
+        person.publish(work)
+    assert ended.value.transient
+    with closing(place.server.connect(place.database)) as link:
+        assert sorted(asked(link, "SELECT id, city FROM hcp")) == OLD
+    place.server.heals()
+    person.publish(work)
+    place.has(NEW, "b1", "b2")
+
+
+def by_browser(place: Place, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
+    """Of a person at a terminal, whose browser is signed in."""
+
+    def browser(address: str) -> bool:
+        port = address.rpartition("=")[2]
+
+        def come_back() -> None:
+            with urllib.request.urlopen(f"http://localhost:{port}/?token=of-a-person") as answer:
+                answer.read()
+
+        threading.Thread(target=come_back, daemon=True).start()
+        return True
+
+    monkeypatch.setattr(webbrowser, "open_new", browser)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    place.server.knows("PERSON", saml="of-a-person")
+    return place.another("two", user="PERSON", login="browser", private_key=None)
 
 
 @pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST, refused(3001, "42501", "Insufficient privileges")])

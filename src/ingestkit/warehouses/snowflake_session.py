@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
 import snowflake.connector
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.cursor import SnowflakeCursor
-from snowflake.connector.errors import Error, InterfaceError, OperationalError, ProgrammingError
+from snowflake.connector.errors import DatabaseError, Error, InterfaceError, OperationalError, ProgrammingError
 
 from ingestkit.errors import Busy, WarehouseError
 from ingestkit.warehouses.snowflake_silence import bound
@@ -83,6 +83,9 @@ class Account:
                 **self.parameters, autocommit=True, paramstyle="qmark", session_parameters=self._settled(tag)
             )
             bound(connection, self.network_timeout, self.answer_timeout)
+            # The connector would log a browser in anew and send the statement into that session, which has neither the
+            # transaction nor the temporary tables of this one, and waits for what this one holds.
+            connection._reauthenticate = _refuse  # type: ignore[method-assign]  # noqa: SLF001 - there is no setting
             try:
                 yield connection
             finally:
@@ -257,6 +260,10 @@ def changed(connection: SnowflakeConnection, statement: str, *values: Any, withi
     with connection.cursor() as cursor:
         cursor.execute(statement, values or None, timeout=within)
         return int(cursor.rowcount or 0)
+
+
+def _refuse() -> NoReturn:
+    raise DatabaseError(msg="the login has expired, and what was begun in its session is over", errno=int(ENDED[-1]))
 
 
 def plainly(said: str) -> str:

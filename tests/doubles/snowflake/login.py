@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,12 +26,21 @@ class User:
     """Of OAuth."""
     token_expired: bool = False
     password: str | None = None
+    saml: str | None = None
+    """What the identity provider gives this user's browser."""
 
 
 @dataclass(slots=True)
 class Users:
     account: str
     known: dict[str, User] = field(default_factory=dict)
+    proofs: set[str] = field(default_factory=set)
+    """Keys of logins by browser that have begun, each for once."""
+
+    def begun(self) -> str:
+        proof = secrets.token_urlsafe(24)
+        self.proofs.add(proof)
+        return proof
 
     def let_in(self, said: dict[str, Any]) -> str:
         """The user's name, for what a client says of itself."""
@@ -41,6 +51,11 @@ class Users:
                 self._verify(str(said.get("TOKEN", "")), name, user)
             case "OAUTH":
                 return self._by_token(str(said.get("TOKEN", "")), name)
+            case "EXTERNALBROWSER":
+                proof = str(said.get("PROOF_KEY", ""))
+                if proof not in self.proofs or user.saml is None or said.get("TOKEN") != user.saml:
+                    raise Refused(390_190, "08001", "There was an error related to the SAML Identity Provider.")
+                self.proofs.discard(proof)
             case _:
                 if user.password is None or said.get("PASSWORD") != user.password:
                     raise Refused(390_100, "08001", "Incorrect username or password was specified.")

@@ -39,6 +39,9 @@ GONE: Final = Refused(390_104, "08001", "User must login again to access the ser
 MASTER_EXPIRED: Final = Refused(390_114, "08001", "Authentication token has expired. The user must authenticate again.")
 
 
+SECRETS: Final = ("TOKEN", "PASSWORD", "PROOF_KEY", "SESSION_PARAMETERS")
+
+
 class Instead(Exception):
     """A request that reaches nobody is answered so; without an answer its connection is cut."""
 
@@ -101,6 +104,7 @@ class Wire:
             return self._asked_again
         return {
             "/session/v1/login-request": self._login,
+            "/session/authenticator-request": self._by_browser,
             "/session": self._session,
             "/session/heartbeat": self._session,
             "/session/token-request": self._renewed,
@@ -113,7 +117,7 @@ class Wire:
         said = _body(request)["data"]
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
         parameters = said.get("SESSION_PARAMETERS") or {}
-        shown = {name: value for name, value in said.items() if name not in {"TOKEN", "PASSWORD", "SESSION_PARAMETERS"}}
+        shown = {name: value for name, value in said.items() if name not in SECRETS}
         self.logins.append({**shown, **query, "parameters": parameters})
         if (rule := self.faults.befalling("LOGIN")) is not None:
             self._befall(rule)
@@ -214,7 +218,10 @@ class Wire:
         return answer
 
     def _asked_again(self, request: Request) -> Answer:
+        """Its faults are found as RESULT."""
         self._known(request).touched = time.monotonic()
+        if (rule := self.faults.befalling("RESULT")) is not None:
+            self._befall(rule)
         return self._held(request.path.split("/")[2])
 
     def _held(self, query: str) -> Answer:
