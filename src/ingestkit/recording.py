@@ -242,12 +242,7 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
     def give_up() -> None:
         with ending:
             if not over.is_set():
-                end()
-
-    def end() -> None:
-        _end_badly(active, stage, models, StageStatus.FAILED, error_type(f"{message}, and did not stop when asked"))
-        attempts.fail(active.session, active.lease, active.run, message, error.exit_code)
-        active.session.stop.abort(error)
+                _end_process(active, stage, models, error)
 
     def reason() -> IngestkitError:
         return error
@@ -273,3 +268,15 @@ def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator
             last.cancel()
             # What comes behind it has its own time.
             active.session.stop.withdraw(reason)
+
+
+def _end_process(active: Active, stage: Stage, models: Sequence[str], error: IngestkitError) -> None:
+    """Record that the stage failed where the state answers, and end the process: nothing else ends what hangs."""
+    try:
+        deaf = type(error)(f"{error.message}, and did not stop when asked")
+        _end_badly(active, stage, models, StageStatus.FAILED, deaf)
+        attempts.fail(active.session, active.lease, active.run, error.message, error.exit_code)
+    except IngestkitError as unwritten:
+        active.session.progress.warned(f"that {error.message} could not be written: {unwritten.message}")
+    finally:
+        active.session.stop.abort(error)
