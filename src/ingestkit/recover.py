@@ -1,6 +1,7 @@
 """What every command does first: write into the state what a dead process had finished, and tidy its debris."""
 
 import json
+import random
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from ingestkit.states.queue import PendingRecord
 
 AT_ONCE = 500
 REFUSALS = 20
+"""So many removals refused in a row are enough for one time."""
 
 
 def recover(session: Session, lease: Lease) -> None:
@@ -77,20 +79,30 @@ def _remove_what_was_let_go(session: Session, lease: Lease, names: Sequence[str]
 
 
 def remove_noted(session: Session, lease: Lease, names: Sequence[str]) -> None:
-    """Remove what was noted. What one end or one refusal leaves is less each time, and the first refusal is raised."""
+    """Remove what was noted; what is refused keeps nothing else for ever, and the first refusal is raised behind all.
+
+    Not all is tried where so many are refused in a row: a lake that refuses everything is asked little. The order is of
+    chance, since in any other the same ones might be refused first each time.
+    """
+    mixed = random.sample(names, len(names))
     refused: list[LakeError] = []
-    for start in range(0, max(1, len(names)), AT_ONCE):
+    in_a_row = 0
+    for start in range(0, max(1, len(mixed)), AT_ONCE):
         gone: list[str] = []
         try:
-            for name in names[start : start + AT_ONCE]:
+            for name in mixed[start : start + AT_ONCE]:
                 session.stop.check()
                 try:
                     session.lake.store.remove(name)
-                    gone.append(name)
                 except LakeError as error:
                     refused.append(error)
-                    if error.transient or len(refused) > REFUSALS:
-                        raise refused[0] from error
+                    in_a_row += 1
+                    # One that may be tried again ends it at once, and is never hidden behind one that may not.
+                    if error.transient or in_a_row > REFUSALS:
+                        raise
+                else:
+                    gone.append(name)
+                    in_a_row = 0
             steps.reached("clean.removed")
         finally:
             if gone:

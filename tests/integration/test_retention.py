@@ -365,6 +365,65 @@ def test_what_was_let_go_of_and_could_not_be_removed_is_not_built_on(
     assert lies(eager) == {"20260108"}
 
 
+def strays(world: World, *names: str) -> list[Path]:
+    """Objects that nobody has registered, beside those of the first batch."""
+    folder = world.root / "lake/valid/p/a/20260101/p.20260101.1.0"
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
+def test_however_many_the_lake_refuses_for_good_the_others_go_one_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    *held, free = strays(world, *(f"held-{number:02}.parquet" for number in range(30)), "x.parquet")
+    refusing(monkeypatch, lambda name: LakeError("legal hold") if "/held-" in name else None)
+    for _ in range(50):
+        if free.exists():
+            world.call("clean", "--run-id", "p.20260101.1")
+    assert not free.exists()
+    assert all(one.exists() for one in held)
+
+
+def test_a_lake_that_refuses_everything_is_asked_little(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    strays(world, *(f"{number}.parquet" for number in range(100)))
+    asked: list[str] = []
+
+    def never(name: str) -> Exception:
+        asked.append(name)
+        return LakeError("it does not allow it")
+
+    refusing(monkeypatch, never)
+    world.call("clean", "--run-id", "p.20260101.1")
+    assert len(asked) == len(set(asked)) == 21
+
+
+def test_a_refusal_for_a_moment_is_tried_again_whatever_was_refused_for_good(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    held, busy = strays(world, "held.parquet", "x.parquet")
+    asked: list[str] = []
+
+    def says(name: str) -> Exception | None:
+        asked.append(name.rpartition("/")[2])
+        if asked[-1] == held.name:
+            return LakeError("legal hold")
+        return LakeError("busy", transient=True) if asked.count(busy.name) < 3 else None
+
+    refusing(monkeypatch, says)
+    told = world.call("clean", "--run-id", "p.20260101.1").err
+    assert asked.count(busy.name) == 3
+    assert not busy.exists()
+    assert "clean failed and is left to the next run: legal hold" in told
+
+
 def test_who_is_stopped_while_removing_has_less_to_remove_the_next_time(
     eager: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
