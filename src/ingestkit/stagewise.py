@@ -151,8 +151,22 @@ def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOpti
 def _one_stage(active: Active, wanted: Stage) -> Outcome:
     results = work(active, [wanted])
     name = active.session.pipeline.name
-    told = f"{wanted.value} of batch {active.batch} is done (run {active.run.run_id})"
-    return Outcome(wanted.value, name, "done", told, tuple(results), run_ids=(active.run.run_id,))
+    left = _clean_left(active) if wanted is Stage.CLEAN else ()
+    status, said = ("waiting", "is left to the next run") if left else ("done", "is done")
+    told = f"{wanted.value} of batch {active.batch} {said} (run {active.run.run_id})"
+    return Outcome(wanted.value, name, status, told, tuple(results), left, run_ids=(active.run.run_id,))
+
+
+def _clean_left(active: Active) -> tuple[str, ...]:
+    """The warning of a clean that failed: it fails no run, and is done by one that comes later."""
+    with active.session.state.read() as conn:
+        row = stage_rows.of_run(conn, active.run.run_id).get((Stage.CLEAN, "*"))
+    # Where its beginning could not be written, the row tells of one before.
+    mine = row if row is not None and row.token == active.lease.token else None
+    if mine is not None and mine.status is StageStatus.SUCCESS:
+        return ()
+    why = mine.error if mine is not None else None
+    return (f"clean failed: {why or 'the state did not answer'}",)
 
 
 def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome:
@@ -179,9 +193,13 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
     unit = landed_unit(session, known, models)
     if wanted is Stage.EXTRACT:
         unit = sight_anew(session, lease, known.batch, models, known.window)
-    results = work(active_run(session, lease, known, unit, again=frozenset(again)), again)
-    told = f"{', '.join(again)} of batch {known.batch} done again (run {known.run_id})"
-    return Outcome(wanted.value, session.pipeline.name, "done", told, tuple(results), run_ids=(known.run_id,))
+    active = active_run(session, lease, known, unit, again=frozenset(again))
+    results = work(active, again)
+    left = _clean_left(active) if Stage.CLEAN in again else ()
+    ended = ", ".join(one for one in again if one is not Stage.CLEAN or not left)
+    told = f"{ended} of batch {known.batch} done again{', clean is left to the next run' if left else ''}"
+    told += f" (run {known.run_id})"
+    return Outcome(wanted.value, session.pipeline.name, "done", told, tuple(results), left, run_ids=(known.run_id,))
 
 
 def _refuse_open(session: Session, unit: Unit, options: RunOptions) -> None:

@@ -424,6 +424,53 @@ def test_a_refusal_for_a_moment_is_tried_again_whatever_was_refused_for_good(
     assert "clean failed and is left to the next run: legal hold" in told
 
 
+def test_a_clean_of_its_own_that_failed_says_that_it_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_again = ("clean", "--run-id", "p.20260101.1")
+    world.drop(FIRST)
+    world.does("run")
+    strays(world, "x.parquet")
+    with monkeypatch.context() as lake:
+        refusing(lake, lambda name: LakeError("it does not allow it"))
+        told = world.does("gate", "--run-id", "p.20260101.1", "--force")
+        assert "gate of batch 20260101 done again, clean is left to the next run" in told["message"]
+        assert told["warnings"] == ["clean failed: it does not allow it"]
+        answer = world.does(*clean_again)
+        assert answer["status"] == "waiting"
+        assert answer["message"] == "clean of batch 20260101 is left to the next run (run p.20260101.1)"
+        assert answer["warnings"] == told["warnings"]
+        ended = world.call(*clean_again)
+        assert (ended.code, "is done" in ended.out, "is left to the next run" in ended.out) == (0, False, True)
+        assert "warning: clean failed: it does not allow it" in ended.told
+    answer = world.does(*clean_again)
+    assert (answer["status"], answer["warnings"]) == ("done", [])
+
+
+def test_a_clean_that_the_state_did_not_let_begin_is_not_told_as_the_one_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, away = StateDatabase.write, [False]
+
+    @contextmanager
+    def once(self: StateDatabase) -> Iterator[sql.Connection]:
+        if away[0]:
+            away[0] = False
+            raise StateError("the state database went away")
+        with write(self) as conn:
+            yield conn
+
+    def leave() -> None:
+        away[0] = True
+
+    world.drop(FIRST)
+    world.does("run")
+    at_step(monkeypatch, "check.done", leave)
+    monkeypatch.setattr(StateDatabase, "write", once)
+    answer = world.does("clean", "--run-id", "p.20260101.1")
+    assert away == [False]
+    assert answer["status"] == "waiting"
+    assert answer["warnings"] == ["clean failed: the state did not answer"]
+
+
 def test_who_is_stopped_while_removing_has_less_to_remove_the_next_time(
     eager: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
