@@ -311,14 +311,14 @@ def open_models(conn: sql.Connection, run: Run, models: Iterable[str], token: in
 
 
 def add_models(conn: sql.Connection, run: Run, token: int) -> None:
-    """A rebuilt run's models; none of them is open."""
+    """A rebuilt run's models. None of them is open: they wait for a person until something says how they ended."""
     for model in run.models:
         values = {
             "run_id": run.run_id,
             "model": model,
             "pipeline": run.pipeline,
             "batch": run.batch,
-            "status": run.status.value,
+            "status": RunStatus.FAILED.value,
             "redo": False,
             "token": token,
         }
