@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -32,6 +33,23 @@ class Known:
     files: Sequence[FileVersion]
     meant: Sequence[FileVersion]
     """The files this run is about: those of the ledger, or those it knew at the run's instant."""
+    leaving: AbstractSet[str] = frozenset()
+    """Raw objects that a clean has let go of: they may lie there still, and be taken away at any moment."""
+
+    def candidates(self, model: str) -> tuple[FileVersion, ...]:
+        """The files the model is validated from; LakeError where one of them is about to go."""
+        found = ledger.candidates(self.meant, model)
+        lost = [shown(file.raw) for file in found if file.raw is not None and file.raw in self.leaving]
+        if lost:
+            raise LakeError(
+                f"batch {found[0].batch} is not kept any more: {lost[0]} was let go of, and could not be removed",
+                hint="let the lake allow it to be removed (docs/lakes.md), then run again",
+            )
+        return found
+
+    def landed(self, model: str) -> list[FileVersion]:
+        """The files of the model that are in the lake to stay."""
+        return [file for file in ledger.candidates(self.meant, model) if file.raw not in self.leaving]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +99,15 @@ class Active:
             facts={"usual_rows": self.usual_rows, "rows_at_most": self.rows_at_most},
         )
 
-    def known(self, *, reads_raw: bool = False) -> Known:
-        """What the state says of the batch; who reads its raw objects is refused those that are about to go."""
+    def known(self, *, raw: bool = False) -> Known:
+        """What the state says of the batch; who counts on its raw objects is told which are about to go."""
         with self.session.state.read() as conn:
-            if reads_raw and (lost := ledger.raw_being_removed(conn, self.pipeline_name, self.batch, self.models)):
-                # It may lie there still, and be taken away at any moment by whoever was about to.
-                raise LakeError(
-                    f"batch {self.batch} is not kept any more: {shown(lost)} was let go of, and could not be removed",
-                    hint="let the lake allow it to be removed (docs/lakes.md), then run again",
-                )
+            leaving = ledger.raw_being_removed(conn, self.pipeline_name, self.batch, self.models) if raw else ()
             files = ledger.versions(conn, self.pipeline_name, [self.batch])
             meant = files
             if self.run.as_of is not None:
                 meant = ledger.versions_at(conn, self.pipeline_name, self.batch, self.run.as_of)
-            return Known(stage_rows.of_run(conn, self.run.run_id), files, meant)
+            return Known(stage_rows.of_run(conn, self.run.run_id), files, meant, frozenset(leaving))
 
     def artifacts(self, model: str) -> list[Artifact]:
         with self.session.state.read() as conn:

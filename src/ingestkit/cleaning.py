@@ -2,18 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 
 import sqlalchemy as sql
 
 from ingestkit import steps
 from ingestkit.active import Active
 from ingestkit.errors import IngestkitError, Interrupted, LeaseLost
-from ingestkit.model import Artifact, FileVersion, Stage, Work, sha256_of
+from ingestkit.model import Artifact, ArtifactKind, FileVersion, Stage, Work, sha256_of
 from ingestkit.pipeline import RunContext
 from ingestkit.recording import perform
 from ingestkit.recover import remove_noted
 from ingestkit.stages import clean
 from ingestkit.states import completions, ledger, quarantine, runs, stage_rows
+
+Found = dict[tuple[str, str], list[str]]
+"""The names of objects that nobody needs, by model and batch."""
 
 
 def clean_behind(active: Active) -> bool:
@@ -21,16 +25,22 @@ def clean_behind(active: Active) -> bool:
 
     def job() -> Work:
         ctx = active.context()
-        names, counts = _dispensable(active, ctx)
+        again, found = _dispensable(active, ctx)
         steps.reached("clean.judged")
         # Who has the lease still has had it all the while: what was listed and read is nothing of a later owner's. What
-        # is noted is gone for whoever comes later, who removes it first: waking up late, this can take nothing away.
+        # is noted is gone for whoever comes later, who removes it first, and for whoever is late with a row of it:
+        # waking up late, this can take nothing away.
         with active.lease.transaction() as conn:
-            ledger.let_go(conn, names, active.session.clock.now())
+            for (model, batch), names in found.items():
+                ledger.let_go(conn, names, _of_nobody(ctx, model, batch), active.session.clock.now())
         steps.reached("clean.noted")
-        remove_noted(active.session, active.lease, names)
+        every = dict.fromkeys([*again, *chain.from_iterable(found.values())])
+        remove_noted(active.session, active.lease, list(every))
         clean.remove_scratch(ctx.scratch)
-        return Work(details={"removed": counts})
+        removed = dict.fromkeys(active.models, 0)
+        for (model, _), names in found.items():
+            removed[model] += len(names)
+        return Work(details={"removed": removed})
 
     try:
         perform(active, Stage.CLEAN, "*", sha256_of(str(active.session.pipeline.settings.retention)), job)
@@ -42,8 +52,13 @@ def clean_behind(active: Active) -> bool:
     return True
 
 
-def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], dict[str, int]]:
-    """Objects that no row needs, of this batch and of those that retention lets go of now; how many of each model.
+def _of_nobody(ctx: RunContext, model: str, batch: str) -> Artifact:
+    """What is said of an object that lies there and that no row has named."""
+    return Artifact("", ctx.pipeline.name, batch, model, None, ArtifactKind.RAW, "", 0, None, "", ctx.run_id, ctx.token)
+
+
+def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
+    """What was noted before, and what no row needs, of this batch and of those that retention lets go of now.
 
     What is in the lake is listed before the rows are read: what is on its way there has its row before.
     """
@@ -53,14 +68,17 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], dict[str, 
         again = ledger.being_removed(conn, name, models)
         files = ledger.versions(conn, name, [active.batch])
         at_work = {model: _others_at_work(active, conn, model) for model in models}
-        found = {model: _debris(conn, active, model, files, there[model], at_work[model]) for model in models}
+        found: Found = {
+            (model, active.batch): _debris(conn, active, model, files, there[model], at_work[model]) for model in models
+        }
         old = {model: _expired(active, conn, model, set(at_work[model].values())) for model in models}
     for model, batches in old.items():
-        found[model] += [one.path for artifacts in batches.values() for one in artifacts]
         # What nobody has registered goes with the rest: nothing looks into these folders again.
-        found[model] += _orphans(active, ctx, model, batches)
-    names = dict.fromkeys([*again, *(path for some in found.values() for path in some)])
-    return list(names), {model: len(set(some)) for model, some in found.items()}
+        orphans = _orphans(active, ctx, model, batches)
+        for batch, artifacts in batches.items():
+            mine = found.setdefault((model, batch), [])
+            found[model, batch] = list(dict.fromkeys([*mine, *(one.path for one in artifacts), *orphans[batch]]))
+    return again, found
 
 
 def _others_at_work(active: Active, conn: sql.Connection, model: str) -> dict[str, str]:
@@ -90,10 +108,12 @@ def _debris(
     return [name for name in found if name not in theirs]
 
 
-def _orphans(active: Active, ctx: RunContext, model: str, batches: Mapping[str, Sequence[Artifact]]) -> list[str]:
-    """What lies with these batches and was never registered."""
+def _orphans(
+    active: Active, ctx: RunContext, model: str, batches: Mapping[str, Sequence[Artifact]]
+) -> dict[str, list[str]]:
+    """What lies with these batches and was never registered, by batch."""
     there = {batch: clean.lying(ctx, model, batch) for batch in batches}
-    found: list[str] = []
+    found: dict[str, list[str]] = {}
     with active.session.state.read() as conn:
         files: dict[str, list[FileVersion]] = {}
         for file in ledger.versions(conn, active.pipeline_name, list(batches)):
@@ -101,7 +121,7 @@ def _orphans(active: Active, ctx: RunContext, model: str, batches: Mapping[str, 
         for batch, artifacts in batches.items():
             left = clean.debris(there[batch], files.get(batch, ()), artifacts)
             theirs = ledger.paths_of_others(conn, left, batch, model)
-            found += [name for name in left if name not in theirs]
+            found[batch] = [name for name in left if name not in theirs]
     return found
 
 

@@ -53,9 +53,10 @@ def do_stage(active: Active, stage: Stage) -> None:
     """Do one stage of the run for all its models; what is done already and holds stays."""
     match stage:
         case Stage.EXTRACT:
-            _side_by_side(active, partial(_extract, active, active.known()))
+            # Nothing is landed where nothing is wanted.
+            _side_by_side(active, partial(_extract, active, active.known(raw=any(active.unit.wanted.values()))))
         case Stage.VALIDATE:
-            _side_by_side(active, partial(_validate, active, active.known(reads_raw=True)))
+            _side_by_side(active, partial(_validate, active, active.known(raw=True)))
         case Stage.LOAD:
             _load(active, active.known())
         case Stage.GATE:
@@ -76,10 +77,10 @@ def _extract(active: Active, known: Known, model: str) -> None:
     def job() -> Work:
         if is_absent(active.session, active.unit, model, known.meant):
             return Work(skipped="the batch has no file of it")
-        left, meant = wanted, known.meant
+        left, now = wanted, known
         if next(tries):
-            left, meant = _sighted_again(active, model), active.known().meant
-        return extract.extract(active.context(), model, left, ledger.candidates(meant, model))
+            left, now = _sighted_again(active, model), active.known(raw=True)
+        return extract.extract(active.context(), model, left, now.landed(model))
 
     perform(active, Stage.EXTRACT, model, settings, job, total=sum(item.size for _, item in wanted))
 
@@ -94,7 +95,8 @@ def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item]
 
 def _validate(active: Active, known: Known, model: str) -> None:
     settings = active.session.pipeline.validate_settings(model, active.run.window)
-    candidates = ledger.candidates(known.meant, model)
+    superseded = model in active.unit.newer
+    candidates = ledger.candidates(known.meant, model) if superseded else known.candidates(model)
     again = Stage.VALIDATE in active.again
     if not again and _stands(active, known, Stage.VALIDATE, model, settings, candidates):
         return
@@ -102,7 +104,7 @@ def _validate(active: Active, known: Known, model: str) -> None:
     def job() -> Work:
         if not candidates:
             return Work(skipped="the batch has no file of it")
-        if model in active.unit.newer:
+        if superseded:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
         work = active.session.validate(active.context(), model, candidates, active.artifacts(model), again=again)

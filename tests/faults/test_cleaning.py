@@ -89,6 +89,33 @@ def test_an_older_version_is_put_back_beside_a_frozen_clean_of_the_newer(eager: 
     assert is_tidy(eager)
 
 
+def test_a_clean_woken_late_takes_nothing_of_who_was_late_before_it(eager: World) -> None:
+    [(done,)] = eager.rows("SELECT run_id FROM pipeline_run")
+    eager.drop({"20260101/a.csv": "id,born\n1,1980\n"})
+    eager.does("extract", "opendata", "--batch", "20260101", "--model", "a", "--run-id", "R")
+    late = eager.start("validate", "opendata", "--run-id", "R", "--jobs", "1", environ=SLOW, freeze="validate.done:1")
+    late.frozen()
+    eager.expire_leases()
+    frozen = eager.start("clean", "opendata", "--run-id", done, environ=SLOW, freeze="clean.noted:1").frozen()
+    eager.expire_leases()
+    # It leaves its sidecar, which speaks of what the clean was about to remove, and which no row had named.
+    late.wake()
+    assert late.wait().code == 8
+    refused = eager.call("load", "opendata", "--run-id", "R")
+    assert refused.code == 7
+    assert "are not in the lake" in refused.err
+    for stage in (("validate", "--force"), ("load",), ("gate",)):
+        eager.does(stage[0], "opendata", "--run-id", "R", *stage[1:])
+    there = lying(eager)
+    frozen.wake()
+    assert frozen.wait().code == 8
+    assert lying(eager) == there
+    eager.does(*RUN)
+    assert is_tidy(eager)
+    with eager.targeted() as ask:
+        assert ask("SELECT id, born FROM a ORDER BY id") == [("1", 1980)]
+
+
 @pytest.mark.parametrize("again", [None, "clean.removed:1"])
 def test_what_was_noted_before_a_kill_is_removed_by_the_next_command(eager: World, again: str | None) -> None:
     undisturbed = eager.copied(eager.folder.with_name("undisturbed"))

@@ -200,10 +200,17 @@ def test_a_clean_that_the_lake_refuses_is_done_by_the_next_run(world: World, mon
         orphan.parent.mkdir(parents=True)
         orphan.touch()
 
+    listing = LocalStore.list
+
+    def refused(self: LocalStore, prefix: str) -> Iterator[Stored]:
+        if prefix.startswith("valid/"):
+            raise LakeError("it does not allow it")
+        return listing(self, prefix)
+
     world.drop(FIRST)
     at_step(monkeypatch, "gate.recorded", stray)
     with monkeypatch.context() as lake:
-        refusing(lake, lambda name: LakeError("it does not allow it") if name.startswith("valid/") else None)
+        lake.setattr(LocalStore, "list", refused)
         ended = world.call("run", "--jobs", "1")
         assert ended.code == 0
         assert "clean failed and is left to the next run: it does not allow it" in ended.err

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion
+from ingestkit.states import rows
 from ingestkit.states.tables import artifact, file_manifest
 
 IN_SET = (FileStatus.LANDED, FileStatus.VALIDATED, FileStatus.LOADED)
@@ -276,9 +277,20 @@ def paths_of_others(conn: sql.Connection, paths: Sequence[str], batch: str, mode
     return found
 
 
-def let_go(conn: sql.Connection, paths: Sequence[str], at: datetime) -> None:
-    """Note what is to be removed, before it is."""
-    _mark(conn, paths, REMOVING, at)
+def let_go(conn: sql.Connection, paths: Sequence[str], by: Artifact, at: datetime) -> None:
+    """Note what is to be removed, before it is, also where no row has named it yet.
+
+    Whoever is late with a row of it comes behind the token of `by`, which says of whom and what the objects are.
+    """
+    for start in range(0, len(paths), CHUNK):
+        some = paths[start : start + CHUNK]
+        named = artifact.c.path.in_(some)
+        known = set(conn.execute(sql.select(artifact.c.path).where(named)).scalars())
+        conn.execute(sql.update(artifact).where(named).values(status=REMOVING, token=by.token, at=at))
+        for path in some:
+            if path not in known:
+                kind = ArtifactKind(path.partition("/")[0])
+                rows.put_artifact(conn, replace(by, path=path, kind=kind, status=REMOVING), at)
 
 
 def being_removed(conn: sql.Connection, pipeline: str, models: Sequence[str]) -> list[str]:
@@ -286,12 +298,11 @@ def being_removed(conn: sql.Connection, pipeline: str, models: Sequence[str]) ->
     return list(conn.execute(_being_removed(pipeline, models).order_by(artifact.c.path)).scalars())
 
 
-def raw_being_removed(conn: sql.Connection, pipeline: str, batch: str, models: Sequence[str]) -> str | None:
-    """A raw object of a batch that a clean has let go of and that may still lie there."""
+def raw_being_removed(conn: sql.Connection, pipeline: str, batch: str, models: Sequence[str]) -> Sequence[str]:
+    """The raw objects of a batch that a clean has let go of and that may still lie there."""
     columns = artifact.c
     raw = (columns.batch == batch, columns.kind == ArtifactKind.RAW.value)
-    found: str | None = conn.execute(_being_removed(pipeline, models).where(*raw).limit(1)).scalar()
-    return found
+    return conn.execute(_being_removed(pipeline, models).where(*raw)).scalars().all()
 
 
 def _being_removed(pipeline: str, models: Sequence[str]) -> sql.Select[Any]:
