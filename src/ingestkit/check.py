@@ -37,22 +37,24 @@ def check(
         session.source.check()
     session.lake.store.check()
     session.lake.store.expect(fetching)
-    known = _known(session, lease.models)
+    # An open run has the pipeline of the day it began, which may lack some of today's.
+    models = tuple(model for model in lease.models if model in session.pipeline.models)
+    known = _known(session, models)
     if not rebuilding:
         refuse_missing_file(session, known.newest)
     fences = session.warehouse.fences(session.pipeline.name)
-    for model in lease.models:
+    for model in models:
         _check_fence(session, known, model, fences.get(model), rebuilding=rebuilding)
     session.warehouse.check()
     missing = tuple(
         Fence(session.pipeline.name, model, known.state_id, lease.token, session.pipeline.table(model))
-        for model in lease.models
+        for model in models
         if model not in fences
     )
     if missing:
         session.warehouse.fence(missing)
     if not rebuilding:
-        _check_receipts(session, known, lease.models)
+        _check_receipts(session, known, models)
     steps.reached("check.done")
 
 

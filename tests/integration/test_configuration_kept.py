@@ -1,4 +1,7 @@
-from tests.integration.world import FIRST, World
+import pytest
+
+from ingestkit import steps
+from tests.integration.world import FIRST, SECOND, World
 
 NARROW = {"models.a.columns.n": {"type": "integer", "max": 10}}
 
@@ -24,6 +27,25 @@ def test_an_open_run_that_is_not_named_uses_its_own_configuration_too(world: Wor
     world.set_up(NARROW)
     world.does("validate")
     assert valid(world) == [("20260101/a.csv", 2)]
+
+
+def test_a_model_that_came_after_an_open_run_began_is_none_of_its_concern(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop(FIRST)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(steps, "reached", interrupt_before_publishing)
+        assert world.call("run").code == 130
+    world.set_up({"models.c": {"key": ["id"], "load": "replace", "columns": {"id": {"required": True}}}})
+    world.drop(SECOND, {"20260108/c.csv": "id\n7\n"})
+    world.does("run")
+    assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
+    assert world.table("c", "id") == [("7",)]
+
+
+def interrupt_before_publishing(step: str) -> None:
+    if step == "load.before_commit":
+        raise KeyboardInterrupt
 
 
 def test_a_failed_run_that_is_reopened_takes_todays_configuration(world: World) -> None:
