@@ -46,13 +46,14 @@ def check(
     for model in models:
         _check_fence(session, known, model, fences.get(model), rebuilding=rebuilding)
     session.warehouse.check()
-    missing = tuple(
-        Fence(session.pipeline.name, model, known.state_id, lease.token, session.pipeline.table(model))
-        for model in models
-        if model not in fences
-    )
-    if missing:
-        session.warehouse.fence(missing)
+    if any(model not in fences for model in models):
+        # All, so that it is known whose they are; those that are there stay as they are.
+        session.warehouse.fence(
+            tuple(
+                Fence(session.pipeline.name, model, known.state_id, lease.token, session.pipeline.table(model))
+                for model in models
+            )
+        )
     if not rebuilding:
         _check_receipts(session, known, models)
     steps.reached("check.done")

@@ -336,10 +336,13 @@ class Warehouse(Protocol):
         """All receipts of the pipeline."""
         ...
 
-    def evolve(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+    def evolve(
+        self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...], *, mine: Fence | None = None
+    ) -> tuple[str, ...]:
         """Make the table, or add and widen columns; never drop or narrow. Returns the statements run.
 
-        A change that would lose data (narrower, other type) is a WarehouseError that names the column.
+        A change that would lose data (narrower, other type) is a WarehouseError that names the column. Who asks may say
+        its own fence: what earlier owners of the model died with is then not waited for as if they were at work.
         """
         ...
 

@@ -5,20 +5,21 @@ import threading
 import time
 import urllib.request
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingestkit.errors import WarehouseError
+from ingestkit.errors import Busy, WarehouseError
 from ingestkit.model import LoadMode
-from ingestkit.ports import Load, Publication
+from ingestkit.ports import Load, Publication, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
+from ingestkit.warehouses.snowflake_detached import works_of
 from tests.contracts.test_snowflake import warehouse_of
-from tests.contracts.warehouse import PERSON, PIPELINE, fence, load, publication, ready, write_valid
+from tests.contracts.warehouse import LINEAGE, PERSON, PIPELINE, fence, load, publication, ready, write_valid
 from tests.snowflake_server import (
     ABORTED,
     ANSWER_LOST,
@@ -186,6 +187,44 @@ def by_browser(place: Place, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWareho
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     place.server.knows("PERSON", saml="of-a-person")
     return place.another("two", user="PERSON", login="browser", private_key=None)
+
+
+@contextmanager
+def left_open(place: Place, token: int, change: str) -> Iterator[None]:
+    """What a process that had this token has changed, and not committed: it died."""
+    [name] = [one.name for one in works_of(place.warehouse.account, [fence("hcp", token=token)])]
+    with closing(place.server.connect(place.database)) as link:
+        asked(link, f"BEGIN NAME {name}")
+        asked(link, change)
+        yield
+
+
+def change_the_table(warehouse: SnowflakeWarehouse, token: int) -> None:
+    wider = (*PERSON, TargetColumn("more", "string"))
+    assert warehouse.evolve("hcp", wider, LINEAGE, mine=fence("hcp", token=token))
+    assert warehouse.evolve("hcp", wider, LINEAGE) == ()
+
+
+def add_a_fence(warehouse: SnowflakeWarehouse, token: int) -> None:
+    warehouse.fence((fence("hcp", token=token), fence("hco", token=token)))
+    assert {model: one.token for model, one in warehouse.fences(PIPELINE).items()} == {"hcp": 1, "hco": token}
+
+
+@pytest.mark.parametrize(
+    ("change", "act"),
+    [("DELETE FROM hcp", change_the_table), ("UPDATE ingestkit_fence_opendata SET token = 2", add_a_fence)],
+)
+def test_what_a_dead_process_holds_is_ended_for_what_comes_before_the_transaction(
+    place: Place, change: str, act: Callable[[SnowflakeWarehouse, int], None]
+) -> None:
+    place.begin(LoadMode.REPLACE)
+    successor = place.another("two", lock_timeout="4s")
+    with left_open(place, 4, change):
+        with pytest.raises(Busy, match="is still locked after 4 s"):
+            # An earlier owner, which may only wait.
+            act(successor, 3)
+        act(successor, 4)
+    place.has(OLD, "b1")
 
 
 @pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST, refused(3001, "42501", "Insufficient privileges")])

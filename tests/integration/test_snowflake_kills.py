@@ -117,6 +117,15 @@ def test_what_another_model_or_pipeline_has_open_is_let_alone(world: AtSnowflake
     world.has(1, 2)
 
 
+def test_what_is_left_open_is_no_hindrance_to_the_fence_of_a_new_model(world: AtSnowflake) -> None:
+    killed(world, "load.fenced")
+    world.set_up({"models.c": {"key": ["id"], "load": "replace", "columns": {"id": {"required": True}}}})
+    world.does("run")
+    world.has(1, 2)
+    ended = [one.outcome for one in world.server.sent[world.begun :] if "SYSTEM$ABORT_TRANSACTION" in one.sql]
+    assert ended == ["done"]
+
+
 @pytest.fixture
 def stranger(world: AtSnowflake) -> Iterator[Link]:
     """Another user of the account."""

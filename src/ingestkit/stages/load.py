@@ -10,6 +10,7 @@ from ingestkit.model import (
     Artifact,
     ArtifactKind,
     Counts,
+    Fence,
     FileStatus,
     FileVersion,
     Intent,
@@ -153,7 +154,8 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
         return Published()
     for load in loads:
         ctx.stop.check()
-        for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage):
+        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
+        for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage, mine=mine):
             ctx.progress.said(f"changed {load.table}", ddl=statement)
     for remark in ctx.warehouse.remarks({load.table: load.intent.mode for load in loads}):
         ctx.progress.warned(remark)

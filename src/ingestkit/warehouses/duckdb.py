@@ -106,8 +106,11 @@ class DuckdbWarehouse:
         with self._reading() as connection:
             return duckdb_tables.receipts(connection, self.schema, pipeline) if connection else ()
 
-    def evolve(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
-        """Make the table, or add and widen columns, in one transaction."""
+    def evolve(
+        self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...], *, mine: Fence | None = None
+    ) -> tuple[str, ...]:
+        """Make the table, or add and widen columns, in one transaction. What dies here leaves nothing open."""
+        del mine
         wanted = duckdb_sql.column_types(columns, lineage)
         with self._session() as connection:
             if not duckdb_tables.changes(connection, self.schema, table, wanted):

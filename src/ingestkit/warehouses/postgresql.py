@@ -94,8 +94,11 @@ class PostgresqlWarehouse:
         with self._reading() as (connection, there):
             return postgresql_tables.receipts(connection, self.schema, pipeline) if there else ()
 
-    def evolve(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
-        """Make the table, or add and widen columns, in one transaction."""
+    def evolve(
+        self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...], *, mine: Fence | None = None
+    ) -> tuple[str, ...]:
+        """Make the table, or add and widen columns, in one transaction. What dies here leaves nothing open."""
+        del mine
         wanted = postgresql_sql.column_types(columns, lineage)
         with self.server.session(table) as connection:
             with self.server.reading(connection):

@@ -20,7 +20,7 @@ from ingestkit.ports import Publication, TargetColumn
 from ingestkit.settings import SnowflakeConnection as Connection
 from ingestkit.warehouses import publishing, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
-from ingestkit.warehouses.snowflake_detached import Work
+from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
 from ingestkit.warehouses.snowflake_lake import LakeStage, location_of
 from ingestkit.warehouses.snowflake_login import account_of
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
@@ -112,13 +112,15 @@ class SnowflakeWarehouse:
                 return ()
             return snowflake_tables.receipts(self.account, connection, pipeline)
 
-    def evolve(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:
+    def evolve(
+        self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...], *, mine: Fence | None = None
+    ) -> tuple[str, ...]:
         """Make the table, or add and widen columns: each statement for itself, since none can be taken back."""
         wanted = sql.column_types(columns, lineage)
         with self.account.session() as connection:
             statements = snowflake_tables.changes(self.account, connection, table, wanted)
             for statement in statements:
-                execute(connection, statement)
+                alone(connection, works_of(self.account, (mine,) if mine else ()), statement)
             return statements
 
     def planned(self, table: str, columns: tuple[TargetColumn, ...], lineage: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ end its own.
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
+from ingestkit.model import Fence
 from ingestkit.warehouses.snowflake_session import Account, changed, execute
 
 LONGEST_NAME = 255
@@ -63,21 +66,47 @@ def patiently(connection: SnowflakeConnection, work: Work, statement: str, *valu
 
     Who holds it may be at work, and is given some time; what was left of the same work is ended then.
     """
-    grace = max(1, round(min(GRACE, work.account.lock_timeout / 2)))
-    try:
-        return changed(connection, statement, *values, within=grace)
-    except ProgrammingError as error:
-        if error.errno != CANCELLED:
-            raise
+    count = _within_grace(connection, work.account, statement, *values)
+    if count is not None:
+        return count
     execute(connection, "ROLLBACK")
-    _end_those_left(connection, work)
+    _end_those_left(connection, [work])
     execute(connection, f"BEGIN NAME {work.name}")
     return changed(connection, statement, *values)
 
 
-def _end_those_left(connection: SnowflakeConnection, work: Work) -> None:
+def works_of(account: Account, fences: Iterable[Fence]) -> list[Work]:
+    """What whoever has these fences may do, for each pipeline, state and token."""
+    models: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for one in fences:
+        models[one.pipeline, one.state_id, one.token].add(one.model)
+    return [Work(account, *whose, frozenset(some)) for whose, some in models.items()]
+
+
+def alone(connection: SnowflakeConnection, works: Sequence[Work], statement: str, *values: Any) -> int:
+    """The same for a statement that is in no transaction. Without any work, none can be known to be left."""
+    count = _within_grace(connection, works[0].account, statement, *values) if works else None
+    if count is not None:
+        return count
+    _end_those_left(connection, works)
+    return changed(connection, statement, *values)
+
+
+def _within_grace(connection: SnowflakeConnection, account: Account, statement: str, *values: Any) -> int | None:
+    try:
+        return changed(connection, statement, *values, within=max(1, round(min(GRACE, account.lock_timeout / 2))))
+    except ProgrammingError as error:
+        if error.errno != CANCELLED:
+            raise
+    return None
+
+
+def _end_those_left(connection: SnowflakeConnection, works: Sequence[Work]) -> None:
+    if not works:
+        return
     for row in execute(connection, "SHOW TRANSACTIONS"):
-        if int(row["session"]) != connection.session_id and work.precedes(str(row["name"])):
+        others = int(row["session"]) != connection.session_id
+        if others and any(work.precedes(str(row["name"])) for work in works):
             # It may have ended by itself. One that cannot be ended is waited for, as any that holds what is wanted.
             with suppress(ProgrammingError):
                 execute(connection, f"SELECT SYSTEM$ABORT_TRANSACTION({int(row['id'])})")

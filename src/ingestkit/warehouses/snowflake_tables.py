@@ -13,6 +13,7 @@ from snowflake.connector import SnowflakeConnection
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
 from ingestkit.warehouses.snowflake_session import Account, changed, execute
 
 FENCE = "ingestkit_fence_"
@@ -107,13 +108,13 @@ def missing(account: Account, connection: SnowflakeConnection, wanted: Iterable[
     return frozenset(table for table in wanted if account.names.spelled(table) not in found)
 
 
-def make(account: Account, connection: SnowflakeConnection, pipeline: str) -> None:
+def make(account: Account, connection: SnowflakeConnection, pipeline: str, works: Sequence[Work]) -> None:
     for table, columns in (
         (fence_table(account, pipeline), FENCE_COLUMNS),
         (receipt_table(account, pipeline), RECEIPT_COLUMNS),
     ):
         named = {account.names.one(column): kind for column, kind in columns.items()}
-        execute(connection, sql.created(f"TABLE IF NOT EXISTS {table}", named))
+        alone(connection, works, sql.created(f"TABLE IF NOT EXISTS {table}", named))
 
 
 def fences(account: Account, connection: SnowflakeConnection, pipeline: str) -> dict[str, Fence]:
@@ -145,8 +146,9 @@ def owner(account: Account, connection: SnowflakeConnection, table: str) -> tupl
 
 def write_fences(account: Account, connection: SnowflakeConnection, rows: Sequence[Fence], *, adopt: bool) -> None:
     for pipeline in sorted({row.pipeline for row in rows}):
-        make(account, connection, pipeline)
         theirs = [row for row in rows if row.pipeline == pipeline]
+        works = works_of(account, theirs)
+        make(account, connection, pipeline, works)
         for row in theirs:
             _refuse_taken(account, connection, row)
         columns = account.names.several(FENCE_COLUMNS)
@@ -157,8 +159,9 @@ def write_fences(account: Account, connection: SnowflakeConnection, rows: Sequen
         others = [account.names.one(column) for column in FENCE_COLUMNS if column != "model"]
         over = f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{one} = said.{one}' for one in others)} " if adopt else ""
         added = ", ".join(f"said.{account.names.one(column)}" for column in FENCE_COLUMNS)
-        execute(
+        alone(
             connection,
+            works,
             f"MERGE INTO {fence_table(account, pipeline)} AS fence USING ({said}) AS said "
             f"ON fence.{model} = said.{model} {over}WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({added})",
             *values,
