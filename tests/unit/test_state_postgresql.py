@@ -151,10 +151,11 @@ def test_a_server_that_is_gone_without_a_word_is_noticed(db: StateDatabase) -> N
         driver = conn.connection.driver_connection
         assert driver is not None
         said = driver.info.get_parameters()
-    assert {name: said[name] for name in said if name.startswith("keepalives")} == {
+    assert {name: said[name] for name in said if name.startswith(("keepalives", "tcp"))} == {
         "keepalives_idle": "30",
         "keepalives_interval": "10",
         "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
     }
 
 

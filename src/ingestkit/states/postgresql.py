@@ -49,6 +49,8 @@ def opened(url: sql.URL, busy_timeout: float) -> sql.Engine:
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
+                # In milliseconds, for what was sent and never acknowledged: until then nothing is asked by keepalives.
+                "tcp_user_timeout": 60_000,
             },
             # Never wait for a connection: the heartbeat must beat however many threads work.
             max_overflow=-1,
