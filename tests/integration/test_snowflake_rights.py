@@ -71,3 +71,31 @@ def test_rights_to_make_what_is_there_are_not_asked_for(world: AtSnowflake) -> N
     world.has(1, 2)
     world.server.takes("CREATE TABLE", "SCHEMA")
     assert world.does("check")
+
+
+@pytest.mark.parametrize("lacks", ["TRUNCATE", "INSERT"])
+def test_a_table_of_another_role_that_cannot_be_written_is_named_with_what_gives_it(
+    world: AtSnowflake, lacks: str
+) -> None:
+    world.does("run")
+    table = f"{world.account_database}.PUBLIC.A"
+    world.server.takes("OWNERSHIP", "TABLE", table)
+    world.server.takes(lacks, "TABLE", table)
+    world.waits(2)
+    checked = world.call("check")
+    assert checked.code == 7
+    for told in (checked.out, world.refused(7, "run")):
+        assert f"table a belongs to role SOMEBODY_ELSE, and role LOADER lacks {lacks} on it" in told
+        assert f'GRANT OWNERSHIP ON TABLE "{world.account_database}"."PUBLIC"."A" TO ROLE "LOADER"' in told
+
+
+def test_a_table_of_another_role_that_lets_rows_be_written_is_loaded_with_a_remark(world: AtSnowflake) -> None:
+    world.does("run")
+    for table in "AB":
+        world.server.takes("OWNERSHIP", "TABLE", f"{world.account_database}.PUBLIC.{table}")
+    world.waits(2)
+    ended = world.call("run")
+    assert ended.code == 0
+    for table in "ab":
+        assert f"table {table} belongs to role SOMEBODY_ELSE: no column can be added" in ended.err
+    world.has(1, 2)

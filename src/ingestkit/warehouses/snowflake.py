@@ -132,11 +132,11 @@ class SnowflakeWarehouse:
     def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
         """Of tables that log errors, and of streams that see each row of a replaced table go and come."""
         with self.account.session() as connection:
-            look_in(self.account, connection)
+            role = look_in(self.account, connection)
             self.stage.look(connection)
             if any(snowflake_tables.missing(self.account, connection, tables)):
                 refuse_without(self.account, connection, "CREATE TABLE")
-            return snowflake_tables.remarks(self.account, connection, tables)
+            return snowflake_tables.remarks(self.account, connection, role, tables)
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
         """Publish all loads in one transaction. A COMMIT whose answer is lost may have been made: the receipt tells."""

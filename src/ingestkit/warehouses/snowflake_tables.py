@@ -14,6 +14,7 @@ from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
+from ingestkit.warehouses.snowflake_rights import owned_by_another
 from ingestkit.warehouses.snowflake_session import Account, changed, execute
 
 FENCE = "ingestkit_fence_"
@@ -63,7 +64,9 @@ def has(account: Account, connection: SnowflakeConnection, table: str) -> bool:
     return account.names.spelled(table) in tables(account, connection, table)
 
 
-def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+def remarks(
+    account: Account, connection: SnowflakeConnection, role: str, tables: Mapping[str, LoadMode]
+) -> tuple[str, ...]:
     """What is set on the tables that changes what publishing into them means."""
     by_name = {account.names.spelled(table): (table, mode) for table, mode in tables.items()}
     rows = execute(connection, f"SHOW TABLES IN SCHEMA {account.named()}")
@@ -78,6 +81,10 @@ def remarks(account: Account, connection: SnowflakeConnection, tables: Mapping[s
         for name in logging
         if name in by_name
     ]
+    for row in rows:
+        if row["name"] in by_name and row["owner"] != role:
+            remark = owned_by_another(account, connection, role, *by_name[row["name"]], row["owner"])
+            found.extend([remark] if remark else [])
     for row in _streams(account, connection):
         on = str(row["table_name"]).replace('"', "")
         here = f"{account.names.spelled(account.database)}.{account.names.spelled(account.schema)}."

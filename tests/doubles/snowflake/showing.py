@@ -10,6 +10,8 @@ from tests.doubles.snowflake.reading import dotted, literal
 from tests.doubles.snowflake.sessions import PARAMETERS, Transaction
 
 KIND = 0x4400
+SOMEBODY = "SOMEBODY_ELSE"
+"""The role that owns what the session's role does not."""
 
 
 def shown(account: Account, asked: Asked) -> Data:
@@ -94,7 +96,9 @@ def _tables(account: Account, asked: Asked) -> Data:
     for database, schema, name, temporary, count in _known_tables(asked):
         logged = "ON" if (database, schema, name) in account.error_logging else "OFF"
         kind = "TEMPORARY" if temporary else "TABLE"
-        said.append(("", name, database, schema, kind, count, asked.session.role, logged))
+        mine = account.rights.has("OWNERSHIP", "TABLE", f"{database}.{schema}.{name}")
+        owner = asked.session.role if mine else SOMEBODY
+        said.append(("", name, database, schema, kind, count, owner, logged))
     return _like(asked, names, said, at=1, numbers=("rows",))
 
 
