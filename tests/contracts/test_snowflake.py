@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
@@ -14,10 +14,9 @@ import pytest
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
-from ingestkit.pipeline import SystemClock
 from ingestkit.ports import Copying, TargetColumn, Warehouse
-from ingestkit.settings import SnowflakeConnection
-from ingestkit.warehouses.snowflake import SPARING, SnowflakeWarehouse, opened
+from ingestkit.warehouses.snowflake import SPARING, SnowflakeWarehouse
+from tests.contracts.snowflake import account, warehouse_of
 from tests.contracts.warehouse import (
     LINEAGE,
     PERSON,
@@ -31,27 +30,11 @@ from tests.contracts.warehouse import (
     ready,
     write_valid,
 )
-from tests.snowflake_server import SnowflakeServer, snowflake_server
+from tests.snowflake_server import SnowflakeServer
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
-
-
-def warehouse_of(server: SnowflakeServer, database: str, folder: Path, **more: Any) -> SnowflakeWarehouse:
-    connection = SnowflakeConnection.model_validate(server.connection(database, **more))
-    return opened(
-        connection=connection,
-        root=folder,
-        memory_limit="300MiB",
-        threads=2,
-        clock=SystemClock(),
-        scratch=folder / "scratch",
-    )
+server = account
 
 
 class TestSnowflake(WarehouseContract):

@@ -18,7 +18,7 @@ from ingestkit.model import LoadMode
 from ingestkit.ports import Load, Publication, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_detached import works_of
-from tests.contracts.test_snowflake import warehouse_of
+from tests.contracts.snowflake import account, warehouse_of
 from tests.contracts.warehouse import LINEAGE, PERSON, PIPELINE, fence, load, publication, ready, write_valid
 from tests.snowflake_server import (
     ABORTED,
@@ -30,10 +30,11 @@ from tests.snowflake_server import (
     asked,
     delayed,
     refused,
-    snowflake_server,
 )
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+server = account
 
 WRITES = {
     LoadMode.REPLACE: r'^TRUNCATE TABLE "D\w+"\."PUBLIC"\."HCP"',
@@ -57,12 +58,6 @@ PLACES = [
     for place in (FENCED, write, COPIED, COUNTED, RECEIPT, COMMIT)
     if (mode, place) != (LoadMode.MERGE, COPIED)
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
 
 
 class Place:

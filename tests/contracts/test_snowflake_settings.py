@@ -11,7 +11,7 @@ from ingestkit.model import LoadMode
 from ingestkit.ports import Bounds
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
-from tests.contracts.test_snowflake import warehouse_of
+from tests.contracts.snowflake import warehouse_of
 from tests.contracts.warehouse import PERSON, VISIT, load, publication, ready, ready_for_visits, visits, write_valid
 from tests.snowflake_server import SnowflakeServer, answered, snowflake_server
 

@@ -1,7 +1,6 @@
 """Every statement that a publish sends to Snowflake, compared with a list that was read; and how many there are."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from ingestkit.model import LoadMode
 from ingestkit.ports import Load, Publication
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
-from tests.contracts.test_snowflake import warehouse_of
+from tests.contracts.snowflake import account, empty
 from tests.contracts.warehouse import (
     FIRST_DAY,
     LINEAGE,
@@ -24,25 +23,14 @@ from tests.contracts.warehouse import (
     visits,
     write_valid,
 )
-from tests.snowflake_server import SnowflakeServer, snowflake_server
+from tests.snowflake_server import SnowflakeServer
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
+server, warehouse = account, empty
+
 LISTS = Path(__file__).with_name("statements")
 MODELS = ("a", "b", "c", "d", "e")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
-
-
-@pytest.fixture
-def warehouse(server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return warehouse_of(server, server.database(), tmp_path)
 
 
 def sent(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Publication) -> list[str]:

@@ -1,6 +1,6 @@
 """Tables that others have set something on: what logs errors, what streams look at, what has been made narrower."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,30 +16,17 @@ from ingestkit.ports import Bounds, TargetColumn
 from ingestkit.warehouses import snowflake_tables
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_session import Account
-from tests.contracts.test_snowflake import warehouse_of
+from tests.contracts.snowflake import account, warehouse_of, with_a_table
 from tests.contracts.warehouse import LINEAGE as COLUMNS
 from tests.contracts.warehouse import PERSON, fence, load, publication, ready, write_valid
-from tests.snowflake_server import SnowflakeServer, answered, asked, refused, snowflake_server
+from tests.snowflake_server import SnowflakeServer, answered, asked, refused
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
+server, warehouse = account, with_a_table
+
 LONG = "x" * 30
 LINEAGE = "_batch VARCHAR, _run_id VARCHAR, _source_file VARCHAR, _record_no NUMBER(19,0)"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
-
-
-@pytest.fixture
-def warehouse(server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    made = warehouse_of(server, server.database(), tmp_path)
-    ready(made, "hcp")
-    return made
 
 
 def does(server: SnowflakeServer, warehouse: SnowflakeWarehouse, *statements: str) -> None:

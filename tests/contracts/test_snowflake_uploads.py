@@ -2,7 +2,6 @@
 
 import os
 import tracemalloc
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,28 +12,15 @@ import pytest
 from ingestkit.ports import Copying
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_upload import PIECE, SparingCursor
-from tests.contracts.test_snowflake import warehouse_of
-from tests.contracts.warehouse import PERSON, load, publication, ready, write_valid
-from tests.snowflake_server import LINE_CUT, Fault, SnowflakeServer, snowflake_server, status
+from tests.contracts.snowflake import account, with_a_table
+from tests.contracts.warehouse import PERSON, load, publication, write_valid
+from tests.snowflake_server import LINE_CUT, Fault, SnowflakeServer, status
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
+server, warehouse = account, with_a_table
+
 ROWS = 40_000
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
-
-
-@pytest.fixture
-def warehouse(server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    made = warehouse_of(server, server.database(), tmp_path)
-    ready(made, "hcp")
-    return made
 
 
 def wide(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.world import World
-from tests.snowflake_server import Sent, SnowflakeServer, asked
+from tests.snowflake_server import Sent, SnowflakeServer, asked, snowflake_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,25 @@ class AtSnowflake(World):
     def sent(self) -> list[Sent]:
         """What was sent by publishes."""
         return [one for one in self.server.sent[self.begun :] if one.tag.startswith("ingestkit p.")]
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[SnowflakeServer]:
+    """A module of tests takes it as `server = account`, and what follows as `world`."""
+    with snowflake_server() as started:
+        yield started
+
+
+@pytest.fixture
+def loaded_once(
+    server: SnowflakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AtSnowflake]:
+    """With one batch published and another waiting."""
+    with at_snowflake(server, tmp_path, capsys, monkeypatch) as made:
+        made.waits(1)
+        made.does("run")
+        made.waits(2)
+        yield made
 
 
 @contextmanager

@@ -3,15 +3,13 @@
 import itertools
 import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from ingestkit import steps
-from tests.integration.at_snowflake import AtSnowflake, at_snowflake
+from tests.integration.at_snowflake import AtSnowflake, account, loaded_once
 from tests.snowflake_server import (
     ANSWER_LATE,
     ANSWER_LOST,
@@ -23,17 +21,17 @@ from tests.snowflake_server import (
     SESSION_EXPIRED,
     TOO_MANY_WAIT,
     Fault,
-    SnowflakeServer,
     asked,
     delayed,
     refused,
     short_of,
-    snowflake_server,
     status,
     vanished,
 )
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+server, world = account, loaded_once
 
 ONCE = {"retry.attempts": 1}
 # What a publish sends, in its order.
@@ -54,24 +52,6 @@ STATEMENTS = [
     MERGED,
     "^MERGE INTO .*INGESTKIT_RECEIPT_P",
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
-
-
-@pytest.fixture
-def world(
-    server: SnowflakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[AtSnowflake]:
-    """With one batch published and another waiting."""
-    with at_snowflake(server, tmp_path, capsys, monkeypatch) as made:
-        made.waits(1)
-        made.does("run")
-        made.waits(2)
-        yield made
 
 
 def refused_and_then_done(world: AtSnowflake) -> str:

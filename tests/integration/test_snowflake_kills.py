@@ -18,31 +18,16 @@ from snowflake.connector.errors import ProgrammingError
 from ingestkit.settings import SnowflakeConnection
 from ingestkit.warehouses.snowflake_detached import LONGEST_NAME, Work
 from ingestkit.warehouses.snowflake_login import account_of
-from tests.integration.at_snowflake import AtSnowflake, at_snowflake
-from tests.snowflake_server import Sent, SnowflakeServer, asked, delayed, snowflake_server
+from tests.integration.at_snowflake import AtSnowflake, account, loaded_once
+from tests.snowflake_server import Sent, asked, delayed
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+server, world = account, loaded_once
 
 ROOT = Path(__file__).parents[2]
 INTO_A_TABLE = r'^COPY INTO "D\w+"'
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
-
-
-@pytest.fixture
-def world(
-    server: SnowflakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[AtSnowflake]:
-    with at_snowflake(server, tmp_path, capsys, monkeypatch) as made:
-        made.waits(1)
-        made.does("run")
-        made.waits(2)
-        yield made
 
 
 def killed(world: AtSnowflake, step: str, *arguments: str) -> None:

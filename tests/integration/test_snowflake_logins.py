@@ -10,19 +10,15 @@ from pathlib import Path
 import pytest
 
 from ingestkit import steps
-from tests.integration.at_snowflake import AtSnowflake, at_snowflake
-from tests.snowflake_server import SnowflakeServer, delayed, key_pair, snowflake_server
+from tests.integration.at_snowflake import AtSnowflake, account, at_snowflake
+from tests.snowflake_server import SnowflakeServer, delayed, key_pair
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
+server = account
+
 ONCE = {"retry.attempts": 1}
 PHRASE, TOKEN = "lynx-of-the-key", "tiger-of-the-service"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
 
 
 @pytest.fixture

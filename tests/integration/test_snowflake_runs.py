@@ -1,7 +1,6 @@
 """Whole runs into Snowflake: what a load leaves of its queries, and of a row that the target does not take."""
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,13 @@ from typing import Any
 import pytest
 
 from tests import object_stores
+from tests.integration.at_snowflake import account
 from tests.integration.world import FIRST, SECOND, World
-from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
+from tests.snowflake_server import SnowflakeServer, asked
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SnowflakeServer]:
-    with snowflake_server() as started:
-        yield started
+server = account
 
 
 @pytest.fixture
