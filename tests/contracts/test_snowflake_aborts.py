@@ -165,6 +165,17 @@ def test_a_login_by_browser_is_not_made_again_in_the_midst_of_a_transaction(
     place.has(NEW, "b1", "b2")
 
 
+def test_a_login_by_browser_says_nothing_where_results_are_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.begin(LoadMode.REPLACE)
+    person = by_browser(place, monkeypatch)
+    assert [one.batch for one in person.receipts(PIPELINE)] == ["b1"]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "to authenticate" in said.err
+
+
 def by_browser(place: Place, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
     """Of a person at a terminal, whose browser is signed in."""
 

@@ -2,8 +2,9 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -79,9 +80,11 @@ class Account:
         """A connection whose statements carry the tag. Closing it rolls back what was not committed."""
         logging.getLogger("snowflake").addHandler(logging.NullHandler())
         with self.translated():
-            connection = snowflake.connector.connect(
-                **self.parameters, autocommit=True, paramstyle="qmark", session_parameters=self._settled(tag)
-            )
+            # To a person at a browser the connector speaks on standard output, which is for results.
+            with redirect_stdout(sys.stderr):
+                connection = snowflake.connector.connect(
+                    **self.parameters, autocommit=True, paramstyle="qmark", session_parameters=self._settled(tag)
+                )
             bound(connection, self.network_timeout, self.answer_timeout)
             # The connector would log a browser in anew and send the statement into that session, which has neither the
             # transaction nor the temporary tables of this one, and waits for what this one holds.
