@@ -37,6 +37,8 @@ def clean_behind(active: Active) -> bool:
         every = dict.fromkeys([*again, *chain.from_iterable(found.values())])
         remove_noted(active.session, active.lease, list(every))
         clean.remove_scratch(ctx.scratch)
+        for model in active.models:
+            ctx.lake.remove_staged(ctx.pipeline.name, model, ctx.token)
         removed = dict.fromkeys(active.models, 0)
         for (model, _), names in found.items():
             removed[model] += len(names)

@@ -240,6 +240,12 @@ class Lake:
                 removed += 1
         return removed
 
+    def remove_staged(self, pipeline: str, model: str, upto: int) -> None:
+        """Remove what was staged of the model under these tokens: it is loaded, or its owners are gone."""
+        for stored in list(self.store.list(staged_folder(pipeline, model))):
+            if token_of_staged(stored.name) <= upto:
+                self.store.remove(stored.name)
+
     def _sidecar(self, name: str) -> Sidecar:
         with self.store.open(name) as file:
             content = file.read()

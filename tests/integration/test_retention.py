@@ -517,3 +517,17 @@ def test_of_a_file_that_was_left_out_the_raw_object_is_needed_by_none() -> None:
         at = datetime.now(UTC)
         file = FileVersion("p", "a.csv", 1, "abc", "20260101", "a", status, size=1, mtime=at, sighted_at=at)
         assert (clean.debris([("raw", name)], [file], []) == []) is needed
+
+
+def test_what_a_dead_load_has_staged_in_the_lake_goes_though_its_warehouse_never_asks_for_it(world: World) -> None:
+    """That of a later owner stays."""
+    dead, later = (
+        world.root / f"lake/_staged/p/a/p.20260101.1.{token}.0123456789ab/part-0.parquet" for token in (0, 99)
+    )
+    for one in (dead, later):
+        one.parent.mkdir(parents=True)
+        one.write_bytes(b"PAR1")
+    world.drop(FIRST)
+    world.does("run")
+    assert not dead.exists()
+    assert later.exists()

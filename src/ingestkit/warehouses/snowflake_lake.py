@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from snowflake.connector import SnowflakeConnection
 
 from ingestkit.errors import ConfigError, LakeError, WarehouseError
-from ingestkit.lake import HashingWriter, Lake, Place, staged_folder, token_of_staged
+from ingestkit.lake import HashingWriter, Lake, Place
 from ingestkit.ports import Publication
 from ingestkit.settings import ADLS_URL, AdlsConnection, S3Connection
 from ingestkit.warehouses import snowflake_sql as sql
@@ -94,9 +94,7 @@ class LakeStage:
 
     def _remove(self, publication: Publication) -> None:
         for load in publication.loads:
-            for stored in list(self.lake.store.list(staged_folder(publication.pipeline, load.intent.model))):
-                if token_of_staged(stored.name) <= publication.token:
-                    self.lake.store.remove(stored.name)
+            self.lake.remove_staged(publication.pipeline, load.intent.model, publication.token)
 
     def _place(self, connection: SnowflakeConnection) -> str:
         """`@stage/` with the way from the stage's address to the lake."""
