@@ -46,13 +46,13 @@ format: .venv/developed ## let ruff write the style
 
 check: lint ## lint, all tests, each named step killed once
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --durations=25 tests --ignore tests/faults --ignore tests/benchmarks
+	$(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --durations=25 -m "not matrix" tests --ignore tests/faults --ignore tests/benchmarks
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 	$(PYTEST) -q -n $(WORKERS) tests/faults -m "not matrix"
 
-faults: .venv/developed ## the whole fault matrix; SEEDS=n, DRAW=n and LOT=n do a part of it
-	INGESTKIT_FAULT_SEEDS=$(SEEDS) INGESTKIT_FAULT_DRAW=$(DRAW) INGESTKIT_FAULT_LOT=$(LOT) $(PYTEST) -q -n $(WORKERS) tests/faults
+faults: .venv/developed ## the whole fault matrix, and more seeds of other tests; SEEDS=n, DRAW=n and LOT=n do a part of it
+	INGESTKIT_FAULT_SEEDS=$(SEEDS) INGESTKIT_FAULT_DRAW=$(DRAW) INGESTKIT_FAULT_LOT=$(LOT) $(PYTEST) -q -n $(WORKERS) -m "faults or matrix" tests --ignore tests/benchmarks
 
 bench: .venv/developed bench/peers/installed ## speed beside limits and other tools; QUICK=1 takes fewer rows
 	$(PYTEST) -q -s -p no:xdist tests/benchmarks $(if $(QUICK),--quick)

@@ -108,6 +108,8 @@ def test_a_file_that_must_settle(shop: Project) -> None:
 def test_a_file_that_is_not_what_its_checksum_says(shop: Project) -> None:
     shop.drop("2026-01-05")
     (shop.root / "drop/2026-01-05/customers.csv.sha256").write_text(f"{'0' * 64}  customers.csv\n")
+    # It may be on its way still, and is looked for again.
+    shop.corrects("source:", "retry: {attempts: 2, first_wait: 100ms}\nsource:")
     again, without = cure("is not what customers.csv.sha256 says", shop.refused("ingestkit run shop", 4))
     shop.refused(again, 4)
     shop.does(without)

@@ -78,7 +78,7 @@ def test_the_samples_go_through_a_bucket(moto: S3Server, tmp_path: Path, monkeyp
     go_through(tmp_path, f"{{type: s3, bucket: {bucket}, prefix: sample/, {place}, {keys}}}", names)
 
 
-@pytest.mark.parametrize("rename", [False, True])
+@pytest.mark.parametrize("rename", [False, pytest.param(True, marks=pytest.mark.matrix)])
 def test_the_samples_go_through_a_container_by_the_identity_of_a_machine(
     azure: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rename: bool
 ) -> None:

@@ -221,7 +221,7 @@ def test_a_service_that_is_not_there_is_told_as_that(said: dict[str, Any], tmp_p
     assert silent.value.transient
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(1, 20))])
 def test_reading_goes_on_behind_a_link_that_is_cut(
     store: RemoteStore, moto: S3Server, said: dict[str, Any], tmp_path: Path, seed: int
 ) -> None:

@@ -271,7 +271,16 @@ def test_two_machines_that_begin_at_once_do_each_batch_once(machines: tuple[Worl
     done_once(one)
 
 
-@pytest.mark.parametrize("step", ["extract.recorded", "load.rows_written", "load.committed", "gate.begun"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "load.committed",
+        *(
+            pytest.param(step, marks=pytest.mark.matrix)
+            for step in ("extract.recorded", "load.rows_written", "gate.begun")
+        ),
+    ],
+)
 def test_what_a_machine_leaves_that_dies_is_finished_by_another(machines: tuple[World, World], step: str) -> None:
     one, two = machines
     died = elsewhere(two, "run", fault=("--kill", f"{step}:3"))
