@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -173,7 +174,10 @@ class SnowflakeServer:
         return name
 
     def knows(self, name: str, **how: Any) -> None:
-        """A user is let in by `public_keys` (PEM), `token` (OAuth; `token_expired`) or `password`, or not at all."""
+        """A user is let in by `public_keys` (PEM), `token` (`token_expired`), `password` or `saml`, or not at all.
+
+        The last is what a browser brings.
+        """
         self._tell("users", name=name, **how)
 
     def breaks(self, fault: Fault, statement: str = "", *, spared: int = 0, times: int | None = 1) -> None:
@@ -265,6 +269,17 @@ def error_code(link: SnowflakeConnection, sql: str) -> int | None:
     with pytest.raises(Error) as refused:
         asked(link, sql)
     return refused.value.errno
+
+
+def brings(token: str, address: str) -> bool:
+    """A browser that is sent to an address for signing in, and comes back with what the identity provider gives."""
+
+    def come_back() -> None:
+        with urllib.request.urlopen(f"http://localhost:{address.rpartition('=')[2]}/?token={token}") as answer:
+            answer.read()
+
+    threading.Thread(target=come_back, daemon=True).start()
+    return True
 
 
 def key_pair(file: Path, password: bytes | None = None) -> str:

@@ -1,13 +1,12 @@
 """Transactions in Snowflake that others end: where nobody is told, what comes after would be written by itself."""
 
 import sys
-import threading
 import time
-import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tests.snowflake_server import (
     NEVER_ARRIVES,
     SnowflakeServer,
     asked,
+    brings,
     delayed,
     refused,
 )
@@ -179,17 +179,7 @@ def test_a_login_by_browser_says_nothing_where_results_are_read(
 def by_browser(place: Place, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWarehouse:
     """Of a person at a terminal, whose browser is signed in."""
 
-    def browser(address: str) -> bool:
-        port = address.rpartition("=")[2]
-
-        def come_back() -> None:
-            with urllib.request.urlopen(f"http://localhost:{port}/?token=of-a-person") as answer:
-                answer.read()
-
-        threading.Thread(target=come_back, daemon=True).start()
-        return True
-
-    monkeypatch.setattr(webbrowser, "open_new", browser)
+    monkeypatch.setattr(webbrowser, "open_new", partial(brings, "of-a-person"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     place.server.knows("PERSON", saml="of-a-person")
     return place.another("two", user="PERSON", login="browser", private_key=None)

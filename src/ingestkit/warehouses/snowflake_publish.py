@@ -61,7 +61,11 @@ class SnowflakeTransaction:
         return [known.table if known else ""] * count
 
     def _look_around(self, pipeline: str) -> None:
-        """All that is to be known of the pipeline, as it stays while its fence is held here."""
+        """All that is to be known of the pipeline, as it stays while its fence is held here.
+
+        An account may let a session see late what another one committed. Then a load is done again that stands already,
+        and puts the same rows in the place of the same rows.
+        """
         found = snowflake_tables.standing(self.account, self.connection, pipeline, self.batch)
         self.raised = {one.model: one for one in found.fences}
         self.standing = {one.model: one for one in found.receipts}

@@ -6,7 +6,9 @@ import hashlib
 import json
 import time
 import urllib.request
+import webbrowser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jwt
@@ -15,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError, ProgrammingError
 
-from tests.snowflake_server import SnowflakeServer, answered, asked, error_code, key_pair
+from tests.snowflake_server import SnowflakeServer, answered, asked, brings, error_code, key_pair
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -72,6 +74,16 @@ def test_a_token_is_compared_and_may_be_expired(server: SnowflakeServer) -> None
     server.knows("BEARER", token="of-bearer", token_expired=True)
     with pytest.raises(DatabaseError, match="expired"):
         server.connect(**said, token="of-bearer")
+
+
+def test_a_browser_brings_what_opens_the_account(server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.knows("PERSON", saml="of-a-person")
+    said = {"user": "PERSON", "authenticator": "externalbrowser", "private_key_file": None}
+    monkeypatch.setattr(webbrowser, "open_new", partial(brings, "of-a-person"))
+    server.connect(**said).close()
+    monkeypatch.setattr(webbrowser, "open_new", partial(brings, "of-somebody"))
+    with pytest.raises(DatabaseError, match="SAML Identity Provider"):
+        server.connect(**said)
 
 
 def test_a_password_opens_the_account_only_of_whom_it_is_written_down(server: SnowflakeServer) -> None:
