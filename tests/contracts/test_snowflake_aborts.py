@@ -25,6 +25,7 @@ from tests.snowflake_server import (
     LINE_CUT,
     LOGIN_EXPIRED,
     NEVER_ARRIVES,
+    Fault,
     SnowflakeServer,
     asked,
     brings,
@@ -221,6 +222,28 @@ def test_what_a_dead_process_holds_is_ended_for_what_comes_before_the_transactio
             act(successor, 3)
         act(successor, 4)
     place.has(OLD, "b1")
+
+
+@pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST])
+@pytest.mark.parametrize("statement", ["^CREATE TABLE IF NOT EXISTS", "^MERGE INTO .*INGESTKIT_FENCE", "^ALTER TABLE"])
+def test_what_comes_before_the_transaction_is_looked_at_again_where_its_answer_is_lost(
+    place: Place, statement: str, fault: Fault
+) -> None:
+    place.begin(LoadMode.REPLACE)
+    patient = place.another("two", network_timeout="2s", answer_timeout="2s", login_timeout="3s")
+    wider = (*PERSON, TargetColumn("more", "string"))
+
+    def come_before() -> None:
+        patient.fence((fence("hcp", token=2), fence("hco", token=2)))
+        patient.evolve("hcp", wider, LINEAGE, mine=fence("hcp", token=2))
+
+    place.server.breaks(fault, statement)
+    with pytest.raises(WarehouseError, match="does not answer") as lost:
+        come_before()
+    assert lost.value.transient
+    come_before()
+    assert patient.planned("hcp", wider, LINEAGE) == ()
+    assert set(patient.fences(PIPELINE)) == {"hcp", "hco"}
 
 
 @pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST, refused(3001, "42501", "Insufficient privileges")])
