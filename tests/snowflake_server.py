@@ -214,6 +214,10 @@ class SnowflakeServer:
         """No session hears of it when others have ended its transaction."""
         self._tell("times", told=False)
 
+    def begins_with_changes_alone(self) -> None:
+        """Without AUTOCOMMIT no query begins a transaction, as it does else: the service's pages tell of both."""
+        self._tell("times", queries=False)
+
     def holds_answers(self, seconds: float) -> None:
         """So long a client is left waiting for a statement's answer before it is told to ask again."""
         self._tell("times", held=seconds)

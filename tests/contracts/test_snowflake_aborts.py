@@ -1,5 +1,9 @@
-"""Transactions in Snowflake that others end: where nobody is told, what comes after would be written by itself."""
+"""Transactions in Snowflake that others end: where nobody is told, what comes after would be written by itself.
 
+Or by another transaction, which the next change begins, and by what the service says in one place the next query, too.
+"""
+
+import re
 import sys
 import time
 import webbrowser
@@ -42,7 +46,9 @@ WRITES = {
     LoadMode.APPEND: r'^DELETE FROM "D\w+"\."PUBLIC"\."HCP"',
     LoadMode.MERGE: r'^MERGE INTO "D\w+"\."PUBLIC"\."HCP"',
 }
-FENCED = "^SELECT CURRENT_TRANSACTION"
+BEGUN = r"^SELECT CURRENT_TRANSACTION\(\)$"
+RAISED = r'^UPDATE "D\w+"\."PUBLIC"\."INGESTKIT_FENCE_'
+FENCED = r"^SELECT CURRENT_TRANSACTION\(\) AS"
 COPIED = r'^COPY INTO "D\w+"'
 COUNTED = "^SELECT count"
 RECEIPT = "^MERGE INTO .*INGESTKIT_RECEIPT_"
@@ -56,9 +62,18 @@ THEN = {
 PLACES = [
     (mode, place)
     for mode, write in WRITES.items()
-    for place in (FENCED, write, COPIED, COUNTED, RECEIPT, COMMIT)
+    for place in (RAISED, FENCED, write, COPIED, COUNTED, RECEIPT, COMMIT)
     if (mode, place) != (LoadMode.MERGE, COPIED)
 ]
+LATE = [
+    *((mode, place, True) for mode, write in WRITES.items() for place in (FENCED, write)),
+    (LoadMode.REPLACE, COPIED, True),
+    (LoadMode.MERGE, COMMIT, True),
+    (LoadMode.REPLACE, FENCED, False),
+    (LoadMode.MERGE, COMMIT, False),
+]
+# Whether the session hears of it, and whether its queries begin transactions.
+SAID = [(True, True), (False, True), (False, False)]
 
 
 class Place:
@@ -81,6 +96,13 @@ class Place:
         self.warehouse.publish(publication(self.load(OLD, mode)))
         return publication(self.load(NEW, mode), batch="b2", token=2)
 
+    def keeps(self, told: bool, queries: bool) -> None:
+        """What the service does when it ends a transaction, and without one."""
+        if not told:
+            self.server.keeps_aborts_to_itself()
+        if not queries:
+            self.server.begins_with_changes_alone()
+
     def has(self, rows: list[tuple[str, str]], *batches: str) -> None:
         """The table holds these, and a receipt of each of the batches; and nobody holds anything."""
         with closing(self.server.connect(self.database)) as link:
@@ -97,40 +119,57 @@ def place(server: SnowflakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     server.heals()
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("told", "queries"), [*SAID[:2], pytest.param(*SAID[2], marks=pytest.mark.matrix)])
 @pytest.mark.parametrize(("mode", "statement"), PLACES)
 def test_a_transaction_that_others_end_publishes_nothing_and_is_begun_again(
-    place: Place, mode: LoadMode, statement: str, told: bool
+    place: Place, mode: LoadMode, statement: str, told: bool, queries: bool
 ) -> None:
     work = place.begin(mode)
-    if not told:
-        place.server.keeps_aborts_to_itself()
+    place.keeps(told, queries)
     place.server.breaks(ABORTED, statement)
+    before = len(place.server.sent)
     with pytest.raises(WarehouseError) as ended:
         place.warehouse.publish(work)
     assert ended.value.transient
     assert told or "others ended " in str(ended.value)
+    begun = any(re.match(WRITES[mode], one.sql) for one in place.server.sent[before:])
+    assert begun == (statement not in (RAISED, FENCED))
     place.has(OLD, "b1")
     place.warehouse.publish(work)
     place.has(THEN[mode], "b1", "b2")
 
 
 @pytest.mark.parametrize("mode", list(WRITES))
-def test_what_ends_before_the_fence_is_raised_goes_on_as_another_transaction(place: Place, mode: LoadMode) -> None:
+def test_what_ends_before_its_number_is_known_goes_on_as_another_transaction(place: Place, mode: LoadMode) -> None:
     work = place.begin(mode)
-    place.server.keeps_aborts_to_itself()
-    place.server.breaks(ABORTED, "^UPDATE")
+    place.keeps(told=False, queries=True)
+    place.server.breaks(ABORTED, BEGUN)
     place.warehouse.publish(work)
     place.has(THEN[mode], "b1", "b2")
 
 
-@pytest.mark.parametrize(("mode", "statement"), [*WRITES.items(), (LoadMode.REPLACE, COPIED), (LoadMode.MERGE, COMMIT)])
+def test_without_a_number_nothing_is_written(place: Place) -> None:
+    work = place.begin(LoadMode.REPLACE)
+    place.keeps(told=False, queries=False)
+    place.server.breaks(ABORTED, BEGUN)
+    before = len(place.server.sent)
+    with pytest.raises(WarehouseError, match="others ended ") as ended:
+        place.warehouse.publish(work)
+    assert ended.value.transient
+    place.has(OLD, "b1")
+    assert not [one for one in place.server.sent[before:] if re.match(RAISED, one.sql)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "statement", "queries"),
+    [pytest.param(*late, marks=pytest.mark.matrix) if late[0] is LoadMode.APPEND else late for late in LATE],
+)
 def test_who_comes_back_after_its_successor_has_published_changes_nothing(
-    place: Place, mode: LoadMode, statement: str
+    place: Place, mode: LoadMode, statement: str, queries: bool
 ) -> None:
     """Its line was cut for a while, and its lease was taken over meanwhile. Its files are gone from the stage, too."""
     work = place.begin(mode)
-    place.server.keeps_aborts_to_itself()
+    place.keeps(told=False, queries=queries)
     place.server.breaks(delayed(9), statement)
     successor = place.another("two", lock_timeout="4s")
     with ThreadPoolExecutor(1) as aside:
@@ -259,12 +298,11 @@ def test_a_commit_that_nothing_tells_of_is_settled_by_the_receipt(place: Place, 
     place.has(THEN[LoadMode.APPEND], "b1", "b2")
 
 
-@pytest.mark.parametrize("told", [True, False])
-@pytest.mark.parametrize("statement", [FENCED, "^DELETE", COMMIT])
-def test_receipts_are_forgotten_under_the_fence_alone(place: Place, statement: str, told: bool) -> None:
+@pytest.mark.parametrize(("told", "queries"), SAID)
+@pytest.mark.parametrize("statement", [RAISED, FENCED, "^DELETE", COMMIT])
+def test_receipts_are_forgotten_under_the_fence_alone(place: Place, statement: str, told: bool, queries: bool) -> None:
     place.begin(LoadMode.REPLACE)
-    if not told:
-        place.server.keeps_aborts_to_itself()
+    place.keeps(told, queries)
     place.server.breaks(ABORTED, statement)
     with pytest.raises(WarehouseError) as ended:
         place.warehouse.void(fence("hcp", token=2))

@@ -216,13 +216,13 @@ class SnowflakeWarehouse:
         merging = load.intent.mode is LoadMode.MERGE
         staged = self._staged(connection, engine, plan, to, folder / to.model)
         if not merging or not plan.mergeable or not staged.rows:
-            return Prepared(staged, types, plan.writes)
+            return Prepared(to.model, staged, types, plan.writes)
         # Of the session, and so without a schema before it.
         table = self.account.names.one(f"{sql.STAGE}_{load.intent.model}")
         named = {self.account.names.one(column): types[column] for column in staged.columns}
         execute(connection, sql.created(f"OR REPLACE TEMPORARY TABLE {table}", named))
         queries = copy(self.account, connection, table, types, staged)
-        return Prepared(staged, types, plan.writes, table, queries)
+        return Prepared(to.model, staged, types, plan.writes, table, queries)
 
     def _staged(
         self,

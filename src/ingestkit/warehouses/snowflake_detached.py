@@ -17,7 +17,7 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
 from ingestkit.model import Fence
-from ingestkit.warehouses.snowflake_session import Account, changed, execute
+from ingestkit.warehouses.snowflake_session import Account, Writing, changed, execute
 
 LONGEST_NAME = 255
 GRACE = 30.0
@@ -61,17 +61,20 @@ class Work:
         return f"INGESTKIT_{_short(*place)}"
 
 
-def patiently(connection: SnowflakeConnection, work: Work, statement: str, *values: Any) -> int:
+def patiently(writing: Writing, work: Work, statement: str, *values: Any) -> int:
     """How many rows the first statement of a transaction changed, where it waits for its table.
 
     Who holds it may be at work, and is given some time; what was left of the same work is ended then.
     """
+    connection = writing.connection
     count = _within_grace(connection, work.account, statement, *values)
     if count is not None:
         return count
     execute(connection, "ROLLBACK")
     _end_those_left(connection, [work])
-    execute(connection, f"BEGIN NAME {work.name}")
+    # To end those may have begun one here, within which BEGIN would be ignored.
+    execute(connection, "ROLLBACK")
+    writing.begin()
     return changed(connection, statement, *values)
 
 

@@ -21,6 +21,7 @@ from ingestkit.warehouses.snowflake_stage import Staged, copy
 class Prepared:
     """What one model's load has in the stage, and where that is to be merged from a table."""
 
+    model: str
     staged: Staged
     types: Mapping[str, str]
     writes: int
@@ -41,7 +42,8 @@ class SnowflakeTransaction:
     """By table."""
     raised: Mapping[str, Fence] = field(default_factory=dict)
     standing: Mapping[str, Receipt] = field(default_factory=dict)
-    before: Mapping[str, int] | None = None
+    before: Mapping[str, int] = field(default_factory=dict)
+    """By model, as the fence found it."""
     made: list[Receipt] = field(default_factory=list)
 
     def raise_fence(self, mine: Fence) -> Sequence[str]:
@@ -52,10 +54,10 @@ class SnowflakeTransaction:
             f"WHERE {one('model')} = ? AND {one('state_id')} = ? AND {one('token')} <= ?"
         )
         values = (mine.token, mine.model, mine.state_id, mine.token)
-        if self.writing.number:
+        if self.raised:
             count = changed(self.connection, update, *values)
         else:
-            count = patiently(self.connection, self.work, update, *values)
+            count = patiently(self.writing, self.work, update, *values)
             self._look_around(mine.pipeline)
         known = self.raised.get(mine.model)
         return [known.table if known else ""] * count
@@ -66,12 +68,13 @@ class SnowflakeTransaction:
         An account may let a session see late what another one committed. Then a load is done again that stands already,
         and puts the same rows in the place of the same rows.
         """
-        found = snowflake_tables.standing(self.account, self.connection, pipeline, self.batch)
+        targets = {ready.model: table for table, ready in self.prepared.items()}
+        found = snowflake_tables.standing(self.account, self.connection, pipeline, self.batch, targets)
         self.raised = {one.model: one for one in found.fences}
         self.standing = {one.model: one for one in found.receipts}
-        if found.fences and not found.transaction:
-            raise self.writing.ended()
-        self.writing.number = found.transaction
+        self.before = found.targets
+        if found.fences:
+            self.writing.demand(found.transaction)
 
     def fences(self, pipeline: str) -> Mapping[str, Fence]:
         return snowflake_tables.fences(self.account, self.connection, pipeline)
@@ -92,14 +95,7 @@ class SnowflakeTransaction:
 
     def hold(self, table: str) -> int:
         """Nothing keeps others from adding rows here: what they add is found when the rows are counted afterwards."""
-        if self.before is None:
-            each = (
-                f"SELECT {sql.text(one)} AS table_name, count(*) AS n FROM {self.account.named(one)}"
-                for one in self.prepared
-            )
-            rows = execute(self.connection, " UNION ALL ".join(each))
-            self.before = dict(tuple(row.values()) for row in rows)
-        return self.before[table]
+        return self.before[self.prepared[table].model]
 
     def count(self, table: str) -> int:
         [row] = execute(self.connection, f"SELECT count(*) AS n FROM {self.account.named(table)}")

@@ -103,9 +103,9 @@ class Account:
         """
         # Not earlier: it would have begun a transaction already, of another name.
         execute(connection, "ALTER SESSION SET AUTOCOMMIT = FALSE")
-        execute(connection, f"BEGIN NAME {name}")
-        writing = Writing(self.place)
+        writing = Writing(self.place, connection, name)
         try:
+            writing.begin()
             yield writing
         except BaseException:
             # The failure is what there is to tell; a session that ends rolls back by itself.
@@ -216,10 +216,29 @@ class Writing:
     """A transaction under way, which others may end at any time."""
 
     place: str
+    connection: SnowflakeConnection
+    name: str
     number: str = ""
-    """By which the service knows it, once that was asked for; what proves it is written under it alone."""
+    """By which the service knows it; what proves it is written under it alone."""
     matters: bool = False
     """Whether something was written that is to be there behind its COMMIT."""
+
+    def begin(self) -> None:
+        """Nothing may be open before, or BEGIN would be ignored.
+
+        The number is asked for at once. When others have ended the transaction, the next change begins another one, and
+        by one of two readings of the service's documentation the next query, too: that one is open proves nothing.
+        """
+        execute(self.connection, f"BEGIN NAME {self.name}")
+        [row] = execute(self.connection, "SELECT CURRENT_TRANSACTION()")
+        (number,) = row.values()
+        self.number = str(number or "")
+        self.demand(self.number)
+
+    def demand(self, number: str) -> None:
+        """Refuse to go on in any other transaction, or in none."""
+        if not number or number != self.number:
+            raise self.ended()
 
     def state(self, connection: SnowflakeConnection) -> str:
         """What became of it, as any session of its user is told."""

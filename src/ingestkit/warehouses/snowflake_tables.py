@@ -193,27 +193,40 @@ class Standing:
     transaction: str
     fences: tuple[Fence, ...]
     receipts: tuple[Receipt, ...]
+    targets: Mapping[str, int]
+    """How many rows the tables of models hold."""
 
 
-def standing(account: Account, connection: SnowflakeConnection, pipeline: str, batch: str) -> Standing:
-    """Fences, and the receipts of a batch, by one statement."""
+def standing(
+    account: Account, connection: SnowflakeConnection, pipeline: str, batch: str, targets: Mapping[str, str]
+) -> Standing:
+    """Fences, the receipts of a batch, and the rows of the tables that models have, by one statement."""
     names = account.names
     shown = [f"fence.{names.one(column)} AS fence_{column}" for column in FENCE_COLUMNS]
     shown += [f"receipt.{names.one(column)} AS receipt_{column}" for column in RECEIPT_COLUMNS]
     model, of_batch = names.one("model"), names.one("batch")
+    counted = " UNION ALL ".join(
+        f"SELECT {sql.text(one)} AS target_model, count(*) AS target_rows FROM {account.named(table)}"
+        for one, table in targets.items()
+    )
+    if counted:
+        shown.append("target.target_rows")
+        counted = f"LEFT JOIN ({counted}) AS target ON target.target_model = fence.{model} "
     rows = execute(
         connection,
         f"SELECT CURRENT_TRANSACTION() AS transaction_id, {', '.join(shown)} "
         f"FROM {fence_table(account, pipeline)} AS fence LEFT JOIN {receipt_table(account, pipeline)} AS receipt "
-        f"ON receipt.{model} = fence.{model} AND receipt.{of_batch} = ? ORDER BY 2",
+        f"ON receipt.{model} = fence.{model} AND receipt.{of_batch} = ? {counted}ORDER BY 2",
         batch,
     )
     cells = [list(row.values()) for row in rows]
     end = 1 + len(FENCE_COLUMNS)
+    last = end + len(RECEIPT_COLUMNS)
     fences = (Fence(pipeline, **dict(zip(FENCE_COLUMNS, row[1:end], strict=True))) for row in cells)
-    found = tuple(_receipt(pipeline, row[end:]) for row in cells if row[end] is not None)
+    found = tuple(_receipt(pipeline, row[end:last]) for row in cells if row[end] is not None)
     number = next((str(row[0]) for row in cells if row[0] is not None), "")
-    return Standing(number, tuple(fences), found)
+    held = {row[1]: int(row[last]) for row in cells if row[1] in targets}
+    return Standing(number, tuple(fences), found, held)
 
 
 def receipts(account: Account, connection: SnowflakeConnection, pipeline: str) -> tuple[Receipt, ...]:

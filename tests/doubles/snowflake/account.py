@@ -46,6 +46,8 @@ class Account:
     """All that were ever begun."""
     tells_of_aborts: bool = True
     """A session whose transaction others ended is told by its next statement: nobody promises that."""
+    queries_begin: bool = True
+    """Without AUTOCOMMIT the first query begins a transaction, as the first change does: the service says both."""
     loaded: dict[Name, dict[str, str]] = field(default_factory=dict)
     """The load metadata: per table the files that were loaded, with their contents."""
     turn: threading.Condition = field(default_factory=threading.Condition)

@@ -192,6 +192,9 @@ def _define(account: Account, asked: Asked) -> Data:
 
 def _query(account: Account, asked: Asked) -> Data:
     session = asked.session
+    begins = account.queries_begin and asked.statement.words[0] in {"SELECT", "WITH", "CALL", "VALUES"}
+    if begins and session.transaction is None and not session.autocommit:
+        account.begin(session)
     if found := ABORT.match(asked.statement.text):
         return _abort(account, session, int(found[1]))
     if re.search(r"\bFROM\b", asked.statement.text, re.IGNORECASE):

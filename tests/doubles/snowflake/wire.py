@@ -381,7 +381,7 @@ class Wire:
                 self.faults.heal()
                 self._expired = False
                 account.locks.patience = PATIENCE
-                account.tells_of_aborts = True
+                account.tells_of_aborts = account.queries_begin = True
                 self.held = HELD
                 account.defaults.clear()
             case "users":
@@ -391,6 +391,7 @@ class Wire:
                 self.held = said.get("held", self.held)
                 account.locks.patience = said.get("patience", account.locks.patience)
                 account.tells_of_aborts = said.get("told", account.tells_of_aborts)
+                account.queries_begin = said.get("queries", account.queries_begin)
             case _:
                 self._set_up_account(what, said)
 

@@ -133,11 +133,29 @@ def test_a_transaction_tells_what_became_of_it(
     assert error_code(link, "DESCRIBE TRANSACTION 1") == 2003
 
 
+def test_without_autocommit_a_query_begins_a_transaction_or_does_not(
+    server: SnowflakeServer, connect: Callable[..., SnowflakeConnection]
+) -> None:
+    """The service's documentation says both."""
+    other = connect(autocommit=False)
+    [(number,)] = asked(other, "SELECT CURRENT_TRANSACTION()")
+    assert number is not None
+    assert error_code(other, "BEGIN NAME mine") == 999_999
+    assert asked(other, "SELECT CURRENT_TRANSACTION()") == [(number,)]
+    asked(other, "ROLLBACK")
+    asked(other, "BEGIN NAME mine")
+    asked(other, "ROLLBACK")
+    server.begins_with_changes_alone()
+    assert asked(other, "SELECT CURRENT_TRANSACTION()") == [(None,)]
+    asked(other, "BEGIN NAME mine")
+
+
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_who_is_not_told_that_others_ended_its_transaction_goes_on_without_it(
     server: SnowflakeServer, connect: Callable[..., SnowflakeConnection], link: SnowflakeConnection, autocommit: bool
 ) -> None:
     server.keeps_aborts_to_itself()
+    server.begins_with_changes_alone()
     other = connect(autocommit=autocommit)
     asked(other, "BEGIN")
     asked(other, "INSERT INTO people (id) VALUES (1)")
