@@ -119,9 +119,9 @@ def test_a_commit_of_unknown_outcome_is_told_and_settled_by_the_next_run(world: 
 
 
 def test_a_commit_that_is_still_under_way_is_left_to_the_next_try(world: AtSnowflake) -> None:
-    """Which waits for the fence that it holds, and then finds the receipts or none."""
-    world.server.breaks(delayed(5), "^COMMIT")
-    world.server.breaks(NEVER_ARRIVES, "RESULT", times=None)
+    """Which waits for the fence that it holds, and ends it: it comes to nothing when its turn comes."""
+    world.server.breaks(delayed(25), "^COMMIT")
+    world.server.breaks(NEVER_ARRIVES, "RESULT COMMIT", times=None)
     world.server.breaks(NEVER_ARRIVES, "LOGOUT", times=None)
     before = len(world.server.sent)
     ended = world.call("run")
@@ -129,6 +129,7 @@ def test_a_commit_that_is_still_under_way_is_left_to_the_next_try(world: AtSnowf
     assert "while a COMMIT was under way" in ended.err
     asked_for = [one.outcome for one in world.server.sent[before:] if one.sql.startswith("DESCRIBE TRANSACTION")]
     assert asked_for[0] == "done"
+    assert [one.outcome for one in world.sent if "SYSTEM$ABORT_TRANSACTION" in one.sql] == ["done"]
     world.has(1, 2)
 
 

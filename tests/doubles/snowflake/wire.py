@@ -218,11 +218,13 @@ class Wire:
         return answer
 
     def _asked_again(self, request: Request) -> Answer:
-        """Its faults are found as RESULT."""
+        """Its faults are found as RESULT, with the statement."""
         self._known(request).touched = time.monotonic()
-        if (rule := self.faults.befalling("RESULT")) is not None:
+        query = request.path.split("/")[2]
+        asked = next((one.sql for one in self.statements if one.query == query), "")
+        if (rule := self.faults.befalling(f"RESULT {asked}")) is not None:
             self._befall(rule)
-        return self._held(request.path.split("/")[2])
+        return self._held(query)
 
     def _held(self, query: str) -> Answer:
         """The outcome, or after a while that it is not known yet."""
