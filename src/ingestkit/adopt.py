@@ -1,7 +1,7 @@
 """Taking over a target with a state that did not write it: another owner named, the state rebuilt from the lake."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
@@ -19,11 +19,13 @@ from ingestkit.recover import copy_decisions, replay
 from ingestkit.reporting import many
 from ingestkit.runner import holding
 from ingestkit.session import Session
-from ingestkit.states import completions, decisions, ledger, runs
+from ingestkit.states import completions, decisions, ledger, runs, stage_rows
 from ingestkit.states import sidecars as sidecar_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease, raise_counter
 from ingestkit.states.runs import Run
+
+BEFORE_GATE = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD)
 
 
 def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]) -> Outcome:
@@ -94,6 +96,7 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
         known = {one.number for one in decisions.chain(conn, name)}
         decisions.restore(conn, taken)
         made: dict[str, datetime] = {}
+        spoken: dict[tuple[str, str], datetime] = {}
         newest = 0
         for _, event in sorted(events, key=lambda pair: pair[0]):
             if isinstance(event, Decision):
@@ -102,20 +105,42 @@ def _rebuild(session: Session, lease: Lease, sidecars: list[Sidecar]) -> int:
                     decide.apply(conn, name, event, newest)
                 continue
             newest = max(newest, event.token)
-            absent = runs.run(conn, event.run_id) is None
-            if absent:
+            before = runs.run(conn, event.run_id)
+            if before is None:
                 _insert_run(conn, event)
-            if absent or event.run_id in made:
+            if before is None or event.run_id in made:
                 made[event.run_id] = event.at
+                spoken[event.run_id, event.model] = event.at
             if sidecar_rows.apply(conn, event, sidecar_name(event), event.at):
                 applied += 1
                 _note_intent(conn, event)
+                if event.run_id in made and before is not None and before.status is not RunStatus.OPEN:
+                    _begin_again(conn, event)
         for run_id, last in made.items():
             rebuilt = runs.run(conn, run_id)
             if rebuilt is not None and rebuilt.status is RunStatus.OPEN:
                 told = "rebuilt from the lake, which does not say how it ended"
                 runs.close_run(conn, rebuilt, RunStatus.FAILED, last, error=told)
+        _note_taken_over(conn, name, spoken)
     return applied
+
+
+def _begin_again(conn: sql.Connection, event: Sidecar) -> None:
+    """A rebuilt run that had ended was done again: what its gate has judged is not this."""
+    gate = stage_rows.of_run(conn, event.run_id).get((Stage.GATE, "*"))
+    judged = (gate.token, gate.sequence) if gate is not None else (0, 0)
+    if event.stage in BEFORE_GATE and (event.token, event.sequence) > judged:
+        runs.wait_again(conn, event.run_id)
+
+
+def _note_taken_over(conn: sql.Connection, pipeline: str, spoken: Mapping[tuple[str, str], datetime]) -> None:
+    """Models of rebuilt runs that another attempt has done since the run last spoke of them wait for nobody."""
+    done = completions.whole(conn, pipeline)
+    for (run_id, model), at in spoken.items():
+        rebuilt = runs.run(conn, run_id)
+        entry = done.get((rebuilt.batch or "", model)) if rebuilt is not None else None
+        if entry is not None and entry[0].run_id != run_id and entry[1] >= at:
+            runs.supersede_model(conn, run_id, model)
 
 
 def _note_gone(session: Session, lease: Lease) -> tuple[str, ...]:

@@ -325,6 +325,19 @@ def add_models(conn: sql.Connection, run: Run, token: int) -> None:
         rows.put_absent(conn, run_model, values)
 
 
+def wait_again(conn: sql.Connection, run_id: str) -> None:
+    """Take back that a rebuilt run has ended."""
+    update_run(conn, run_id, status=RunStatus.OPEN.value, ended_at=None)
+    where = run_model.c.run_id == run_id
+    conn.execute(sql.update(run_model).where(where).values(status=RunStatus.FAILED.value))
+
+
+def supersede_model(conn: sql.Connection, run_id: str, model: str) -> None:
+    """Note of a rebuilt run's model that failed that another attempt has done it since."""
+    where = (run_model.c.run_id == run_id, run_model.c.model == model, run_model.c.status == RunStatus.FAILED.value)
+    conn.execute(sql.update(run_model).where(*where).values(status=RunStatus.SUPERSEDED.value))
+
+
 def take_models(conn: sql.Connection, run: Run, models: Iterable[str], by: str, now: datetime) -> None:
     """Close these models of a run another attempt takes over; a run left without any is SUPERSEDED."""
     conn.execute(
