@@ -34,11 +34,12 @@ def clean_behind(active: Active) -> bool:
             for (model, batch), names in found.items():
                 ledger.let_go(conn, names, _of_nobody(ctx, model, batch), active.session.clock.now())
         steps.reached("clean.noted")
-        every = dict.fromkeys([*again, *chain.from_iterable(found.values())])
-        remove_noted(active.session, active.lease, list(every))
         clean.remove_scratch(ctx.scratch)
         for model in active.models:
             ctx.lake.remove_staged(ctx.pipeline.name, model, ctx.token)
+        # The last, since whatever is refused there ends it.
+        every = dict.fromkeys([*again, *chain.from_iterable(found.values())])
+        remove_noted(active.session, active.lease, list(every))
         removed = dict.fromkeys(active.models, 0)
         for (model, _), names in found.items():
             removed[model] += len(names)

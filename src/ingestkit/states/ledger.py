@@ -287,10 +287,9 @@ def let_go(conn: sql.Connection, paths: Sequence[str], by: Artifact, at: datetim
         named = artifact.c.path.in_(some)
         known = set(conn.execute(sql.select(artifact.c.path).where(named)).scalars())
         conn.execute(sql.update(artifact).where(named).values(status=REMOVING, token=by.token, at=at))
-        for path in some:
-            if path not in known:
-                kind = ArtifactKind(path.partition("/")[0])
-                rows.put_artifact(conn, replace(by, path=path, kind=kind, status=REMOVING), at)
+        kinds = {path: ArtifactKind(path.partition("/")[0]) for path in some if path not in known}
+        strays = [replace(by, path=path, kind=kind, status=REMOVING) for path, kind in kinds.items()]
+        rows.put_artifacts(conn, strays, at)
 
 
 def being_removed(conn: sql.Connection, pipeline: str, models: Sequence[str]) -> list[str]:

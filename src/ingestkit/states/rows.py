@@ -1,6 +1,6 @@
 """Writing whole rows: a row replaces a stored one only where that is not newer, so nothing ever moves back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -71,6 +71,13 @@ def put_file_absent(conn: sql.Connection, file: FileVersion, at: datetime) -> bo
 
 def put_artifact(conn: sql.Connection, artifact: Artifact, at: datetime) -> bool:
     return put(conn, tables.artifact, artifact.to_json() | {"at": at})
+
+
+def put_artifacts(conn: sql.Connection, artifacts: Sequence[Artifact], at: datetime) -> None:
+    """The same for some at once."""
+    if artifacts:
+        some = [one.to_json() | {"at": at} for one in artifacts]
+        conn.execute(_unless_newer(conn.dialect.name, tables.artifact, tuple(some[0])), some)
 
 
 def put_quarantined(conn: sql.Connection, row: Quarantined, at: datetime) -> bool:
