@@ -219,6 +219,11 @@ class Lake:
         there = self.store.stat(name)
         return there is not None and there.bytes == size
 
+    def digest(self, name: str) -> str:
+        """The sha256 of the bytes that lie there, whatever else is told of them."""
+        with self.store.path(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def write_sidecar(self, place: Place, sidecar: Sidecar) -> str:
         name = sidecar_name(sidecar)
         content = json.dumps(sidecar.to_json()).encode()
