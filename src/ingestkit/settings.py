@@ -886,8 +886,8 @@ class S3Connection(Section):
     kms_key: str | None = None
     ca_file: Path | None = None
     """Certificates of those who may vouch for the endpoint."""
-    part_size: Annotated[Whole, Field(ge=5 * 2**20, le=32 * 2**20)] = 16 * 2**20
-    """Bytes; what is longer is sent in parts of as many, four at once."""
+    part_size: Annotated[Whole, Field(ge=5 * 2**20, le=32 * 2**20)] = 8 * 2**20
+    """Bytes; what is longer is sent in parts of as many, eight at once."""
     connect_timeout: Duration = timedelta(seconds=10)
     answer_timeout: Duration = timedelta(seconds=60)
     lifecycle: Lifecycle = Lifecycle()
@@ -939,8 +939,8 @@ class AdlsConnection(Section):
     """A reference, such as ${env:LAKE_CONNECTION_STRING}, for accounts that know no identities."""
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
     """Of an emulator, which has one for all."""
-    part_size: Annotated[Whole, Field(ge=2**20, le=32 * 2**20)] = 16 * 2**20
-    """Bytes; what is longer is sent in blocks of as many, four at once."""
+    part_size: Annotated[Whole, Field(ge=2**20, le=32 * 2**20)] = 8 * 2**20
+    """Bytes; what is longer is sent in blocks of as many, eight at once."""
     connect_timeout: Duration = timedelta(seconds=10)
     answer_timeout: Duration = timedelta(seconds=60)
     lifecycle: Lifecycle = Lifecycle()

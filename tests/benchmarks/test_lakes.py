@@ -21,7 +21,7 @@ from tests.doubles.httpfaults import Meanwhile, faulty
 from tests.object_stores import azurite, s3, s3_without_conditions
 
 pytestmark = pytest.mark.services
-TIMES = 3
+TIMES = 5
 DIRECTIONS = ("send", "land", "fetch")
 MOST = 300 * 2**20
 LATE = 0.02

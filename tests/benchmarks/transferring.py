@@ -12,6 +12,7 @@ processors that it took, imports and the first word with the service left out.
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -113,6 +114,8 @@ def main(who: str, direction: str, said: str, file: str, folder: str) -> None:
     connection = json.loads(said)
     made = of_ours if who == "ours" else VENDORS[connection["type"]]
     transfer = made(direction, connection, Path(file), Path(folder))
+    # What was written before is none of it; ours has made a file by now where theirs has not.
+    os.sync()
     began, worked = time.perf_counter(), time.process_time()
     transfer()
     print(json.dumps([time.perf_counter() - began, time.process_time() - worked]))

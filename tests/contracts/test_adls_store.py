@@ -246,6 +246,15 @@ def with_folders(flat: AzureServer) -> Iterator[AzureServer]:
 
 
 @pytest.mark.slow
+class TestCommittingWhereThereAreFolders(AdlsContract):
+    """A hierarchical account that is not told to rename, which is the default."""
+
+    @pytest.fixture
+    def account(self, with_folders: AzureServer) -> AzureServer:
+        return with_folders
+
+
+@pytest.mark.slow
 class TestRenaming(AdlsContract):
     @pytest.fixture
     def account(self, with_folders: AzureServer) -> AzureServer:

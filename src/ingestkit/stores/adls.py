@@ -226,7 +226,7 @@ class AdlsBucket:
             blob.stage_block(block, content, length=len(content))
             return BlobBlock(block)
 
-        blocks = sent_side_by_side(-(-size // part), send, self.turns)
+        blocks = sent_side_by_side(size, part, send, self.turns)
         steps.reached("store.sent")
         condition = None if overwrite else MatchConditions.IfMissing
         blob.commit_block_list(blocks, metadata=metadata, match_condition=condition)

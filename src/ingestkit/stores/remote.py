@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import Condition
 from typing import Any, BinaryIO, Protocol
 
 from ingestkit import steps
@@ -28,13 +28,16 @@ RANGE = 16 * 2**20
 ROOM = 3
 """What comes is kept there as it came, as what was valid of it, and as what the load makes of that."""
 SIDE_BY_SIDE = 4
-"""So many parts of objects are under way at once, each of them in memory."""
+"""So many ranges of an object are fetched at once."""
+SENT_AT_ONCE = 8
+IN_MEMORY = 64 * 2**20
+"""Of all objects that are sent, so many bytes are under way at once, or one part that is larger."""
 AT_ONCE = 8
 BLOCK = 1 << 20
 TRIES = 5
 """How often reading goes on behind a cut without a byte between two of them."""
 CAREFUL = 16 * 1024
-"""So much is read at once behind a cut: what lay unread when a link was reset is gone."""
+"""So much is read at once behind a cut, by a client that reads as it comes: what lay unread in a reset link is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,24 +397,32 @@ class Turns:
     """Whoever sends a part takes one: what is in memory does not grow with objects, and a request to stop is heard."""
 
     def __init__(self, stop: Stop | None = None) -> None:
-        self._stop, self._free = stop or Stop(), BoundedSemaphore(SIDE_BY_SIDE)
+        self._stop, self._free, self._turn = stop or Stop(), IN_MEMORY, Condition()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        with self._free:
+    def one(self, part: int) -> Iterator[None]:
+        taken = min(part, IN_MEMORY)
+        with self._turn:
+            self._turn.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        try:
             self._stop.check()
             yield
+        finally:
+            with self._turn:
+                self._free += taken
+                self._turn.notify_all()
 
 
-def sent_side_by_side(parts: int, send: Callable[[int], Any], turns: Turns) -> list[Any]:
-    """Send all parts, some at once; the first error ends it, once those under way have ended."""
+def sent_side_by_side(size: int, part: int, send: Callable[[int], Any], turns: Turns) -> list[Any]:
+    """Send so many bytes in parts, some at once; the first error ends it, once those under way have ended."""
 
     def sent(number: int) -> Any:
-        with turns.one():
+        with turns.one(part):
             return send(number)
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE, "send") as pool:
-        futures = [pool.submit(sent, number) for number in range(1, parts + 1)]
+    with ThreadPoolExecutor(SENT_AT_ONCE, "send") as pool:
+        futures = [pool.submit(sent, number) for number in range(1, -(-size // part) + 1)]
         try:
             return [future.result() for future in futures]
         except BaseException:

@@ -15,10 +15,14 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
+    InvalidConfigError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as NoConnection
 from urllib3.exceptions import HTTPError
@@ -30,7 +34,7 @@ from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
 from ingestkit.settings import S3Connection
 from ingestkit.stores import names
-from ingestkit.stores.remote import SIDE_BY_SIDE, Head, RemoteStore, Turns, sent_side_by_side, taken_over
+from ingestkit.stores.remote import SENT_AT_ONCE, Head, RemoteStore, Turns, sent_side_by_side, taken_over
 
 PARTS = 10_000
 CONFLICTS = 5
@@ -57,6 +61,16 @@ TROUBLES: dict[str, tuple[str, str, bool]] = {
     "PermanentRedirect": ("is in another region", "name it as `region` of the connection", False),
     "InvalidObjectState": ("has archived it", "have it restored, and see docs/lakes.md for rules that archive", False),
 }
+CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    SSOError,
+    InvalidConfigError,
+)
+"""What is told where none are found, or whoever gives them out does not."""
 ALIASES = {
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
@@ -101,6 +115,9 @@ class S3Bucket:
         with self.translated("checking it"), self._probe() as name:
             probes = {one.name: one.at for one in self.list(f"{PROBES}/")}
             self.client.get_object(**self._named(name))["Body"].read()
+            # The right to void what a killed process has begun to send is missed only behind a kill.
+            self._void({**self._named(name), "UploadId": self._begun(name)})
+            self._void_uploads(name)
             for other, at in probes.items():
                 # Left by a process that was killed; the service's own clock tells.
                 if name in probes and probes[name] - at > FORGOTTEN:
@@ -162,6 +179,9 @@ class S3Bucket:
                 if error_code(error) in TAKEN:
                     raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read") from error
                 raise
+        if answer["ETag"] != tag:
+            # Some services take the condition and do not keep to it.
+            raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read")
         if not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
             raise LakeError(f"lake {self.place} answers with other bytes of {shown(name)} than it is asked for")
         return S3Body(self, name, answer["Body"])
@@ -218,9 +238,8 @@ class S3Bucket:
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         try:
-            made = self.client.create_multipart_upload(**upload, Metadata={"sha256": sha256}, **self._sealed())
-            upload["UploadId"] = made["UploadId"]
-            sent = sent_side_by_side(-(-size // part), send, self.turns)
+            upload["UploadId"] = self._begun(name, Metadata={"sha256": sha256})
+            sent = sent_side_by_side(size, part, send, self.turns)
             steps.reached("store.sent")
             with self._conditional(name, sha256):
                 self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **self._if_absent())
@@ -231,7 +250,13 @@ class S3Bucket:
                     self._void(upload)
                 self.client.delete_object(**self._named(inflight))
             raise
-        self.client.delete_object(**self._named(inflight))
+        # It is published: a mark that stays is removed by who comes next.
+        with suppress(ClientError, BotoCoreError):
+            self.client.delete_object(**self._named(inflight))
+
+    def _begun(self, name: str, **more: Any) -> str:
+        """The id of an upload in parts."""
+        return str(self.client.create_multipart_upload(**self._named(name), **self._sealed(), **more)["UploadId"])
 
     def _void(self, upload: Mapping[str, Any]) -> None:
         with _unless(GIVEN_UP):
@@ -254,8 +279,7 @@ class S3Bucket:
             again = partial(self.client.put_object, **self._named(name), Body=PROBE, IfNoneMatch="*", **self._sealed())
             if not self._refused(again):
                 return False
-            made = self.client.create_multipart_upload(**self._named(name), **self._sealed())
-            upload = {**self._named(name), "UploadId": made["UploadId"]}
+            upload = {**self._named(name), "UploadId": self._begun(name)}
             try:
                 part = self.client.upload_part(**upload, PartNumber=1, Body=PROBE)
                 parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
@@ -288,7 +312,7 @@ class S3Bucket:
             connect_timeout=seconds[0],
             read_timeout=seconds[1],
             retries={"mode": "standard", "total_max_attempts": 5},
-            max_pool_connections=4 * SIDE_BY_SIDE,
+            max_pool_connections=2 * SENT_AT_ONCE,
             # A service that was not named in the connection would be taken for AWS, and not be tried.
             ignore_configured_endpoint_urls=True,
             tcp_keepalive=True,
@@ -350,7 +374,7 @@ class S3Bucket:
             yield
         except ClientError as error:
             raise self._refusal(error, doing) from error
-        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+        except CREDENTIALS as error:
             raise LakeError(
                 f"lake {self.place}: {error}",
                 hint="aws configure, a role of this machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
