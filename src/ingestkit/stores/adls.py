@@ -332,6 +332,7 @@ class AdlsBucket:
             "max_single_put_size": said.part_size,
             "max_single_get_size": CHUNK,
             "max_chunk_get_size": CHUNK,
+            "connection_data_block_size": 2**20,
         }
         # It tells of failed logins there too, each in many lines.
         logging.getLogger("azure").addHandler(logging.NullHandler())

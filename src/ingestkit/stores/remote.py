@@ -23,7 +23,7 @@ from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
 from ingestkit.stores import names
 
-RANGE = 16 * 2**20
+RANGE = 8 * 2**20
 """How much is asked for at once where an object is copied whole."""
 ROOM = 3
 """What comes is kept there as it came, as what was valid of it, and as what the load makes of that."""
