@@ -136,6 +136,7 @@ def test_a_commit_that_is_still_under_way_is_left_to_the_next_try(world: AtSnowf
 # --- any statement ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_a_line_lost_in_any_statement_costs_a_second_try(world: AtSnowflake) -> None:
     """The session it was in stays behind, with all it holds."""
     world.server.breaks(NEVER_ARRIVES, "LOGOUT", times=None)
@@ -156,6 +157,7 @@ def test_a_line_that_stays_lost_is_told_and_leaves_nothing(world: AtSnowflake, s
     assert "hint: " in told
 
 
+@pytest.mark.matrix
 def test_a_service_that_is_overloaded_for_a_moment_or_wants_its_session_renewed_is_asked_again(
     world: AtSnowflake,
 ) -> None:
