@@ -15,6 +15,7 @@ from ingestkit.lake import BATCH_KINDS, sidecar_name, token_of
 from ingestkit.mirroring import show
 from ingestkit.model import Completion, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, Window, instant
 from ingestkit.outcome import Outcome
+from ingestkit.phases import WORK
 from ingestkit.recover import copy_decisions, replay
 from ingestkit.reporting import many
 from ingestkit.runner import holding
@@ -24,8 +25,6 @@ from ingestkit.states import sidecars as sidecar_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease, raise_counter
 from ingestkit.states.runs import Run
-
-BEFORE_GATE = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD)
 
 
 def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]) -> Outcome:
@@ -129,7 +128,7 @@ def _begin_again(conn: sql.Connection, event: Sidecar) -> None:
     """A rebuilt run that had ended was done again: what its gate has judged is not this."""
     gate = stage_rows.of_run(conn, event.run_id).get((Stage.GATE, "*"))
     judged = (gate.token, gate.sequence) if gate is not None else (0, 0)
-    if event.stage in BEFORE_GATE and (event.token, event.sequence) > judged:
+    if event.stage in WORK and (event.token, event.sequence) > judged:
         runs.wait_again(conn, event.run_id)
 
 
