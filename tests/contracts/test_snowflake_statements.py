@@ -1,14 +1,20 @@
-"""Every statement that a publish sends to Snowflake, compared with a list that was read; and how many there are."""
+"""Every statement that is sent to Snowflake, compared with a list that was read; and how many a publish takes."""
 
 import re
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ingestkit.model import LoadMode
-from ingestkit.ports import Load, Publication
+from ingestkit.pipeline import SystemClock
+from ingestkit.ports import Load, Publication, RunEvent, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
+from ingestkit.warehouses.snowflake_runs import SnowflakeRuns
 from tests.contracts.snowflake import account, empty
 from tests.contracts.warehouse import (
     FIRST_DAY,
@@ -23,7 +29,7 @@ from tests.contracts.warehouse import (
     visits,
     write_valid,
 )
-from tests.snowflake_server import SnowflakeServer
+from tests.snowflake_server import DRIVE, Sent, SnowflakeServer, asked, made_by
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -33,26 +39,31 @@ LISTS = Path(__file__).with_name("statements")
 MODELS = ("a", "b", "c", "d", "e")
 
 
-def sent(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Publication) -> list[str]:
-    """The statements of a publish, without what differs from one to the next."""
+def sent(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Callable[[], object]) -> list[Sent]:
+    """All that arrives meanwhile, without what differs from one time to the next."""
     before = len(server.sent)
-    warehouse.publish(work)
-    found = [one for one in server.sent[before:] if one.tag]
-    assert {one.tag for one in found} == {f"ingestkit {work.run_id}"}
+    work()
     differing = (
         (warehouse.account.database, "DATABASE"),
         (r"file://[^']*/stage-[0-9a-f]{12}", "file://HERE"),
         (r"(?<=\.)[0-9a-f]{12}(?=/)", "OWN"),
-        (r"(?<=NAME INGESTKIT_)[0-9A-F]{8}(?=_1_)", "WHOSE"),
+        (r"(?<=NAME INGESTKIT_)[0-9A-F]{8}(?=_[0-9]+_)", "WHOSE"),
         (r"(?<=^DESCRIBE TRANSACTION )\d+", "NUMBER"),
     )
     shown = []
-    for one in found:
+    for one in server.sent[before:]:
         text = one.sql
         for pattern, name in differing:
             text = re.sub(pattern, name, text)
-        shown.append(text)
+        shown.append(replace(one, sql=text))
     return shown
+
+
+def published(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Publication) -> list[str]:
+    """The statements of a publish, each of which says whose it is."""
+    found = [one for one in sent(server, warehouse, lambda: warehouse.publish(work)) if one.tag]
+    assert {one.tag for one in found} == {f"ingestkit {work.run_id}"}
+    return [one.sql for one in found]
 
 
 def loaded(mode: LoadMode, tmp_path: Path) -> Load:
@@ -69,7 +80,7 @@ def test_each_mode_sends_the_statements_that_were_read(
     work = loaded(mode, tmp_path)
     ready(warehouse, work.intent.model)
     warehouse.evolve(work.table, work.columns, LINEAGE)
-    found = sent(server, warehouse, publication(work))
+    found = published(server, warehouse, publication(work))
     assert "\n".join(found) + "\n" == (LISTS / f"{mode.value}.sql").read_text()
 
 
@@ -83,5 +94,58 @@ def test_a_publish_of_several_models_takes_at_most_eight_statements_and_six_for_
     for model in MODELS:
         warehouse.evolve(model, PERSON, LINEAGE)
         loads.append(load((write_valid(tmp_path / f"{model}.parquet", PERSON, [("1", "x")]),), mode, model=model))
-    found = sent(server, warehouse, publication(*loads))
+    found = published(server, warehouse, publication(*loads))
     assert len(found) <= 8 + 6 * len(MODELS), "\n".join(found)
+
+
+Asked = Callable[[SnowflakeWarehouse], object]
+TALLER = (*PERSON, TargetColumn("height", "decimal(10,2)"))
+WIDER = (*PERSON, TargetColumn("height", "decimal(12,2)"))
+MODES = {"hcp": LoadMode.REPLACE}
+# One after the other, in a database that has nothing yet.
+BESIDE: dict[str, Asked] = {
+    "check of an empty schema": lambda warehouse: warehouse.check(),
+    "check": lambda warehouse: warehouse.check(),
+    "fences where there are none": lambda warehouse: warehouse.fences("opendata"),
+    "receipts where there are none": lambda warehouse: warehouse.receipts("opendata"),
+    "planned": lambda warehouse: warehouse.planned("hcp", PERSON, LINEAGE),
+    "remarks": lambda warehouse: warehouse.remarks(MODES),
+    "missing": lambda warehouse: warehouse.missing(("hcp", "hco")),
+    "owner of a table": lambda warehouse: warehouse.table_owner("hcp"),
+    "first fence": lambda warehouse: warehouse.fence((fence("hcp"),)),
+    "fence of another model": lambda warehouse: warehouse.fence((fence("hcp"), fence("hco"))),
+    "fence adopted": lambda warehouse: warehouse.fence((fence("hcp", token=3),), adopt=True),
+    "fences": lambda warehouse: warehouse.fences("opendata"),
+    "table made": lambda warehouse: warehouse.evolve("hcp", PERSON, LINEAGE),
+    "table as it is": lambda warehouse: warehouse.evolve("hcp", PERSON, LINEAGE),
+    "column added": lambda warehouse: warehouse.evolve("hcp", TALLER, LINEAGE, mine=fence("hcp", token=3)),
+    "column widened": lambda warehouse: warehouse.evolve("hcp", WIDER, LINEAGE, mine=fence("hcp", token=3)),
+    "remarks of a table": lambda warehouse: warehouse.remarks(MODES),
+    "receipts": lambda warehouse: warehouse.receipts("opendata"),
+    "receipts removed": lambda warehouse: warehouse.void(fence("hcp", token=3)),
+    "newest": lambda warehouse: warehouse.newest("hcp", "height"),
+    "asked by a person": lambda warehouse: warehouse.query("SELECT count(*) FROM hcp"),
+}
+
+
+def test_all_that_is_sent_beside_a_publish_was_read(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
+    told = [listed(name, sent(server, warehouse, partial(work, warehouse))) for name, work in BESIDE.items()]
+    assert "\n".join(told) == (LISTS / "beside.sql").read_text()
+
+
+def test_all_that_is_sent_to_show_runs_was_read(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
+    with closing(server.connect(warehouse.account.database)) as made:
+        made_by(partial(asked, made), DRIVE, database=warehouse.account.database, schema="PUBLIC", role=server.role)
+    runs = SnowflakeRuns(warehouse.account, SystemClock())
+    event = RunEvent("e1", "opendata.b1.1", 1, datetime(2026, 1, 4, tzinfo=UTC), {"status": "OPEN", "models": ["hcp"]})
+    works: dict[str, Callable[[], object]] = {
+        "check": runs.check,
+        "an event added": lambda: runs.add_missing("opendata", {"e1"}, lambda _: [event]),
+        "nothing to add": lambda: runs.add_missing("opendata", {"e1"}, lambda _: []),
+    }
+    told = [listed(name, sent(server, warehouse, work)) for name, work in works.items()]
+    assert "\n".join(told) == (LISTS / "runs.sql").read_text()
+
+
+def listed(name: str, found: list[Sent]) -> str:
+    return "\n".join([f"-- {name}", *(one.sql for one in found), ""])

@@ -95,8 +95,8 @@ def test_killed_whenever_a_step_is_reached(story: Story, step: str, tmp_path: Pa
     assert failed == {}
 
 
-def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]:
-    """Tell the whole story, each command killed up to twice at a moment drawn by lot."""
+def at_random(story: Story, folder: Path, seed: int, *, bare: bool, takes: float = 1.6) -> list[str]:
+    """Tell the whole story, each command killed up to twice at a moment drawn by lot; a run takes so many seconds."""
     lot = random.Random(seed)
     print(f"seed {seed}")
     world = story.before[0].copied(folder)
@@ -106,7 +106,7 @@ def at_random(story: Story, folder: Path, seed: int, *, bare: bool) -> list[str]
         for command in act.commands:
             for _ in range(lot.choice([0, 1, 1, 2])):
                 started = world.start(*command)
-                ended = started.within(lot.uniform(0.0, 1.6 if command[0] == "run" else 0.5))
+                ended = started.within(lot.uniform(0.0, takes if command[0] == "run" else takes / 3))
                 if ended.killed and bare:
                     world.forget_shortcuts()
             world.does(*command)

@@ -10,7 +10,8 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from tests.faults.conftest import LAKES, Story
-from tests.faults.test_kills import STEPS, disturbed, places
+from tests.faults.test_kills import LOT, SEEDS, STEPS, at_random, disturbed, places
+from tests.faults.test_rivals import frozen_there
 from tests.faults.world import RUN, World, alike
 
 pytestmark = [pytest.mark.faults, pytest.mark.services]
@@ -73,6 +74,29 @@ def test_killed_twice_the_next_run_finishes_the_work(object_story: Story, step: 
     act, place, times = [found for found in places(object_story, step) if found[0] <= 1][-1]
     number = random.Random(step).randint(1, times)
     assert disturbed(object_story, tmp_path / "world", (act, place), step, number, bare=True, twice=True) == []
+
+
+@pytest.mark.moments
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(LOT, LOT + max(1, SEEDS // 20)))
+@pytest.mark.parametrize(
+    "object_story", ["s3", *(pytest.param(lake, marks=pytest.mark.matrix) for lake in LAKES[1:])], indirect=True
+)
+def test_killed_at_random_moments_and_its_disk_thrown_away(object_story: Story, seed: int, tmp_path: Path) -> None:
+    assert at_random(object_story, tmp_path / "world", seed, bare=True, takes=4.0) == []
+
+
+# One lake that keeps to conditions, and the one that renames.
+FROZEN = [case for case in cases({}, IN_THE_LAKE) if case.values[0] in ("s3", "adls_rename")]
+
+
+@pytest.mark.parametrize(("object_story", "step"), FROZEN, indirect=["object_story"])
+def test_a_runner_frozen_over_a_lake_in_a_service_doubles_nothing(
+    object_story: Story, step: str, tmp_path: Path
+) -> None:
+    if not object_story.steps[1][0][step]:
+        pytest.skip(f"what changes does not come to {step}")
+    frozen_there(object_story, object_story.before[1].copied(tmp_path / "world"), 1, step)
 
 
 @pytest.mark.parametrize("object_story", ["s3", pytest.param("adls", marks=pytest.mark.matrix)], indirect=True)

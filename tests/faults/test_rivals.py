@@ -135,13 +135,8 @@ def test_who_finds_the_warehouse_held_by_a_frozen_load_waits_and_gives_up(
     finished(story, world)
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("act", [0, 1])
-@pytest.mark.parametrize("step", [step for step in STEPS if step not in INSIDE])
-def test_a_runner_frozen_anywhere_doubles_nothing(story: Story, act: int, step: str, tmp_path: Path) -> None:
-    if not story.steps[act][0][step]:
-        pytest.skip(f"act {act} does not come to {step}")
-    world = story.before[act].copied(tmp_path / "world")
+def frozen_there(story: Story, world: World, act: int, step: str) -> None:
+    """Freeze a run at a step while another does the work, and see that its wake adds nothing."""
     frozen = world.start(*ALONE, environ=SLOW, freeze=f"{step}:1").frozen()
     world.expire_leases()
     other = world.call(*RUN)
@@ -155,3 +150,12 @@ def test_a_runner_frozen_anywhere_doubles_nothing(story: Story, act: int, step: 
     # What it still makes after its wake lies in a folder of its own, which nobody reads.
     own = f".{act + 1}/"
     assert [name for name in world.debris() if own not in name] == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("act", [0, 1])
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in INSIDE])
+def test_a_runner_frozen_anywhere_doubles_nothing(story: Story, act: int, step: str, tmp_path: Path) -> None:
+    if not story.steps[act][0][step]:
+        pytest.skip(f"act {act} does not come to {step}")
+    frozen_there(story, story.before[act].copied(tmp_path / "world"), act, step)

@@ -234,16 +234,25 @@ class World:
     def forget_shortcuts(self) -> None:
         """Remove what is only a shortcut: the queue, the sidecars for people, and what was kept at hand.
 
-        Where state, target and lake are elsewhere, that is all that a worker's disk holds of the work.
+        Where the state is elsewhere, nothing in its folder is more than that; where target and lake are too, that is
+        all that a worker's disk holds of the work.
         """
+        if self.shared:
+            shutil.rmtree(self.state, ignore_errors=True)
+            return
         self.queue.unlink(missing_ok=True)
         for name in ("runs", "scratch"):
             shutil.rmtree(self.state / name, ignore_errors=True)
 
     def expire_leases(self) -> None:
         """Let the time of all leases pass at once."""
+        passed = "UPDATE lease SET expires = '2000-01-01T00:00:00.000000Z' WHERE expires IS NOT NULL"
+        if self.shared:
+            with psycopg.connect(self.shared.url) as server:
+                server.execute(passed)
+            return
         with closing(sqlite3.connect(self.database, timeout=10)) as db, db:
-            db.execute("UPDATE lease SET expires = '2000-01-01T00:00:00.000000Z' WHERE expires IS NOT NULL")
+            db.execute(passed)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         if self.shared:
