@@ -136,7 +136,7 @@ def test_rows_come_out_of_the_lake_and_nothing_is_uploaded_or_stays(
     assert not [one for one in found if one.startswith(("PUT", "REMOVE", "CREATE STAGE"))]
     [copy] = [one for one in found if one.startswith("COPY")]
     assert "FILES = ('part-0.parquet')" in copy
-    assert told["hcp"]["files"] == 1
+    assert list(told["hcp"]["files"].values()) == [3]
     assert world.left() == []
 
 
@@ -161,7 +161,7 @@ def test_many_files_are_loaded_each_by_its_name(world: There, tmp_path: Path) ->
     work = replace(load((write_valid(tmp_path / "a.parquet", PERSON, rows),)), copying=Copying("1MB"))
     told: dict[str, Mapping[str, Any]] = {}
     world.warehouse.publish(replace(publication(work), told=told.__setitem__))
-    assert told["hcp"]["files"] > 1
+    assert len(told["hcp"]["files"]) > 1
     assert world.does("SELECT count(*), count(DISTINCT city) FROM hcp") == [(60_000, 60_000)]
 
 

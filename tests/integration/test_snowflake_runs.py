@@ -51,7 +51,7 @@ def left(world: World, model: str) -> dict[str, Any]:
     return found
 
 
-def test_the_sidecar_of_a_load_names_the_queries_that_wrote_its_rows(
+def test_the_sidecar_of_a_load_names_the_queries_that_wrote_its_rows_and_the_files_they_came_from(
     world: World, server: SnowflakeServer, database: str
 ) -> None:
     world.drop(FIRST)
@@ -59,7 +59,9 @@ def test_the_sidecar_of_a_load_names_the_queries_that_wrote_its_rows(
     assert target(server, database, "SELECT id, n FROM a ORDER BY id") == [("1", 10), ("2", 20)]
     kinds = {one.query: one.sql.partition(" ")[0] for one in server.sent}
     for model, wanted in (("a", ["COPY"]), ("b", ["COPY", "MERGE"])):
-        assert [kinds[one] for one in left(world, model)["details"]["warehouse"]["queries"]] == wanted
+        said = left(world, model)["details"]["warehouse"]
+        assert [kinds[one] for one in said["queries"]] == wanted
+        assert list(said["files"].values()) == [2]
     assert world.does("check")
 
 

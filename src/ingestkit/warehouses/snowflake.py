@@ -164,7 +164,8 @@ class SnowflakeWarehouse:
             steps.reached("load.committed")
             for load in publication.loads:
                 ready = prepared[load.table]
-                publication.told(load.intent.model, {"queries": ready.queries, "files": len(ready.staged.files)})
+                # What COPY told of each file was compared with this.
+                publication.told(load.intent.model, {"queries": ready.queries, "files": dict(ready.staged.files)})
             self.stage.done(connection, publication)
             return stand
 
