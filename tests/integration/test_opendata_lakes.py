@@ -1,4 +1,7 @@
-"""The sample pipeline with its lake in a service of objects: the same tables, whatever is asked of the lake later."""
+"""The sample pipeline with its lake in a service of objects and its state in PostgreSQL, on disks that are thrown away.
+
+The tables are the same as of a project that has all of it in files, whatever is asked of the lake later.
+"""
 
 import json
 import os
@@ -15,6 +18,7 @@ import pytest
 
 from tests.doubles.dfs import hierarchical
 from tests.object_stores import AzureServer, S3Server, azurite_with_identity, s3
+from tests.services import PostgresServer, postgres
 
 ROOT = Path(__file__).parents[2]
 HERE = "lake: {type: local, path: state/lake}"
@@ -33,6 +37,20 @@ def moto() -> Iterator[S3Server]:
 def azure() -> Iterator[AzureServer]:
     with azurite_with_identity() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture
+def state(server: PostgresServer, tmp_path: Path) -> str:
+    """Where a state of nobody yet is."""
+    name = f"state_{tmp_path.name}"
+    server.does(f'CREATE DATABASE "{name}"')
+    return server.url(name)
 
 
 def project(folder: Path, lake: str) -> Path:
@@ -64,7 +82,9 @@ def rows(folder: Path) -> dict[str, list[Any]]:
     return {name: sorted(found, key=repr) for name, found in told.items()}
 
 
-def test_the_samples_go_through_a_bucket(moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_samples_go_through_a_bucket(
+    moto: S3Server, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = moto.bucket()
     place = f"endpoint_url: '{moto.endpoint}', path_style: true, region: {moto.region}"
     for name, value in moto.environment.items():
@@ -75,12 +95,12 @@ def test_the_samples_go_through_a_bucket(moto: S3Server, tmp_path: Path, monkeyp
         pages = moto.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
-    go_through(tmp_path, f"{{type: s3, bucket: {bucket}, prefix: sample/, {place}, {keys}}}", names)
+    go_through(tmp_path, state, f"{{type: s3, bucket: {bucket}, prefix: sample/, {place}, {keys}}}", names)
 
 
 @pytest.mark.parametrize("rename", [False, pytest.param(True, marks=pytest.mark.matrix)])
 def test_the_samples_go_through_a_container_by_the_identity_of_a_machine(
-    azure: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rename: bool
+    azure: AzureServer, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rename: bool
 ) -> None:
     for name, value in azure.environment.items():
         monkeypatch.setenv(name, value)
@@ -94,26 +114,41 @@ def test_the_samples_go_through_a_container_by_the_identity_of_a_machine(
 
         url = f"abfss://{container}@{account.account}.dfs.core.windows.net/sample"
         lake = f"{{type: adls, url: '{url}', endpoint: '{account.endpoint}', rename: {str(rename).lower()}}}"
-        go_through(tmp_path, lake, names)
+        go_through(tmp_path, state, lake, names)
 
 
-def go_through(folder: Path, lake: str, names: Callable[[], list[str]]) -> None:
+def go_through(folder: Path, state: str, lake: str, names: Callable[[], list[str]]) -> None:
     here, there = (folder / name for name in ("here", "there"))
     project(here, "{type: local, path: state/lake}")
     project(there, lake)
+    (there / "config.env").write_text(f"INGESTKIT__STATE__URL={state}\n")
+    does(there, "state", "upgrade", "--yes")
     does(there, "check")
     assert "3 batches done" in does(here, "run", "opendata")
     assert "3 batches done" in does(there, "run", "opendata")
     assert rows(there) == rows(here)
+    assert not (there / "state/ingestkit.db").exists()
+    throw_away(there)
     files = [path for path in (here / "state/lake").rglob("*") if path.is_file()]
     assert {name.split("/")[0] for name in names()} == {"sample"}
     assert len(names()) == len(files)
     assert "nothing new" in does(there, "run", "opendata")
+    throw_away(there)
     shown = [json.loads(does(folder, "quarantine", "show", "opendata", "--output", "json")) for folder in (here, there)]
     assert shown[1]["rows"] == shown[0]["rows"] != []
     (there / "state/warehouse.duckdb").unlink()
     does(there, "backfill", "opendata", "--from-lake")
     assert rows(there) == rows(here)
+    throw_away(there)
     does(there, "backfill", "opendata", "--batch", "20260118_180000", "--from-lake")
     assert rows(there) == rows(here)
     assert not list((there / "state/scratch").rglob("*"))
+
+
+def throw_away(folder: Path) -> None:
+    """What a worker had on its disk, but for the target."""
+    for path in (folder / "state").iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not path.name.startswith("warehouse.duckdb"):
+            path.unlink()
