@@ -58,6 +58,8 @@ def cost(program: Program) -> Cost:
     if program.before is not None:
         program.before()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INGESTKIT_")}
+    # What is installed has been compiled, and not only what comes out of a package.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     said, taken = program.folder / "said.txt", program.folder / "taken.json"
     # A child's peak counts what its parent held at the fork, so a process of nothing else starts it.
     command = [sys.executable, "-S", "-E", "-c", START, str(said), str(taken), *program.command]

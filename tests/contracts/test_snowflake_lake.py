@@ -20,7 +20,7 @@ from ingestkit.stores import adls, s3
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse, opened
 from ingestkit.warehouses.snowflake_lake import location_of
 from tests import object_stores
-from tests.contracts.test_snowflake_statements import LISTS, sent
+from tests.contracts.test_snowflake_statements import LISTS
 from tests.contracts.warehouse import (
     FIRST_DAY,
     PERSON,
@@ -151,7 +151,7 @@ def test_a_window_comes_out_of_the_lake(world: There, tmp_path: Path) -> None:
 def test_what_is_sent_was_read(world: There, mode: LoadMode, tmp_path: Path) -> None:
     work = load((write_valid(tmp_path / "p.parquet", PERSON, [("1", "x")]),), mode)
     ready(world.warehouse, "hcp")
-    found = "\n".join(sent(world.server, world.warehouse, publication(work))) + "\n"
+    found = "\n".join(published(world.server, world.warehouse, publication(work))) + "\n"
     assert found == (LISTS / f"lake_{mode.value}.sql").read_text()
 
 

@@ -15,59 +15,53 @@ WAITING = ("held", "open")
 """Held until their run's publish; open for a person from then on."""
 
 
+# Each model of a run comes by these, so that they are made once.
+_BATCH = (
+    quarantine.c.pipeline == sql.bindparam("of"),
+    quarantine.c.batch == sql.bindparam("key"),
+    quarantine.c.model == sql.bindparam("one"),
+)
+_MINE = quarantine.c.run_id == sql.bindparam("run")
+_NOT_NEWER = quarantine.c.token <= sql.bindparam("mine")
+_GIVEN_UP = quarantine.alias("given_up")
+_STAYS_GIVEN_UP = sql.exists().where(
+    _GIVEN_UP.c.status == "discarded",
+    _GIVEN_UP.c.run_id != quarantine.c.run_id,
+    _GIVEN_UP.c.count >= quarantine.c.count,
+    *(_GIVEN_UP.c[name] == quarantine.c[name] for name in ("model", "file_id", "column", "code")),
+)
+
+
+def _changed(*where: sql.ColumnElement[bool]) -> sql.Update:
+    return sql.update(quarantine).where(*where).values(status=sql.bindparam("now_is"), at=sql.bindparam("now"))
+
+
+SAID_BEFORE = sql.delete(quarantine).where(_MINE, quarantine.c.model == sql.bindparam("one"), _NOT_NEWER)
+HELD_BEFORE = _changed(*_BATCH, ~_MINE, quarantine.c.status == "held", _NOT_NEWER)
+HELD = _changed(*_BATCH, _MINE, quarantine.c.status == "held")
+# What was given up stays given up, as long as there is no more of it.
+GIVEN_UP = _changed(*_BATCH, _MINE, quarantine.c.status == "open", _STAYS_GIVEN_UP)
+OF_OTHERS = _changed(*_BATCH, ~_MINE, quarantine.c.status.in_(WAITING))
+
+
 def forget(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     """A stage done again says anew what it rejects; what earlier attempts held came to nothing, and is superseded."""
-    conn.execute(
-        sql.delete(quarantine).where(
-            quarantine.c.run_id == sidecar.run_id,
-            quarantine.c.model == sidecar.model,
-            quarantine.c.token <= sidecar.token,
-        )
-    )
-    conn.execute(
-        sql.update(quarantine)
-        .where(
-            quarantine.c.pipeline == sidecar.pipeline,
-            quarantine.c.batch == sidecar.batch,
-            quarantine.c.model == sidecar.model,
-            quarantine.c.run_id != sidecar.run_id,
-            quarantine.c.status == "held",
-            quarantine.c.token <= sidecar.token,
-        )
-        .values(status="superseded", at=now)
-    )
+    conn.execute(SAID_BEFORE, {"run": sidecar.run_id, "one": sidecar.model, "mine": sidecar.token})
+    conn.execute(HELD_BEFORE, _here(sidecar) | {"mine": sidecar.token, "now_is": "superseded", "now": now})
 
 
 def release(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     """With the publish, this run's rejects are open; those of other attempts at the same rows are superseded."""
-    where = (
-        quarantine.c.pipeline == sidecar.pipeline,
-        quarantine.c.batch == sidecar.batch,
-        quarantine.c.model == sidecar.model,
-    )
-    mine = quarantine.c.run_id == sidecar.run_id
-    conn.execute(
-        sql.update(quarantine).where(*where, mine, quarantine.c.status == "held").values(status="open", at=now)
-    )
-    # What was given up stays given up, as long as there is no more of it.
-    before = quarantine.alias("before")
-    same = ("model", "file_id", "column", "code")
-    given_up = sql.exists().where(
-        before.c.status == "discarded",
-        before.c.run_id != quarantine.c.run_id,
-        before.c.count >= quarantine.c.count,
-        *(before.c[name] == quarantine.c[name] for name in same),
-    )
-    conn.execute(
-        sql.update(quarantine)
-        .where(*where, mine, quarantine.c.status == "open", given_up)
-        .values(status="discarded", at=now)
-    )
+    here = _here(sidecar) | {"now": now}
+    conn.execute(HELD, here | {"now_is": "open"})
+    conn.execute(GIVEN_UP, here | {"now_is": "discarded"})
     # What a replay took in again, it took in; any other attempt only says it anew.
     gone = "replayed" if sidecar.run.get("kind") == "replay" else "superseded"
-    conn.execute(
-        sql.update(quarantine).where(*where, ~mine, quarantine.c.status.in_(WAITING)).values(status=gone, at=now)
-    )
+    conn.execute(OF_OTHERS, here | {"now_is": gone})
+
+
+def _here(sidecar: Sidecar) -> Row:
+    return {"of": sidecar.pipeline, "key": sidecar.batch, "one": sidecar.model, "run": sidecar.run_id}
 
 
 def batches_waiting(conn: sql.Connection, pipeline: str, model: str) -> set[str]:
