@@ -20,7 +20,7 @@ from ingestkit.stores import adls, s3
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse, opened
 from ingestkit.warehouses.snowflake_lake import location_of
 from tests import object_stores
-from tests.contracts.test_snowflake_statements import LISTS
+from tests.contracts.test_snowflake_statements import LISTS, published
 from tests.contracts.warehouse import (
     FIRST_DAY,
     PERSON,
