@@ -65,6 +65,17 @@ def server() -> Iterator[PostgresServer]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def copies(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test has copied of a database goes with it; what stories are told from stays."""
+    started: PostgresServer | None = None
+    if "server" in request.fixturenames:
+        started = request.getfixturevalue("server")
+    yield
+    if started is not None:
+        started.drop_copies()
+
+
 @pytest.fixture(scope="session")
 def shared_story(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, server: PostgresServer) -> Story:
     """The same with the state in PostgreSQL."""
@@ -223,6 +234,8 @@ def told(folder: Path, world: World) -> Story:
         recorded.append(tuple(counts))
         after.append(world.seen())
         assert world.debris() == []
+    if world.shared:
+        world.shared.server.copies.clear()
     return Story(tuple(before), tuple(after), world, tuple(recorded))
 
 

@@ -76,6 +76,7 @@ class Shared:
         del objects
         copy = replace(self, place=f"copy_{secrets.token_hex(8)}")
         self.server.does(f"CREATE DATABASE {copy.place} TEMPLATE {self.place}")
+        self.server.copies.append(copy.place)
         return copy
 
     @contextmanager
