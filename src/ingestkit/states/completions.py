@@ -13,6 +13,19 @@ from ingestkit.states.tables import completion, pipeline_run, pipeline_stage, ru
 Done: TypeAlias = Mapping[tuple[str, str], tuple[CompletionStatus, datetime]]
 """By (batch, model): how it was completed, and when."""
 
+# Each model of a run asks these, so that they are made once.
+ALL = sql.select(completion).where(completion.c.pipeline == sql.bindparam("of"))
+ANY_FULL = (
+    sql.select(sql.literal(1))
+    .where(
+        completion.c.pipeline == sql.bindparam("of"),
+        completion.c.model == sql.bindparam("one"),
+        completion.c.mode == LoadMode.REPLACE.value,
+        completion.c.status == CompletionStatus.DONE.value,
+    )
+    .limit(1)
+)
+
 
 def done(conn: sql.Connection, pipeline: str) -> Done:
     columns = completion.c
@@ -51,14 +64,7 @@ def among(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> set[st
 
 def any_full(conn: sql.Connection, pipeline: str, model: str) -> bool:
     """Whether any batch has replaced the whole model."""
-    columns = completion.c
-    query = sql.select(sql.literal(1)).where(
-        columns.pipeline == pipeline,
-        columns.model == model,
-        columns.mode == LoadMode.REPLACE.value,
-        columns.status == CompletionStatus.DONE.value,
-    )
-    return conn.execute(query.limit(1)).first() is not None
+    return conn.execute(ANY_FULL, {"of": pipeline, "one": model}).first() is not None
 
 
 def is_any(conn: sql.Connection, pipeline: str) -> bool:
@@ -80,12 +86,12 @@ def whole(
     conn: sql.Connection, pipeline: str, batch: str | None = None, model: str | None = None
 ) -> dict[tuple[str, str], tuple[Completion, datetime]]:
     """The pipeline's completions by (batch, model), with when each was written; all, or those of one batch or model."""
-    query = sql.select(completion).where(completion.c.pipeline == pipeline)
+    query, given = ALL, {"of": pipeline}
     if batch is not None:
-        query = query.where(completion.c.batch == batch)
+        query, given = query.where(completion.c.batch == sql.bindparam("key")), given | {"key": batch}
     if model is not None:
-        query = query.where(completion.c.model == model)
-    return {(one.batch, one.model): (one, at) for one, at in _completions(conn, query)}
+        query, given = query.where(completion.c.model == sql.bindparam("one")), given | {"one": model}
+    return {(one.batch, one.model): (one, at) for one, at in _completions(conn, query, given)}
 
 
 def some(conn: sql.Connection, pipeline: str, model: str, batches: Sequence[str]) -> list[Completion]:
@@ -96,9 +102,11 @@ def some(conn: sql.Connection, pipeline: str, model: str, batches: Sequence[str]
     return [one for one, _ in _completions(conn, query)]
 
 
-def _completions(conn: sql.Connection, query: sql.Select[Any]) -> Iterator[tuple[Completion, datetime]]:
+def _completions(
+    conn: sql.Connection, query: sql.Select[Any], given: Mapping[str, Any] | None = None
+) -> Iterator[tuple[Completion, datetime]]:
     names = completion.columns.keys()
-    for row in conn.execute(query).fetchall():
+    for row in conn.execute(query, given).fetchall():
         fields = dict(zip(names, row, strict=True))
         at = fields.pop("at")
         mode = fields["mode"]

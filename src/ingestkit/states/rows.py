@@ -71,19 +71,22 @@ def put_file(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
     return put(conn, tables.file_manifest, _file_row(file, at))
 
 
+def put_files(conn: sql.Connection, files: Sequence[FileVersion], at: datetime) -> None:
+    """The same for some at once."""
+    _put_several(conn, tables.file_manifest, [_file_row(file, at) for file in files])
+
+
 def put_file_absent(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
     return put_absent(conn, tables.file_manifest, _file_row(file, at) | {"first_seen": file.sighted_at})
 
 
-def put_artifact(conn: sql.Connection, artifact: Artifact, at: datetime) -> bool:
-    return put(conn, tables.artifact, artifact.to_json() | {"at": at})
-
-
 def put_artifacts(conn: sql.Connection, artifacts: Sequence[Artifact], at: datetime) -> None:
-    """The same for some at once."""
-    if artifacts:
-        some = [one.to_json() | {"at": at} for one in artifacts]
-        conn.execute(_unless_newer(conn.dialect.name, tables.artifact, tuple(some[0])), some)
+    _put_several(conn, tables.artifact, [one.to_json() | {"at": at} for one in artifacts])
+
+
+def _put_several(conn: sql.Connection, table: sql.Table, several: Sequence[Mapping[str, Any]]) -> None:
+    if several:
+        conn.execute(_unless_newer(conn.dialect.name, table, tuple(several[0])), several)
 
 
 def put_quarantined(conn: sql.Connection, row: Quarantined, at: datetime) -> bool:

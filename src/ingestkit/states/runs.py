@@ -22,6 +22,30 @@ CHUNK = 500
 UNCLEANED = 20
 """How many closed runs are looked at for a clean that never ended."""
 
+# Each model of a run asks these, so that they are made once.
+INTENTS = sql.select(run_model).where(run_model.c.run_id == sql.bindparam("run"))
+HIGHEST = sql.select(sql.func.max(run_model.c.generation)).where(
+    run_model.c.pipeline == sql.bindparam("of"),
+    run_model.c.batch == sql.bindparam("key"),
+    run_model.c.model == sql.bindparam("one"),
+)
+_DONE_SINCE = sql.exists().where(
+    completion.c.pipeline == sql.bindparam("of"),
+    completion.c.batch == pipeline_run.c.batch,
+    completion.c.model == sql.bindparam("one"),
+    completion.c.at >= pipeline_run.c.ended_at,
+)
+AT_WORK = (
+    sql.select(pipeline_run.c.run_id, pipeline_run.c.batch)
+    .join(run_model, run_model.c.run_id == pipeline_run.c.run_id)
+    .where(
+        run_model.c.pipeline == sql.bindparam("of"),
+        run_model.c.model == sql.bindparam("one"),
+        pipeline_run.c.batch.is_not(None),
+        run_model.c.open_key.is_not(None) | sql.and_(run_model.c.status == RunStatus.FAILED.value, ~_DONE_SINCE),
+    )
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -139,21 +163,7 @@ def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
 
     One that failed waits until its batch is done, by another attempt, or stepped over.
     """
-    row = pipeline_run.c
-    done = sql.select(sql.literal(1)).where(
-        completion.c.pipeline == pipeline,
-        completion.c.batch == row.batch,
-        completion.c.model == model,
-        completion.c.at >= row.ended_at,
-    )
-    waits = sql.and_(run_model.c.status == RunStatus.FAILED.value, ~sql.exists(done))
-    query = (
-        sql.select(row.run_id, row.batch)
-        .join(run_model, run_model.c.run_id == row.run_id)
-        .where(run_model.c.pipeline == pipeline, run_model.c.model == model, row.batch.is_not(None))
-        .where(sql.or_(run_model.c.open_key.is_not(None), waits))
-    )
-    return {row.run_id: row.batch for row in conn.execute(query)}
+    return {row.run_id: row.batch for row in conn.execute(AT_WORK, {"of": pipeline, "one": model})}
 
 
 def uncleaned(conn: sql.Connection, pipeline: str) -> tuple[list[Run], list[Run]]:
@@ -357,7 +367,7 @@ def take_models(conn: sql.Connection, run: Run, models: Iterable[str], by: str, 
 def intents(conn: sql.Connection, run_id: str) -> dict[str, tuple[Intent | None, bool]]:
     """What the run means to publish by model, where it is written, and whether it was asked to redo."""
     found: dict[str, tuple[Intent | None, bool]] = {}
-    for row in conn.execute(sql.select(run_model).where(run_model.c.run_id == run_id)):
+    for row in conn.execute(INTENTS, {"run": run_id}):
         intent = None
         if row.generation is not None:
             intent = Intent(row.model, row.generation, row.digest, row.settings, LoadMode(row.mode))
@@ -367,10 +377,7 @@ def intents(conn: sql.Connection, run_id: str) -> dict[str, tuple[Intent | None,
 
 def highest_generation(conn: sql.Connection, pipeline: str, batch: str, model: str) -> int:
     """The highest generation any run has meant to publish for the model of this batch."""
-    query = sql.select(sql.func.max(run_model.c.generation)).where(
-        run_model.c.pipeline == pipeline, run_model.c.batch == batch, run_model.c.model == model
-    )
-    return int(conn.execute(query).scalar() or 0)
+    return int(conn.execute(HIGHEST, {"of": pipeline, "key": batch, "one": model}).scalar() or 0)
 
 
 def write_intent(conn: sql.Connection, run_id: str, intent: Intent, token: int) -> None:

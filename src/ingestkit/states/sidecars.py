@@ -56,10 +56,8 @@ def apply(conn: sql.Connection, sidecar: Sidecar, path: str, now: datetime) -> b
 
 def _apply_work(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     work = sidecar.work
-    for file in work.files:
-        rows.put_file(conn, file, now)
-    for artifact in work.artifacts:
-        rows.put_artifact(conn, artifact, now)
+    rows.put_files(conn, work.files, now)
+    rows.put_artifacts(conn, work.artifacts, now)
     if sidecar.stage is Stage.VALIDATE:
         quarantine.forget(conn, sidecar, now)
     for held in work.quarantine:
