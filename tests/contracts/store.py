@@ -154,7 +154,11 @@ class StoreContract:
         assert read(store, NAME) == b"first"
         assert list(store.inflight("_inflight/")) == []
 
-    def test_of_publishers_racing_for_a_name_exactly_one_wins(self, store: Store, second: Store) -> None:
+    def test_of_publishers_racing_for_a_name_exactly_one_wins(
+        self, store: Store, second: Store, listing: Listing
+    ) -> None:
+        contents = [str(number).encode() * 100_000 for number in range(4)]
+
         def publish(handle: Store, content: bytes) -> bytes | None:
             inflight = f"{PLACE.inflight()}/file"
             with handle.write(inflight) as file:
@@ -166,11 +170,10 @@ class StoreContract:
                 return None
             return content
 
-        with ThreadPoolExecutor(4) as pool:
+        with watched(listing, *contents), ThreadPoolExecutor(4) as pool:
             for attempt in range(25):
-                name = f"raw/opendata/hcp/race/{attempt}"
+                name = f"raw/opendata/hcp/race/{attempt}-file"
                 together = threading.Barrier(4)
-                contents = [str(number).encode() * 100_000 for number in range(4)]
                 won = list(pool.map(publish, [store, second, store, second], contents))
                 winners = [content for content in won if content is not None]
                 assert len(winners) == 1
