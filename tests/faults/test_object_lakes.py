@@ -76,11 +76,12 @@ def test_killed_twice_the_next_run_finishes_the_work(object_story: Story, step: 
     assert disturbed(object_story, tmp_path / "world", (act, place), step, number, bare=True, twice=True) == []
 
 
-@pytest.mark.moments
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(LOT, LOT + max(1, SEEDS // 20)))
 @pytest.mark.parametrize(
-    "object_story", ["s3", *(pytest.param(lake, marks=pytest.mark.matrix) for lake in LAKES[1:])], indirect=True
+    "object_story",
+    [pytest.param(lake, marks=pytest.mark.moments if lake == "s3" else pytest.mark.matrix) for lake in LAKES],
+    indirect=True,
 )
 def test_killed_at_random_moments_and_its_disk_thrown_away(object_story: Story, seed: int, tmp_path: Path) -> None:
     assert at_random(object_story, tmp_path / "world", seed, bare=True, takes=4.0) == []
