@@ -8,7 +8,7 @@ import sqlalchemy as sql
 
 from ingestkit import approvals, stepping, windowing
 from ingestkit.attempts import find
-from ingestkit.discover import batch_key
+from ingestkit.discover import batch_key, keys_known
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import show
@@ -42,7 +42,7 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
         with session.state.read() as conn:
             done = completions.whole(conn, session.pipeline.name, batch)
             known = ledger.versions(conn, session.pipeline.name, [batch])
-        if not known and not done and batch not in windowing.batches(session):
+        if not known and not done and batch not in windowing.batches(session) and not _in_a_hole(session, batch):
             raise UsageError(f"neither the source nor the ledger of {session.pipeline.name} knows a batch {batch!r}")
         models = [model for model in session.pipeline.models if (batch, model) not in done]
         files = [file.path for file in ledger.latest(known).values() if file.model and ledger.is_unpublished(file)]
@@ -57,6 +57,18 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
         _after(session, lease)
     what = f"for {', '.join(models)}" if models else f"in what came later: {', '.join(map(shown, files))}"
     return Outcome("skip", session.pipeline.name, "done", f"batch {batch} is stepped over {what}")
+
+
+def _in_a_hole(session: Session, batch: str) -> bool:
+    """Whether the batch is missing between others, of batches that count up."""
+    settings = session.pipeline.settings.source.batches
+    with session.state.read() as conn:
+        done = completions.done(conn, session.pipeline.name)
+        row = runs.pipeline_row(conn, session.pipeline.name)
+    known = keys_known(windowing.batches(session), done, row["floors"] if row else {})
+    at = settings.order(batch)
+    holes = settings.missing(known).values()
+    return any(settings.order(hole.first) <= at <= settings.order(hole.last) for hole in holes)
 
 
 def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from ingestkit.errors import SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
-from ingestkit.settings import duration_text
+from ingestkit.settings import Hole, duration_text
 from ingestkit.sighting import Look, Turn, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
@@ -27,6 +27,8 @@ class Found:
     """Windows that are done, or that models begin behind, and have not ended: a clock was ahead."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Batches that cannot be taken yet, and why; nothing behind the first of them is looked at."""
+    holes: Mapping[str, Hole] = field(default_factory=dict)
+    """What is missing between batches that count up, each by the batch behind it."""
     unmapped: tuple[str, ...] = ()
     """Files of no model, seen now for the first time."""
     checkpoint: str | None = None
@@ -66,6 +68,11 @@ def floors_of(session: Session, known: Mapping[str, str | None], done: Done) -> 
     return {**known, **dict.fromkeys(missing, min(newest.values(), key=session.pipeline.order, default=None))}
 
 
+def keys_known(there: Batches, done: Done, floors: Mapping[str, str | None]) -> set[str]:
+    """The keys of all batches that the source shows, that are done, or that models begin behind."""
+    return {*there, *(batch for batch, _ in done), *(floor for floor in floors.values() if floor is not None)}
+
+
 def discover(
     session: Session, turn: Turn, *, only: str | None = None, limit: int | None = None, waits_quiet: bool = True
 ) -> Found:
@@ -78,7 +85,6 @@ def discover(
         unjudged = completions.unjudged(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors = floors_of(session, row["floors"] if row else {}, done)
-    position = checkpoint(session, done, floors)
     only = None if only is None else batch_key(session, only)
     there = batches(session, whole=only is not None)
     published = _published(session, turn, unjudged, floors)
@@ -102,6 +108,7 @@ def discover(
             failure = error
             break
         found.unmapped.extend(look.unmapped)
+        look = _behind_a_hole(session, look, plan.holes.get(batch))
         if look.blocked:
             found.waiting[batch] = look.blocked
             if batch in plan.open:
@@ -121,8 +128,9 @@ def discover(
         strays=tuple(session.source.strays()),
         ahead=_ahead(there, {*(batch for batch, _ in done), *floors.values()}, by),
         waiting=found.waiting,
+        holes=plan.holes,
         unmapped=tuple(found.unmapped),
-        checkpoint=position,
+        checkpoint=checkpoint(session, done, floors),
         failure=failure or _too_late(session, plan.late),
     )
 
@@ -164,6 +172,13 @@ class _Found:
     waiting: dict[str, str] = field(default_factory=dict)
     unmapped: list[str] = field(default_factory=list)
     waited: bool = False
+
+
+def _behind_a_hole(session: Session, look: Look, hole: Hole | None) -> Look:
+    if hole is None or look.blocked or session.pipeline.settings.source.batches.holes == "step_over":
+        return look
+    come = "comes before it, has" if hole.count == 1 else "come before it, have"
+    return Look(blocked=f"{hole}, which {come} not come", unmapped=look.unmapped)
 
 
 def _settled(
@@ -228,6 +243,8 @@ class _Plan:
     scan: dict[str, tuple[str, ...]]
     """Done batches recent enough that a changed file in them is still looked for, and for which models."""
     late: tuple[str, ...]
+    holes: Mapping[str, Hole]
+    """What is missing before batches that are not done."""
     missed: Missed | None = None
 
 
@@ -291,7 +308,10 @@ def _sort_out(
             late.append(batch)
             continue
         open_batches[batch] = undone
-    return _Plan(open_batches, scan, tuple(late))
+    holes = session.pipeline.settings.source.batches.missing(keys_known(there, done, floors))
+    return _Plan(
+        open_batches, scan, tuple(late), {batch: hole for batch, hole in holes.items() if batch in open_batches}
+    )
 
 
 def _watched(entry: tuple[CompletionStatus, datetime] | None, since: datetime) -> bool:

@@ -10,10 +10,12 @@ from ingestkit.contract import Contract
 from ingestkit.errors import ContractError
 from ingestkit.files import shown
 from ingestkit.model import Drift
-from ingestkit.settings import LINE, LINEAGE, Header, Model
+from ingestkit.settings import LINE, LINEAGE, Model
 
 ALIKE = 0.75
 """How much of two names must be the same for one to be the other, renamed."""
+QUOTES = ('"', "'")
+LABEL = re.compile(r"\s+\([^()]*\)\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,12 @@ class Findings:
 
 def compare_header(contract: Contract, settings: Model, path: str, file_id: str, names: Sequence[str]) -> Compared:
     """Compare a header with the contract. What cannot be read through is a HeaderBroken."""
-    folded = folding(settings.header)
+    folded = folding(settings, contract.model)
     known = {folded(column.name): column.name for column in contract.columns}
     found = Findings(contract.model, file_id)
     if names and not any(folded(name) in known for name in names):
-        raise _foreign(contract, path, found, len(names))
-    read = tuple(known.get(folded(name), _spaced(name, settings.header)) for name in names)
+        raise _foreign(contract, settings, path, found, names)
+    read = tuple(known.get(folded(name), _plain(name, settings, contract.model)) for name in names)
     _doubled(found, names, folded)
     expected = [column.name for column in contract.columns]
     missing = [name for name in expected if name not in read]
@@ -85,29 +87,52 @@ def compare_header(contract: Contract, settings: Model, path: str, file_id: str,
     return Compared(read, tuple(added) if settings.drift == "evolve" else (), tuple(found.drift))
 
 
-def _foreign(contract: Contract, path: str, found: Findings, names: int) -> HeaderBroken:
+def _foreign(contract: Contract, settings: Model, path: str, found: Findings, names: Sequence[str]) -> HeaderBroken:
     """A header of which the contract knows no name may be a record, and what is in a record is nobody's to see."""
     expected = ", ".join(column.name for column in contract.columns)
-    found.note("missing", "*", expected, f"{names} other names", "fail")
+    found.note("missing", "*", expected, f"{len(names)} other names", "fail")
+    why = "it may be a record; see csv.header and csv.delimiter"
+    if (quote := _otherwise_quoted(settings, contract.model, names)) is not None:
+        why = f"{quote} stands around them, and csv.quote is {settings.csv.quote}"
     return HeaderBroken(
-        f"{shown(path)} has none of the columns of model {contract.model} in its header of {names} "
-        f"(expected {expected}): it may be a record; see csv.header and csv.delimiter",
+        f"{shown(path)} has none of the columns of model {contract.model} in its header of {len(names)} "
+        f"(expected {expected}): {why}",
         hint=f"ingestkit manifest show --path {shlex.quote(shown(path))}",
         drift=tuple(found.drift),
     )
 
 
-def _spaced(name: str, settings: Header) -> str:
-    """How a name in no contract is written, so that files that differ in its spaces add one column."""
-    return re.sub(r"[\s_]+", "_", name.strip()) if settings.spaces == "ignore" else name
+def _otherwise_quoted(settings: Model, model: str, names: Sequence[str]) -> str | None:
+    """The character that stands around names which the contract would know without it."""
+    folded = folding(settings, model)
+    known = {folded(name) for name in settings.columns}
+    for quote in QUOTES:
+        bare = (name[1:-1] for name in names if name[:1] == name[-1:] == quote)
+        if quote != settings.csv.quote and known & {folded(name) for name in bare}:
+            return quote
+    return None
 
 
-def folding(settings: Header) -> Callable[[str], str]:
+def _plain(name: str, settings: Model, model: str) -> str:
+    """How a name in no contract is written, so that files that differ in its spaces or its label add one column."""
+    if settings.header.style == "report":
+        name = _without_label(name, (model, *settings.names))
+    return re.sub(r"[\s_]+", "_", name.strip()) if settings.header.spaces == "ignore" else name
+
+
+def _without_label(name: str, models: Sequence[str]) -> str:
+    """What a report calls `hcp.vid__v (VID)`. A column of another model keeps that before its name."""
+    name = LABEL.sub("", name)
+    model, dot, column = name.partition(".")
+    return column if dot and model.strip().casefold() in {one.casefold() for one in models} else name
+
+
+def folding(settings: Model, model: str) -> Callable[[str], str]:
     """How names are written before they are compared."""
 
     def folded(name: str) -> str:
-        name = _spaced(name, settings)
-        return name.casefold() if settings.case == "ignore" else name
+        name = _plain(name, settings, model)
+        return name.casefold() if settings.header.case == "ignore" else name
 
     return folded
 

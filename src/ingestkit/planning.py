@@ -50,6 +50,7 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         "batches": [{name: one[name] for name in ("batch", "window", "reason", "models")} for one in batches],
         "files": [file for one in batches for file in one["files"]],
         "not_yet": [{"batch": batch, "why": why} for batch, why in found.waiting.items()],
+        "holes": [{"before": batch, **asdict(hole)} for batch, hole in found.holes.items()],
         "late": list(found.late),
         "ahead": list(found.ahead),
         "missed": [] if found.missed is None else [asdict(found.missed)],

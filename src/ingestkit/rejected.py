@@ -151,7 +151,7 @@ def _taken_apart(session: Session, file: FileVersion, raw: bytes) -> tuple[dict[
     if not isinstance(found, dict):
         return None, encoding
     # Whoever masks a column must find it however its file spells it.
-    folded = folding(settings.header)
+    folded = folding(settings, file.model or "")
     known = {folded(name): name for name in settings.columns}
     return {known.get(folded(name), name): value for name, value in found.items()}, encoding
 

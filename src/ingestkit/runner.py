@@ -183,6 +183,12 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
     if found.missed is not None:
         check(session, lease)
         pass_missed(session, lease, found.missed)
+    _tell(session, found)
+    return found
+
+
+def _tell(session: Session, found: Found) -> None:
+    """What was found beside the work."""
     if found.ahead:
         name, first, last = session.pipeline.name, found.ahead[0], found.ahead[-1]
         session.progress.warned(
@@ -197,6 +203,9 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
             f"batch {late} came after newer ones were done and is not loaded (source.late: {policy})",
             hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'",
         )
+    if session.pipeline.settings.source.batches.holes == "step_over":
+        for batch, hole in found.holes.items():
+            session.progress.warned(f"{hole} has not come before batch {batch}, and is stepped over (batches.holes)")
     if found.strays:
         strays, verb = named([shown(one) for one in found.strays]), "is" if len(found.strays) == 1 else "are"
         session.progress.warned(
@@ -207,7 +216,6 @@ def waiting_units(session: Session, lease: Lease, options: RunOptions) -> Found:
         session.progress.warned(f"{path} belongs to no model and is kept in quarantine")
     for batch, why in found.waiting.items():
         session.progress.said(f"batch {batch} waits: {why}")
-    return found
 
 
 def bytes_of(unit: Unit) -> int:

@@ -1,8 +1,11 @@
 """The pydantic models of everything in `config/`: names, ranges and defaults. Files and layers are `project`'s."""
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -293,6 +296,8 @@ class Header(Section):
     case: Literal["exact", "ignore"] = "exact"
     spaces: Literal["exact", "ignore"] = "exact"
     """`ignore`: around a name none count, and within it they and underscores are one."""
+    style: Literal["plain", "report"] = "plain"
+    """`report`: names may be written as reports write them, `hcp.vid__v (VID)`: behind the model, before a label."""
 
 
 class Freshness(Section):
@@ -364,6 +369,8 @@ class Model(Section):
     """One logical table of a pipeline."""
 
     files: Pattern | None = None
+    names: Texts = ()
+    """What its files, and in reports its columns, may be called besides."""
     key: tuple[str, ...] = ()
     load: LoadMode = LoadMode.REPLACE
     window_column: str | None = None
@@ -437,6 +444,21 @@ KEYS = {
 """How a batch key of each kind is written."""
 
 
+COUNTED = ("integer", "hex")
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Keys that have not come, of batches that count up by one."""
+
+    first: str
+    last: str
+    count: int
+
+    def __str__(self) -> str:
+        return self.first if self.count == 1 else f"{self.first} to {self.last}"
+
+
 WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 OF_WINDOWS = ("timezone", "start", "start_of_week", "lag", "catchup", "at")
 
@@ -479,6 +501,8 @@ class Batches(Section):
     folders: Pattern | None = None
     files: Pattern | None = None
     kind: Literal["text", "integer", "hex", "date"] = "text"
+    holes: Literal["wait", "step_over"] | None = None
+    """Where keys count up by one: what a batch does whose predecessor is not there; None: keys need not follow."""
     window: Annotated[str, BeforeValidator(length)] | None = None
     """How long a window is: then a batch is a piece of time, and a path belongs to it by its group `at`."""
     timezone: Zone = "UTC"
@@ -502,6 +526,8 @@ class Batches(Section):
 
     @model_validator(mode="after")
     def a_window_is_said_whole(self) -> "Batches":
+        if self.holes is not None and self.kind not in COUNTED:
+            raise ValueError(f"holes are of batches that are counted: kind {' or '.join(COUNTED)}")
         if self.window is None:
             for name in OF_WINDOWS:
                 if getattr(self, name) != type(self).model_fields[name].default:
@@ -559,6 +585,18 @@ class Batches(Section):
                 return int(key, 16), key
             case _:
                 return 0, key
+
+    def missing(self, keys: Iterable[str]) -> Mapping[str, Hole]:
+        """The holes between keys that count up, each by the key behind it; none where they need not follow."""
+        if self.holes is None:
+            return {}
+        ordered = sorted({self.order(key)[0] for key in keys})
+        write = "x" if self.kind == "hex" else "d"
+        return {
+            format(number, write): Hole(format(before + 1, write), format(number - 1, write), number - before - 1)
+            for before, number in pairwise(ordered)
+            if number > before + 1
+        }
 
 
 MARKED = re.compile(r"\{(?:name|stem)\}")

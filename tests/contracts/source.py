@@ -218,12 +218,37 @@ class SourceContract:
             "parent_hco_20260101T120000Z.txt",
             "parent_hco_full.csv",
             "US_PARENT_HCO_FULL_20260101.csv.gz",
+            "ParentHCOs.csv",
         ],
     )
     def test_a_model_knows_its_files_by_its_name(self, drop: Drop, name: str) -> None:
         drop.put(f"{FIRST}/{name}")
         source = drop.source(settings(), models(parent_hco=None, hco=None))
         assert [item.models for item in source.items(FIRST)] == [("parent_hco",)]
+
+    @pytest.mark.parametrize(
+        ("model", "name"),
+        [
+            ("address", "ADDRESSES.csv"),
+            ("addresses", "address.csv"),
+            ("country", "countries.csv"),
+            ("licenses", "US_LICENSE_20260101.csv"),
+            ("batches", "batch.csv"),
+            ("customer_status", "customer-statuses.csv"),
+        ],
+    )
+    def test_one_or_many_is_the_same_model(self, drop: Drop, model: str, name: str) -> None:
+        drop.put(f"{FIRST}/{name}")
+        source = drop.source(settings(), models(**{model: None}))
+        assert [item.models for item in source.items(FIRST)] == [(model,)]
+
+    @pytest.mark.parametrize("name", ["RELATION.csv", "relations_20260101.csv", "PARENTHCO.csv", "us_old_name.csv"])
+    def test_a_model_goes_by_its_other_names_too(self, drop: Drop, name: str) -> None:
+        drop.put(f"{FIRST}/{name}")
+        known = models(parenthco=None)
+        known = {"parenthco": known["parenthco"].model_copy(update={"names": ("RELATION", "OLD NAME")})}
+        source = drop.source(settings(), known)
+        assert [item.models for item in source.items(FIRST)] == [("parenthco",)]
 
     @pytest.mark.parametrize("name", ["hcp_delta.csv", "hcpx.csv", "xhcp.csv", "hcp.xlsx", "hcp", "hcp_address.csv"])
     def test_a_model_does_not_claim_what_may_be_something_else(self, drop: Drop, name: str) -> None:

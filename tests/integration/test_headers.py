@@ -166,6 +166,37 @@ def test_a_done_batch_with_a_bad_restatement_fails_until_somebody_has_come(world
     assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
 
 
+def test_quotes_of_another_kind_are_named_beside_what_was_declared(world: World) -> None:
+    world.drop(FIRST, {"20260101/a.csv": "'id','n'\n'1','10'\n"})
+    assert "' stands around them, and csv.quote is \"" in world.refused(5, "run")
+
+
+def test_a_header_as_reports_write_it_is_read_beside_plain_ones(world: World) -> None:
+    world.set_up(
+        {
+            "models.a.header": {"style": "report", "case": "ignore"},
+            "models.a.names": ["PERSON"],
+            "models.a.drift": "evolve",
+        }
+    )
+    world.drop(
+        {
+            "20260101/a.csv": "a.id (VID),A.n (NUMBER),b.city__v (CITY)\n1,10,Bonn\n",
+            "20260101/a_2.csv": "person.id (VID),n\n2,20\n",
+            "20260101/a_3.csv": "id,n\n3,30\n",
+        }
+    )
+    world.does("run")
+    found = world.target('SELECT id, n, "b.city__v" FROM a ORDER BY id')
+    assert found == [("1", 10, "Bonn"), ("2", 20, None), ("3", 30, None)]
+
+
+def test_a_name_that_stands_twice_under_two_labels_says_of_no_value_which_it_is(world: World) -> None:
+    world.set_up({"models.a.header": {"style": "report"}})
+    world.drop(FIRST, {"20260101/a.csv": "a.id (VID),n,id (OTHER)\n1,10,2\n"})
+    assert "'a.id (VID)' stands 2 times" in world.refused(5, "run")
+
+
 def test_a_first_record_where_a_header_should_be_is_shown_nowhere(world: World) -> None:
     world.drop(FIRST, {"20260101/a.csv": "Secret,Sauce\nMore,Secret\n"})
     said = world.refused(5, "run")

@@ -10,10 +10,18 @@ from ingestkit.settings import Batches, Model
 from ingestkit.windows import first_showing, zone_of
 
 TOLERANT = (
-    r"(?:[a-z]{{2,3}}_)?{name}(?:[-_. ](?:\d[\dtz]*|full|part\d*))*"
+    r"(?:[a-z]{{2,3}}_)?(?:{names})(?:[-_. ](?:\d[\dtz]*|full|part\d*))*"
     r"\.(?:(?:csv|tsv|txt|dat|jsonl|ndjson)(?:\.gz)?|parquet)"
 )
-"""How files of a model are called when it does not say: any case, `US_` before, a date, number or `full` behind."""
+"""How files of a model are called when it does not say: in any case, of one or of many, with `US_` before, and a date,
+number or `full` behind."""
+PLURALS = (
+    (r"(.+[^aeiou])(?:y|ies)", "(?:y|ies)"),
+    (r"(.+(?:ss|x|z|ch|sh))(?:es)?", "(?:es)?"),
+    (r"(.+s)es", "(?:es?)?"),
+    (r"(.+)s", "(?:s(?:es)?)?"),
+)
+"""What words end with, and with what they may end where another number of them is meant."""
 
 
 def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | None:
@@ -81,5 +89,19 @@ def claimants(patterns: Mapping[str, re.Pattern[str]], path: str, name: str) -> 
 def _claim_pattern(name: str, model: Model) -> re.Pattern[str]:
     if model.files is not None:
         return re.compile(model.files)
-    words = "[-_ ]*".join(map(re.escape, re.split(r"_+", name)))
-    return re.compile(TOLERANT.format(name=words), re.IGNORECASE)
+    names = "|".join(_one_or_many(one) for one in (name, *model.names))
+    return re.compile(TOLERANT.format(names=names), re.IGNORECASE)
+
+
+def _one_or_many(name: str) -> str:
+    """A name however its words are joined, and whether it is of one or of many."""
+    *words, last = re.split(r"[-_ ]+", name.strip("-_ "))
+    return "[-_ ]*".join([*map(re.escape, words), _number_of(last)])
+
+
+def _number_of(word: str) -> str:
+    """A word in the singular or the plural, whichever of them it is."""
+    for ending, others in PLURALS:
+        if (match := re.fullmatch(ending, word, re.IGNORECASE)) is not None:
+            return re.escape(match[1]) + others
+    return f"{re.escape(word)}s?"

@@ -60,7 +60,7 @@ class _Objects:
     def __init__(self, engine: Engine, settings: Model) -> None:
         self.engine = engine
         self.settings = settings
-        self.folded = folding(settings.header)
+        self.folded = folding(settings, engine.contract.model)
         self.raw = {column.name for column in engine.contract.columns if column.type == "json"}
         self.names: tuple[str, ...] = ()
         self.place: Mapping[str, int] = {}

@@ -1,0 +1,81 @@
+"""Export packages whose names count up: every one in order, and what is done where one is missing."""
+
+import pytest
+
+from tests.contracts.zipped import zipped
+from tests.integration.world import World, batches_of
+
+PACKAGES = {"source.batches": {"files": r"exp_(?P<batch>[0-9A-F]{8})\.zip", "kind": "hex", "holes": "wait"}}
+
+
+def package(number: int) -> dict[str, bytes]:
+    return {f"exp_{number:08X}.zip": zipped({"a.csv": f"id,n\n{number},{number}\n", "b.csv": "id,d\nx,2026-01-01\n"})}
+
+
+@pytest.fixture
+def counted(world: World) -> World:
+    world.set_up(PACKAGES)
+    return world
+
+
+def test_packages_are_taken_by_their_number_and_not_as_texts_sort(counted: World) -> None:
+    counted.drop(*(package(number) for number in (0x10, 0xF, 0xE)))
+    assert batches_of(counted.does("run", "--limit", "2")) == ["e", "f"]
+    assert batches_of(counted.does("run")) == ["10"]
+    assert counted.table("a", "id") == [("16",)]
+
+
+def test_what_stands_behind_a_hole_waits_until_it_is_filled(counted: World) -> None:
+    counted.drop(package(0x1C5), package(0x1C8))
+    assert batches_of(counted.does("run")) == ["1c5"]
+    waiting = counted.does("run")
+    assert waiting["status"] == "waiting"
+    assert "batch 1c8 waits: 1c6 to 1c7, which come before it, have not come" in waiting["message"]
+    planned = counted.does("plan")
+    assert planned["holes"] == [{"before": "1c8", "first": "1c6", "last": "1c7", "count": 2}]
+    assert planned["waiting"] == 0
+    assert planned["not_yet"][0]["batch"] == "1c8"
+    counted.drop(package(0x1C6))
+    assert batches_of(counted.does("run")) == ["1c6"]
+    counted.drop(package(0x1C7))
+    assert batches_of(counted.does("run")) == ["1c7", "1c8"]
+    assert counted.does("plan")["holes"] == []
+
+
+def test_a_hole_is_stepped_over_by_a_person(counted: World) -> None:
+    counted.drop(package(0x1C5), package(0x1C8))
+    counted.does("run")
+    assert "knows a batch" in counted.refused(2, "skip", "p", "--batch", "1c9", "--reason", "never sent")
+    for missing in ("1c6", "1C7"):
+        counted.does("skip", "p", "--batch", missing, "--reason", "never sent")
+    assert batches_of(counted.does("run")) == ["1c8"]
+
+
+def test_a_hole_that_stays_too_long_is_a_failure(counted: World) -> None:
+    counted.set_up(PACKAGES | {"source.overdue": "0s"})
+    counted.drop(package(0x1C5), package(0x1C7))
+    assert "1c6, which comes before it, has not come" in "\n".join(counted.call("run").told)
+    assert counted.call("run").code == 4
+
+
+def test_a_hole_may_be_stepped_over_and_is_told(counted: World) -> None:
+    counted.set_up({"source.batches": PACKAGES["source.batches"] | {"holes": "step_over"}})
+    counted.drop(package(0x1C5), package(0x1C8))
+    ended = counted.call("run")
+    assert ended.code == 0
+    assert "1c6 to 1c7 has not come before batch 1c8, and is stepped over" in ended.err
+    assert counted.table("a", "id") == [(str(0x1C8),)]
+    counted.drop(package(0x1C6))
+    assert counted.does("plan")["late"] == ["1c6"]
+
+
+def test_keys_that_do_not_count_up_are_not_waited_for(counted: World) -> None:
+    counted.set_up({"source.batches": {"files": r"exp_(?P<batch>[0-9A-F]{8})\.zip", "kind": "hex"}})
+    counted.drop(package(0x1C5), package(0x1C8))
+    assert batches_of(counted.does("run")) == ["1c5", "1c8"]
+    assert counted.does("plan")["holes"] == []
+
+
+def test_holes_are_only_of_what_is_counted(world: World) -> None:
+    world.set_up({"source.batches.holes": "wait"})
+    assert "holes are of batches that are counted" in world.refused(3, "plan")
