@@ -15,7 +15,7 @@ from ingestkit.settings import LINE, LINEAGE, Model
 ALIKE = 0.75
 """How much of two names must be the same for one to be the other, renamed."""
 QUOTES = ('"', "'")
-LABEL = re.compile(r"\s+\([^()]*\)\s*$")
+LABEL = re.compile(r"(?<=\S)\s+\([^()]*\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _plain(name: str, settings: Model, model: str) -> str:
 
 def _without_label(name: str, models: Sequence[str]) -> str:
     """What a report calls `hcp.vid__v (VID)`. A column of another model keeps that before its name."""
-    name = LABEL.sub("", name)
+    name = LABEL.sub("", name.strip())
     model, dot, column = name.partition(".")
     return column if dot and model.strip().casefold() in {one.casefold() for one in models} else name
 

@@ -365,11 +365,19 @@ class Copying(Section):
         return said
 
 
+OtherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](.*[A-Za-z0-9])?$")]
+OtherNames = Annotated[
+    tuple[OtherName, ...], BeforeValidator(several, json_schema_input_type=str | tuple[OtherName, ...])
+]
+
+
 class Model(Section):
     """One logical table of a pipeline."""
 
     files: Pattern | None = None
-    names: Texts = ()
+    names: Annotated[
+        tuple[OtherName, ...], BeforeValidator(several, json_schema_input_type=str | tuple[OtherName, ...])
+    ] = ()
     """What its files, and in reports its columns, may be called besides."""
     key: tuple[str, ...] = ()
     load: LoadMode = LoadMode.REPLACE

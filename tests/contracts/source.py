@@ -256,6 +256,16 @@ class SourceContract:
         source = drop.source(settings(), models(hcp=None))
         assert [item.models for item in source.items(FIRST)] == [()]
 
+    def test_a_name_as_it_is_said_goes_before_one_of_another_number(self, drop: Drop) -> None:
+        for name in ("sale.csv", "SALES_20260101.csv", "as.csv"):
+            drop.put(f"{FIRST}/{name}")
+        source = drop.source(settings(), models(sale=None, sales=None, a=None))
+        assert {item.path.rpartition("/")[2]: item.models for item in source.items(FIRST)} == {
+            "sale.csv": ("sale",),
+            "SALES_20260101.csv": ("sales",),
+            "as.csv": (),
+        }
+
     def test_a_pattern_of_ones_own_takes_the_place_of_the_name(self, drop: Drop) -> None:
         drop.put(f"{FIRST}/people.dat")
         drop.put(f"{FIRST}/hcp.csv")

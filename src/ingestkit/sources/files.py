@@ -22,7 +22,7 @@ from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
 from ingestkit.sources.arrival import LARGEST, Beside, Checked, algorithm_of, digest_of, said_by, unlike
 from ingestkit.sources.drop import Drop, Entry, Opened, Status
-from ingestkit.sources.naming import batch_of, checked_after, claim_patterns, claimants, time_of
+from ingestkit.sources.naming import Claims, batch_of, checked_after, claimants, claims_of, time_of
 from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
 from ingestkit.sources.releasing import Release, is_released
 
@@ -87,7 +87,7 @@ class FilesSource:
                 f"{self.drop.named('')} holds no batch {shown(batch)}",
                 hint=f"what has landed of it can be loaded: {again}",
             )
-        claims = claim_patterns(self.models)
+        claims = claims_of(self.models)
         there = [(place, path, entry) for place in places for path, entry in self._files_of(place)]
         beside = Beside(self.settings.settle, {path for _, path, _ in there} | set(self._walk.beside))
         found = [
@@ -282,9 +282,7 @@ class FilesSource:
                 return False
             raise self._failed(error, path) from error
 
-    def _items(
-        self, batch: str, path: str, entry: Entry, claims: Mapping[str, re.Pattern[str]], beside: Beside
-    ) -> Iterator[Item]:
+    def _items(self, batch: str, path: str, entry: Entry, claims: Claims, beside: Beside) -> Iterator[Item]:
         """The item a file is, or those its members are; none when the file went away while it was listed."""
         waits_for = None
         try:
@@ -319,7 +317,7 @@ class FilesSource:
         batch: str,
         archive: str,
         status: Status,
-        claims: Mapping[str, re.Pattern[str]],
+        claims: Claims,
         checksum: str | None,
     ) -> Iterator[Item]:
         """The members of an archive, of its time, but those whose name, or that of a folder of theirs, is ignored."""

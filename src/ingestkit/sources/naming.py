@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from ingestkit.errors import ConfigError, SourceError
 from ingestkit.files import shown
@@ -16,12 +17,15 @@ TOLERANT = (
 """How files of a model are called when it does not say: in any case, of one or of many, with `US_` before, and a date,
 number or `full` behind."""
 PLURALS = (
-    (r"(.+[^aeiou])(?:y|ies)", "(?:y|ies)"),
+    (r"(.+[^aeiou])(?:y|ies)", "(?:y|ies?)"),
     (r"(.+(?:ss|x|z|ch|sh))(?:es)?", "(?:es)?"),
     (r"(.+s)es", "(?:es?)?"),
     (r"(.+)s", "(?:s(?:es)?)?"),
 )
 """What words end with, and with what they may end where another number of them is meant."""
+SHORT, LEVELS = 3, 2
+Claims: TypeAlias = Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
+"""By model: how its files are called, and how besides where no other model's are called so."""
 
 
 def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | None:
@@ -69,38 +73,46 @@ def checked_after(settings: Batches, after: str) -> tuple[int, str]:
         ) from None
 
 
-def claim_patterns(models: Mapping[str, Model]) -> Mapping[str, re.Pattern[str]]:
+def claims_of(models: Mapping[str, Model]) -> Claims:
     """How each model recognises its files."""
-    return {name: _claim_pattern(name, model) for name, model in models.items()}
+    return {name: _claims_of(name, model) for name, model in models.items()}
 
 
-def claimants(patterns: Mapping[str, re.Pattern[str]], path: str, name: str) -> tuple[str, ...]:
-    """The model that claims a file by the last part of its name, or nothing; two are a mistake in the pipeline."""
+def claimants(claims: Claims, path: str, name: str) -> tuple[str, ...]:
+    """The model that claims a file by the last part of its name, or nothing; two are a mistake in the pipeline.
+
+    A name as it is said goes before one that only has another number: `sales.csv` is of model `sales`, not of `sale`.
+    """
     name = name.rsplit("/", 1)[-1]
-    claiming = tuple(model for model, pattern in patterns.items() if pattern.fullmatch(name))
-    if len(claiming) > 1:
-        raise ConfigError(
-            f"models {' and '.join(claiming)} both claim {shown(path)}",
-            hint="make `files` of one of them narrower",
-        )
-    return claiming
+    for level in range(LEVELS):
+        claiming = tuple(model for model, patterns in claims.items() if patterns[level].fullmatch(name))
+        if len(claiming) > 1:
+            raise ConfigError(
+                f"models {' and '.join(claiming)} both claim {shown(path)}",
+                hint="make `files` of one of them narrower",
+            )
+        if claiming:
+            return claiming
+    return ()
 
 
-def _claim_pattern(name: str, model: Model) -> re.Pattern[str]:
+def _claims_of(name: str, model: Model) -> tuple[re.Pattern[str], re.Pattern[str]]:
     if model.files is not None:
-        return re.compile(model.files)
-    names = "|".join(_one_or_many(one) for one in (name, *model.names))
-    return re.compile(TOLERANT.format(names=names), re.IGNORECASE)
-
-
-def _one_or_many(name: str) -> str:
-    """A name however its words are joined, and whether it is of one or of many."""
-    *words, last = re.split(r"[-_ ]+", name.strip("-_ "))
-    return "[-_ ]*".join([*map(re.escape, words), _number_of(last)])
+        said = re.compile(model.files)
+        return said, said
+    names = [re.split(r"[-_ ]+", one.strip("-_ ")) for one in (name, *model.names)]
+    several = (
+        "|".join("[-_ ]*".join([*map(re.escape, before), ending(last)]) for *before, last in names)
+        for ending in (re.escape, _number_of)
+    )
+    exact, loose = (re.compile(TOLERANT.format(names=one), re.IGNORECASE) for one in several)
+    return exact, loose
 
 
 def _number_of(word: str) -> str:
-    """A word in the singular or the plural, whichever of them it is."""
+    """A word in the singular or the plural, whichever of them it is; what is very short has no other number."""
+    if len(word) < SHORT:
+        return re.escape(word)
     for ending, others in PLURALS:
         if (match := re.fullmatch(ending, word, re.IGNORECASE)) is not None:
             return re.escape(match[1]) + others
