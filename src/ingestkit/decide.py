@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit import approvals, stepping, windowing
+from ingestkit import approvals, counting, stepping, windowing
 from ingestkit.attempts import find
 from ingestkit.discover import batch_key, keys_known
 from ingestkit.errors import UsageError
@@ -61,14 +61,11 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
 
 def _in_a_hole(session: Session, batch: str) -> bool:
     """Whether the batch is missing between others, of batches that count up."""
-    settings = session.pipeline.settings.source.batches
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
     known = keys_known(windowing.batches(session), done, row["floors"] if row else {})
-    at = settings.order(batch)
-    holes = settings.missing(known).values()
-    return any(settings.order(hole.first) <= at <= settings.order(hole.last) for hole in holes)
+    return counting.is_between(session.pipeline.settings.source.batches, batch, known)
 
 
 def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+from ingestkit import counting
 from ingestkit.errors import SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
@@ -108,7 +109,7 @@ def discover(
             failure = error
             break
         found.unmapped.extend(look.unmapped)
-        look = _behind_a_hole(session, look, plan.holes.get(batch))
+        look = _behind_a_hole(session, look, None if batch in published else plan.holes.get(batch))
         if look.blocked:
             found.waiting[batch] = look.blocked
             if batch in plan.open:
@@ -283,7 +284,7 @@ def _sort_out(
     order = session.pipeline.order
     settings = session.pipeline.settings.source
     since = session.clock.now() - settings.late_scan
-    newest = max((batch for batch, _ in done), key=order, default=None)
+    newest = counting.newest(settings.batches, done)
     open_batches: dict[str, tuple[str, ...]] = {}
     scan: dict[str, tuple[str, ...]] = {}
     late: list[str] = []
@@ -308,10 +309,8 @@ def _sort_out(
             late.append(batch)
             continue
         open_batches[batch] = undone
-    holes = session.pipeline.settings.source.batches.missing(keys_known(there, done, floors))
-    return _Plan(
-        open_batches, scan, tuple(late), {batch: hole for batch, hole in holes.items() if batch in open_batches}
-    )
+    missing = counting.holes(settings.batches, open_batches, there, done, floors)
+    return _Plan(open_batches, scan, tuple(late), missing)
 
 
 def _watched(entry: tuple[CompletionStatus, datetime] | None, since: datetime) -> bool:

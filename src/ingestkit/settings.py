@@ -1,11 +1,10 @@
 """The pydantic models of everything in `config/`: names, ranges and defaults. Files and layers are `project`'s."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -594,17 +593,15 @@ class Batches(Section):
             case _:
                 return 0, key
 
-    def missing(self, keys: Iterable[str]) -> Mapping[str, Hole]:
-        """The holes between keys that count up, each by the key behind it; none where they need not follow."""
-        if self.holes is None:
-            return {}
-        ordered = sorted({self.order(key)[0] for key in keys})
+    def hole(self, after: str, before: str, keys: Iterable[str]) -> Hole | None:
+        """The first keys between these two, which count up, that are not among those given."""
+        start, end = self.order(after)[0] + 1, self.order(before)[0]
         write = "x" if self.kind == "hex" else "d"
-        return {
-            format(number, write): Hole(format(before + 1, write), format(number - 1, write), number - before - 1)
-            for before, number in pairwise(ordered)
-            if number > before + 1
-        }
+        for number in [*sorted(place for key in keys if start <= (place := self.order(key)[0]) < end), end]:
+            if number > start:
+                return Hole(format(start, write), format(number - 1, write), number - start)
+            start = number + 1
+        return None
 
 
 MARKED = re.compile(r"\{(?:name|stem)\}")

@@ -51,6 +51,35 @@ def test_a_hole_is_stepped_over_by_a_person(counted: World) -> None:
     assert batches_of(counted.does("run")) == ["1c8"]
 
 
+def test_who_steps_over_a_part_of_a_hole_still_waits_for_the_rest(counted: World) -> None:
+    counted.drop(package(0x5), package(0x8))
+    counted.does("run")
+    counted.does("skip", "p", "--batch", "7", "--reason", "never sent")
+    assert counted.does("plan")["holes"] == [{"before": "8", "first": "6", "last": "6", "count": 1}]
+    assert counted.does("run")["status"] == "waiting"
+    counted.drop(package(0x6))
+    assert batches_of(counted.does("run")) == ["6", "8"]
+    assert counted.does("plan")["late"] == []
+
+
+def test_what_one_model_begins_behind_is_still_missing_for_the_others(counted: World) -> None:
+    counted.drop(package(0x5), package(0xA))
+    counted.does("run", "--batch", "5")
+    counted.does("state", "set", "p", "--batch", "9", "--model", "b", "--reason", "b is elsewhere up to there", "--yes")
+    assert counted.does("plan")["holes"] == [{"before": "a", "first": "6", "last": "9", "count": 4}]
+    assert counted.does("run")["status"] == "waiting"
+
+
+def test_what_is_published_is_judged_whatever_is_missing_before_it(counted: World) -> None:
+    free = {"source.batches": {name: said for name, said in PACKAGES["source.batches"].items() if name != "holes"}}
+    counted.set_up(free | {"gate.max_loss_pct": 0})
+    dropped = {"exp_00000008.zip": zipped({"a.csv": "id,n\n1,1\n1,2\n", "b.csv": "id,d\nx,2026-01-01\n"})}
+    counted.drop(package(0x5), dropped)
+    assert counted.call("run").code == 6
+    counted.set_up(PACKAGES)
+    assert batches_of(counted.does("run")) == ["8"]
+
+
 def test_a_hole_that_stays_too_long_is_a_failure(counted: World) -> None:
     counted.set_up(PACKAGES | {"source.overdue": "0s"})
     counted.drop(package(0x1C5), package(0x1C7))
