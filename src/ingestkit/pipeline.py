@@ -101,6 +101,8 @@ class Pipeline:
 
     def _shown(self, model: str, names: set[str]) -> dict[str, Any]:
         """What a model says that its rows depend on; who may see a value is nothing of it."""
+        # There what else a model is called is taken off its columns.
+        names = names | {"names"} if self.model(model).header.style == "report" else names
         return self.model(model).model_dump(mode="json", include=names, exclude={"columns": {"__all__": {"pii"}}})
 
     def load_settings(self, model: str, window: Window | None) -> str:
