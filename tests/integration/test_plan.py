@@ -23,6 +23,7 @@ SHAPE = {
     "batches",
     "files",
     "not_yet",
+    "holes",
     "late",
     "strays",
     "ahead",
