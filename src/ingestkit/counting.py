@@ -41,8 +41,11 @@ def newest(settings: Batches, done: Done) -> str | None:
     return max(taken, key=settings.order, default=None)
 
 
-def is_between(settings: Batches, batch: str, known: Iterable[str]) -> bool:
+def is_between(
+    settings: Batches, batch: str, there: Iterable[str], done: Done, floors: Mapping[str, str | None]
+) -> bool:
     """Whether there may be such a batch among those that are known, which count up."""
+    known = (*there, *(key for key, _ in done), *(floor for floor in floors.values() if floor is not None))
     places = [settings.order(key) for key in known]
     return settings.holes is not None and bool(places) and min(places) < settings.order(batch) < max(places)
 

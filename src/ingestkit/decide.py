@@ -8,7 +8,7 @@ import sqlalchemy as sql
 
 from ingestkit import approvals, counting, stepping, windowing
 from ingestkit.attempts import find
-from ingestkit.discover import batch_key, keys_known
+from ingestkit.discover import batch_key
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import show
@@ -64,8 +64,8 @@ def _in_a_hole(session: Session, batch: str) -> bool:
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
         row = runs.pipeline_row(conn, session.pipeline.name)
-    known = keys_known(windowing.batches(session), done, row["floors"] if row else {})
-    return counting.is_between(session.pipeline.settings.source.batches, batch, known)
+    settings, floors = session.pipeline.settings.source.batches, row["floors"] if row else {}
+    return counting.is_between(settings, batch, windowing.batches(session), done, floors)
 
 
 def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> None:

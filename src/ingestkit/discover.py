@@ -69,11 +69,6 @@ def floors_of(session: Session, known: Mapping[str, str | None], done: Done) -> 
     return {**known, **dict.fromkeys(missing, min(newest.values(), key=session.pipeline.order, default=None))}
 
 
-def keys_known(there: Batches, done: Done, floors: Mapping[str, str | None]) -> set[str]:
-    """The keys of all batches that the source shows, that are done, or that models begin behind."""
-    return {*there, *(batch for batch, _ in done), *(floor for floor in floors.values() if floor is not None)}
-
-
 def discover(
     session: Session, turn: Turn, *, only: str | None = None, limit: int | None = None, waits_quiet: bool = True
 ) -> Found:
