@@ -52,7 +52,7 @@ class AtSnowflake(World):
 
     @property
     def sent(self) -> list[Sent]:
-        """What was sent by publishes."""
+        """What was sent for runs."""
         return [one for one in self.server.sent[self.begun :] if one.tag.startswith("ingestkit p.")]
 
 

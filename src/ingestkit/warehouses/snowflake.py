@@ -143,7 +143,7 @@ class SnowflakeWarehouse:
         models = frozenset(load.intent.model for load in publication.loads)
         work = Work(self.account, publication.pipeline, publication.state_id, publication.token, models)
         with (
-            self.account.session(f"ingestkit {publication.run_id}") as connection,
+            self.account.session(publication.run_id) as connection,
             scratch(self.scratch) as folder,
             publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
         ):

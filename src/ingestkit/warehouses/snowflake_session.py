@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import duckdb
 import snowflake.connector
+import structlog
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import DatabaseError, Error, InterfaceError, OperationalError, ProgrammingError
@@ -76,8 +77,12 @@ class Account:
         return ".".join((self.names.one(self.database, self.schema), *(self.names.one(part) for part in parts)))
 
     @contextmanager
-    def session(self, tag: str = "ingestkit") -> Iterator[SnowflakeConnection]:
-        """A connection whose statements carry the tag. Closing it rolls back what was not committed."""
+    def session(self, run_id: str = "") -> Iterator[SnowflakeConnection]:
+        """A connection whose statements carry the run id, as what is logged meanwhile does.
+
+        Closing it rolls back what was not committed.
+        """
+        tag = " ".join(("ingestkit", run_id or structlog.contextvars.get_contextvars().get("run_id", ""))).strip()
         logging.getLogger("snowflake").addHandler(logging.NullHandler())
         with self.translated():
             # To a person at a browser the connector speaks on standard output, which is for results.
