@@ -4,6 +4,7 @@ A module of tests takes what it needs by a name of its own: `server = account`.
 """
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from ingestkit.pipeline import SystemClock
 from ingestkit.settings import SnowflakeConnection
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse, opened
-from tests.contracts.warehouse import ready
-from tests.snowflake_server import SnowflakeServer, snowflake_server
+from ingestkit.warehouses.snowflake_detached import works_of
+from tests.contracts.warehouse import fence, ready
+from tests.snowflake_server import SnowflakeServer, asked, snowflake_server
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,13 @@ def warehouse_of(server: SnowflakeServer, database: str, folder: Path, **more: A
         clock=SystemClock(),
         scratch=folder / "scratch",
     )
+
+
+@contextmanager
+def left_open(server: SnowflakeServer, warehouse: SnowflakeWarehouse, token: int, change: str) -> Iterator[None]:
+    """What a process that had this token has changed, and not committed: it died."""
+    [work] = works_of(warehouse.account, [fence("hcp", token=token)])
+    with closing(server.connect(warehouse.account.database)) as link:
+        asked(link, f"BEGIN NAME {work.name}")
+        asked(link, change)
+        yield

@@ -9,7 +9,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from ingestkit.errors import Busy, WarehouseError
 from ingestkit.model import LoadMode
 from ingestkit.ports import Load, Publication, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
-from ingestkit.warehouses.snowflake_detached import works_of
-from tests.contracts.snowflake import account, warehouse_of
+from tests.contracts.snowflake import account, left_open, warehouse_of
 from tests.contracts.warehouse import LINEAGE, PERSON, PIPELINE, fence, load, publication, ready, write_valid
 from tests.snowflake_server import (
     ABORTED,
@@ -225,16 +224,6 @@ def by_browser(place: Place, monkeypatch: pytest.MonkeyPatch) -> SnowflakeWareho
     return place.another("two", user="PERSON", login="browser", private_key=None)
 
 
-@contextmanager
-def left_open(place: Place, token: int, change: str) -> Iterator[None]:
-    """What a process that had this token has changed, and not committed: it died."""
-    [name] = [one.name for one in works_of(place.warehouse.account, [fence("hcp", token=token)])]
-    with closing(place.server.connect(place.database)) as link:
-        asked(link, f"BEGIN NAME {name}")
-        asked(link, change)
-        yield
-
-
 def change_the_table(warehouse: SnowflakeWarehouse, token: int) -> None:
     wider = (*PERSON, TargetColumn("more", "string"))
     assert warehouse.evolve("hcp", wider, LINEAGE, mine=fence("hcp", token=token))
@@ -255,7 +244,7 @@ def test_what_a_dead_process_holds_is_ended_for_what_comes_before_the_transactio
 ) -> None:
     place.begin(LoadMode.REPLACE)
     successor = place.another("two", lock_timeout="4s")
-    with left_open(place, 4, change):
+    with left_open(place.server, place.warehouse, 4, change):
         with pytest.raises(Busy, match="is still locked after 4 s"):
             # An earlier owner, which may only wait.
             act(successor, 3)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
 from ingestkit.pipeline import SystemClock
 from ingestkit.ports import Load, Publication, RunEvent, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_runs import SnowflakeRuns
-from tests.contracts.snowflake import account, empty
+from tests.contracts.snowflake import account, empty, left_open, warehouse_of
 from tests.contracts.warehouse import (
     FIRST_DAY,
     LINEAGE,
@@ -29,7 +30,7 @@ from tests.contracts.warehouse import (
     visits,
     write_valid,
 )
-from tests.snowflake_server import DRIVE, Sent, SnowflakeServer, asked, made_by
+from tests.snowflake_server import DRIVE, LINE_CUT, Sent, SnowflakeServer, asked, made_by, refused
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -49,6 +50,7 @@ def sent(server: SnowflakeServer, warehouse: SnowflakeWarehouse, work: Callable[
         (r"(?<=\.)[0-9a-f]{12}(?=/)", "OWN"),
         (r"(?<=NAME INGESTKIT_)[0-9A-F]{8}(?=_[0-9]+_)", "WHOSE"),
         (r"(?<=^DESCRIBE TRANSACTION )\d+", "NUMBER"),
+        (r"(?<=ABORT_TRANSACTION\()\d+", "NUMBER"),
     )
     shown = []
     for one in server.sent[before:]:
@@ -131,6 +133,42 @@ BESIDE: dict[str, Asked] = {
 def test_all_that_is_sent_beside_a_publish_was_read(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
     told = [listed(name, sent(server, warehouse, partial(work, warehouse))) for name, work in BESIDE.items()]
     assert "\n".join(told) == (LISTS / "beside.sql").read_text()
+
+
+def test_all_that_is_sent_where_something_is_in_the_way_was_read(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    impatient = warehouse_of(server, warehouse.account.database, tmp_path, lock_timeout="4s")
+    ready(impatient, "hcp")
+    one = loaded(LoadMode.REPLACE, tmp_path)
+    held = partial(left_open, server, warehouse, 1)
+
+    def behind_the_dead() -> None:
+        with held("UPDATE ingestkit_fence_opendata SET token = token"):
+            impatient.publish(publication(one))
+
+    def table_held_by_the_dead() -> None:
+        with held("DELETE FROM hcp"):
+            impatient.evolve("hcp", TALLER, LINEAGE, mine=fence("hcp", token=1))
+
+    def not_taken() -> None:
+        server.breaks(refused(3001, "42501", "Insufficient privileges"), "^COPY INTO")
+        with pytest.raises(WarehouseError):
+            impatient.publish(publication(one, batch="b2"))
+
+    def answer_lost() -> None:
+        server.breaks(LINE_CUT, "^COMMIT")
+        with suppress(WarehouseError):
+            impatient.publish(publication(one, batch="b3"))
+
+    works = {
+        "publish behind a transaction of a dead process": behind_the_dead,
+        "column added behind one": table_held_by_the_dead,
+        "rows that are not taken": not_taken,
+        "line cut at COMMIT": answer_lost,
+    }
+    told = [listed(name, sent(server, impatient, work)) for name, work in works.items()]
+    assert "\n".join(told) == (LISTS / "troubled.sql").read_text()
 
 
 def test_all_that_is_sent_to_show_runs_was_read(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
