@@ -24,6 +24,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 class TestPostgresql(WarehouseContract):
+    case_matters = True
     server: PostgresServer
     database: str
 

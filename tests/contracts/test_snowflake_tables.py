@@ -309,4 +309,5 @@ def test_names_are_spelled_as_the_connection_says_in_every_mode(
     assert own.newest("Eligible People", "At") == NOON
     assert own.missing(("Eligible People", "other")) == {"other"}
     assert own.table_owner("Eligible People") == ("opendata", "hcp")
+    assert own.table_owner("ELIGIBLE people") == (("opendata", "hcp") if names == "upper" else None)
     assert {one.generation for one in own.receipts("opendata")} == {4}

@@ -137,6 +137,9 @@ FIRST_DAY, SECOND_DAY = Bounds("at", DAYS[0], DAYS[1]), Bounds("at", DAYS[1], DA
 class WarehouseContract:
     """Subclasses give `warehouse`, `second` (another session of its database), and what a vendor does its own way."""
 
+    case_matters = False
+    """Whether tables whose names differ in case alone are two."""
+
     @pytest.fixture
     def warehouse(self) -> Warehouse:
         raise NotImplementedError
@@ -196,6 +199,21 @@ class WarehouseContract:
         with pytest.raises(WarehouseError, match=r"people belongs to opendata\.hcp"):
             warehouse.fence((Fence("other", "persons", STATE, 0, "people"),))
         assert warehouse.fences("other") == {}
+
+    def test_a_table_has_one_owner_however_its_name_is_spelled(self, warehouse: Warehouse, second: Warehouse) -> None:
+        warehouse.check()
+        warehouse.fence((fence("hcp", table="people"),))
+        another = (Fence("other", "persons", STATE, 0, "People"),)
+        if self.case_matters:
+            assert second.table_owner("People") is None
+            second.fence(another)
+            assert second.table_owner("People") == ("other", "persons")
+            assert second.table_owner("people") == (PIPELINE, "hcp")
+            return
+        assert second.table_owner("PEOPLE") == (PIPELINE, "hcp")
+        with pytest.raises(WarehouseError, match=r"table People belongs to opendata\.hcp"):
+            second.fence(another)
+        assert second.fences("other") == {}
 
     def test_publishing_raises_the_fence(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")

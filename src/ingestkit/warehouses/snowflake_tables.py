@@ -140,15 +140,16 @@ def owner(account: Account, connection: SnowflakeConnection, table: str) -> tupl
         return None
     model, said = account.names.one("model"), account.names.one("table")
     each = (
-        f"SELECT {sql.text(name.removeprefix(prefix))} AS pipeline, {model} AS model "
-        f"FROM {account.named()}.{sql.quoted(name)} WHERE {said} = {sql.text(table)}"
+        f"SELECT {sql.text(name.removeprefix(prefix))} AS pipeline, {model} AS model, {said} AS target "
+        f"FROM {account.named()}.{sql.quoted(name)}"
         for name in known
     )
-    rows = execute(connection, " UNION ALL ".join(each))
-    if not rows:
-        return None
-    pipeline, model = rows[0].values()
-    return (pipeline if account.names.exact else pipeline.lower(), model)
+    # Compared here, and not by the UPPER of the service: the name of the table was not made by that.
+    wanted = account.names.spelled(table)
+    for pipeline, of_model, target in (row.values() for row in execute(connection, " UNION ALL ".join(each))):
+        if account.names.spelled(target) == wanted:
+            return (pipeline if account.names.exact else pipeline.lower(), of_model)
+    return None
 
 
 def write_fences(account: Account, connection: SnowflakeConnection, rows: Sequence[Fence], *, adopt: bool) -> None:
