@@ -1057,7 +1057,7 @@ class SnowflakeConnection(Section):
     warehouse: str | None = None
     """What computes; without one, the user's own."""
     database: str
-    schema_: str = Field(default="public", alias="schema")
+    schema_: str = Field(default="PUBLIC", alias="schema")
     login: Literal["key_pair", "oauth", "browser"] = "key_pair"
     private_key: Path | None = None
     """A file with a PKCS#8 key, for key_pair."""
@@ -1068,7 +1068,7 @@ class SnowflakeConnection(Section):
     stage: Annotated[str, Field(pattern=r'^[^."\s]+(\.[^."\s]+){0,2}$')] | None = None
     """An external stage whose URL is the lake, or what the lake lies in: then nothing is uploaded to the account."""
     names: Literal["upper", "exact"] = "upper"
-    """How names of tables and columns are spelled there: in upper case, as people write them, or as contracts do."""
+    """How all names are spelled there: in upper case, as people write them, or as contracts and this connection do."""
     file_size: FileSize = "128MB"
     """Of the files that are staged, in which a model's rows are cut; 100 to 250 MB load best."""
     parallel: Parallel = 4

@@ -34,7 +34,7 @@ def server(started: SnowflakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def warehouse(server: SnowflakeServer, tmp_path: Path) -> SnowflakeWarehouse:
-    return warehouse_of(server, server.database(), tmp_path, names="exact", schema="PUBLIC")
+    return warehouse_of(server, server.database(), tmp_path, names="exact")
 
 
 def days(column: str, month: int, day: int) -> Bounds:

@@ -287,7 +287,7 @@ def test_names_are_spelled_as_the_connection_says_in_every_mode(
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     spelled = str.upper if names == "upper" else str
-    own = warehouse_of(server, server.database(), tmp_path, names=names, schema="PUBLIC")
+    own = warehouse_of(server, server.database(), tmp_path, names=names)
     own.check()
     own.fence((fence("hcp", table="Eligible People"),))
     for columns in (ODD[:3], ODD):

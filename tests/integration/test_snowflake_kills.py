@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from snowflake.connector.errors import ProgrammingError
 from ingestkit.settings import SnowflakeConnection
 from ingestkit.warehouses.snowflake_detached import LONGEST_NAME, Work
 from ingestkit.warehouses.snowflake_login import account_of
+from ingestkit.warehouses.snowflake_sql import Names
 from tests.integration.at_snowflake import AtSnowflake, account, loaded_once
 from tests.snowflake_server import Sent, asked, delayed
 
@@ -148,13 +150,15 @@ def work(world: AtSnowflake, token: int, *models: str, pipeline: str = "p", stat
 
 def test_a_name_tells_whose_a_transaction_is(world: AtSnowflake) -> None:
     mine = work(world, 7, "a", "b")
-    for older in (work(world, 6, "a"), work(world, 6, "b", "c"), mine):
+    spelled = replace(mine, account=replace(mine.account, schema="public"))
+    for older in (work(world, 6, "a"), work(world, 6, "b", "c"), mine, spelled):
         assert mine.precedes(older.name)
     strangers = [
         work(world, 8, "a"),
         work(world, 6, "c"),
         work(world, 6, "a", pipeline="p2"),
         work(world, 6, "a", state="other"),
+        replace(spelled, account=replace(spelled.account, names=Names(exact=True))),
     ]
     for stranger in strangers:
         assert not mine.precedes(stranger.name)

@@ -57,7 +57,8 @@ class Work:
 
     @property
     def _whose(self) -> str:
-        place = (self.account.database, self.account.schema, self.pipeline, self.state_id)
+        spelled = map(self.account.names.spelled, (self.account.database, self.account.schema))
+        place = (*spelled, self.pipeline, self.state_id)
         return f"INGESTKIT_{_short(*place)}"
 
 
