@@ -1,6 +1,6 @@
 """Tables that others have set something on: what logs errors, what streams look at, what has been made narrower."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -220,10 +220,21 @@ def test_the_ids_of_what_wrote_the_rows_are_told(
         assert [by_id[one] for one in told["hcp"]["queries"]] == kinds
 
 
+@pytest.fixture(params=["", "bundle_2024_08"])
+def described(server: SnowflakeServer, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of a type that somebody has given no length, DESCRIBE may tell it or not, by what an account has enabled."""
+    if request.param:
+        server.sets(**{request.param: "enabled"})
+    yield
+    server.heals()
+
+
+@pytest.mark.usefixtures("described")
 @pytest.mark.parametrize(
     ("has", "wanted", "made"),
     [
         ("VARCHAR(10)", "string", "VARCHAR"),
+        ("VARCHAR(16777215)", "string", "VARCHAR"),
         ("VARCHAR", "string", None),
         ("VARCHAR(134217728)", "string", None),
         ("NUMBER(10,0)", "integer", "NUMBER(19,0)"),
@@ -231,6 +242,7 @@ def test_the_ids_of_what_wrote_the_rows_are_told(
         ("NUMBER(10,2)", "decimal(12,2)", "NUMBER(12,2)"),
         ("NUMBER(12,2)", "decimal(12, 2)", None),
         ("TIMESTAMP_TZ", "timestamp", None),
+        ("TIMESTAMP_NTZ", "local_timestamp", None),
         ("VARIANT", "json", None),
     ],
 )

@@ -76,26 +76,28 @@ def column_types(columns: Iterable[TargetColumn], lineage: Iterable[str]) -> dic
 
 def serves(found: str, wanted: str) -> bool:
     """Whether a column of the type found, as DESCRIBE writes it, is one of the type wanted."""
-    if wanted == "VARCHAR":
-        length = re.fullmatch(r"VARCHAR\((\d+)\)", found)
-        return length is not None and int(length[1]) >= LONGEST_TEXT
+    if found == wanted:
+        # Some accounts are told no length but those that somebody has given.
+        return True
+    least, most = _characters(wanted), _characters(found)
+    if least is not None:
+        return most is not None and most >= least
     if wanted == PLAIN_TYPES["integer"]:
         # INTEGER is short for NUMBER(38,0) there.
         digits = _digits(found)
         return digits is not None and digits[0] >= 19 and digits[1] == 0
-    if wanted.startswith("TIMESTAMP"):
-        # Six digits behind the second are what contracts know.
-        exact = re.fullmatch(rf"{wanted}\((\d)\)", found)
-        return exact is not None and int(exact[1]) >= 6
-    return found == wanted
+    # Six digits behind the second are what contracts know.
+    exact = re.fullmatch(rf"{wanted}\((\d)\)", found) if wanted.startswith("TIMESTAMP") else None
+    return exact is not None and int(exact[1]) >= 6
 
 
 def widens(found: str, wanted: str) -> bool:
     """Whether Snowflake changes a column of type `found` into `wanted`, and no value by that."""
-    if wanted == "VARCHAR":
-        return re.fullmatch(r"VARCHAR\(\d+\)", found) is not None
-    one, other = _digits(found), _digits(wanted)
+    most, least = _characters(found), _characters(wanted)
+    if most is not None and least is not None:
+        return most <= least
     # It changes how many digits there are, and never how many of them stand behind the point.
+    one, other = _digits(found), _digits(wanted)
     return one is not None and other is not None and one[0] <= other[0] and one[1] == other[1]
 
 
@@ -109,6 +111,12 @@ def unmade(found: str, wanted: str) -> str:
     if one[1] != other[1]:
         return "Snowflake never changes how many digits stand behind the point"
     return "values that are there may have more digits"
+
+
+def _characters(kind: str) -> int | None:
+    """As many as a text may have; None of what is no text, or one that is compared by rules of its own."""
+    text = re.fullmatch(r"VARCHAR(?:\((\d+)\))?", kind)
+    return None if text is None else int(text[1] or LONGEST_TEXT)
 
 
 def _digits(kind: str) -> tuple[int, int] | None:

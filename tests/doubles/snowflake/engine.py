@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 import snowflake.connector.errors
 from fakesnow.cursor import FakeSnowflakeCursor
 from fakesnow.dialect import parse
@@ -29,6 +30,8 @@ CODES: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (duckdb.BinderException, 904, "42000"),
     (duckdb.Error, 603, "XX000"),
 )
+BARE: Final = "BUNDLE_2024_08"
+"""What an account may have enabled: DESCRIBE tells no lengths but those that were said."""
 UNENFORCED: Final = (exp.PrimaryKey, exp.ForeignKey, exp.UniqueColumnConstraint, exp.PrimaryKeyColumnConstraint)
 CONTEXT: Final = re.compile(
     r"\b(?:CURRENT_(ROLE|WAREHOUSE|USER|ACCOUNT|SESSION|TRANSACTION)|(LAST_QUERY_ID))\s*\(\s*\)", re.IGNORECASE
@@ -67,7 +70,16 @@ def executed(asked: Asked) -> Data:
     for bound in bindings:
         cursor.execute(sql, binding_params=bound, server=True)
         counted_rows += cursor.rowcount or 0
+    if asked.statement.kind == "DESCRIBE" and BARE in session.parameters:
+        cursor._arrow_table = _without_lengths(cursor._arrow_table)
     return _result(cursor, kind, counted_rows if asked.batch else None)
+
+
+def _without_lengths(found: pa.Table) -> pa.Table:
+    """Types that have the length of those who are given none, written without it."""
+    place = found.column_names.index("type")
+    kinds = [re.sub(r"^(VARCHAR)\(16777216\)$|^(TIMESTAMP_\w+)\(9\)$", r"\1\2", one.as_py()) for one in found["type"]]
+    return found.set_column(place, found.field(place), pa.array(kinds, found.field(place).type))
 
 
 def home(duck: duckdb.DuckDBPyConnection, table: Name) -> Name:
