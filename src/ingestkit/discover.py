@@ -10,7 +10,7 @@ from ingestkit.errors import SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
 from ingestkit.settings import Hole, duration_text
-from ingestkit.sighting import Look, Turn, Unit, known_files, look_at, wait_quiet
+from ingestkit.sighting import Look, Sketch, Turn, Unit, known_files, look_at, wait_quiet
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
 from ingestkit.windowing import Batches, Missed, batches, ended_by, no_window
@@ -74,7 +74,8 @@ def discover(
 ) -> Found:
     """All batches waiting for the models of the lease, oldest first, and done ones whose files have changed.
 
-    With `waits_quiet` files that have not settled are given their time once.
+    With `waits_quiet` files that have not settled are given their time once. For a sketch nobody waits: they count as
+    settled, since a run would wait.
     """
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
@@ -190,7 +191,11 @@ def _settled(
     if not look.unsettled or found.waited:
         return look
     found.waited = True
-    wait_quiet(session, look.unsettled)
+    if isinstance(turn, Sketch):
+        found.waiting[batch] = f"{look.blocked}, which a run waits for once"
+        turn.settle(look.unsettled, session.pipeline.settings.source.settle.quiet)
+    else:
+        wait_quiet(session, look.unsettled)
     return looking(known_files(session, [batch], turn)[batch])
 
 

@@ -6,16 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from ingestkit.active import usual_rows
-from ingestkit.check import warn_of_tables
+from ingestkit.check import newest_done, refuse_missing_file, warn_of_tables
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
-from ingestkit.errors import ContractError, SourceError, WarehouseError
+from ingestkit.errors import ContractError, IngestkitError, SourceError, StateError, WarehouseError
 from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
-from ingestkit.model import FileStatus, FileVersion, Item
+from ingestkit.mirroring import refuse_empty_state
+from ingestkit.model import FileStatus, FileVersion, Item, Receipt
 from ingestkit.ports import TargetColumn
+from ingestkit.rebuilding import marked
 from ingestkit.session import Session
 from ingestkit.sighting import Sketch, Unit, known_files
+from ingestkit.stages.load import newer_content
 from ingestkit.states import completions, drifts, ledger, runs, stage_rows
 from ingestkit.states.lease import holders
 from ingestkit.working import RunOptions
@@ -34,13 +37,15 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         found = discover(session, sketch, only=options.batch, limit=options.limit)
     except SourceError as error:
         found = Found(failure=error)
-    batches = [_planned_batch(session, unit, sketch) for unit in found.units]
+    receipts = _receipts(session) if found.units else ()
+    over = {unit.batch: _superseded(session, unit, receipts) for unit in found.units}
+    batches = [_planned_batch(session, unit, sketch, over[unit.batch]) for unit in found.units]
     ddl = {model: _ddl(session, model, found) for model in sketch.models}
     gates = _gates(session, sketch.models, found.units[0].batch if found.units else None)
     with suppress(WarehouseError):
         # Why it does not answer is told in place of its statements.
         warn_of_tables(session)
-    failure = found.failure
+    failure = _refused(session, sketch.models) or found.failure
     waits = {unit.batch for unit in found.units} | {one["batch"] for one in in_the_way["open"]}
     return {
         "pipeline": session.pipeline.name,
@@ -49,6 +54,9 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         **in_the_way,
         "batches": [{name: one[name] for name in ("batch", "window", "reason", "models")} for one in batches],
         "files": [file for one in batches for file in one["files"]],
+        "superseded": [
+            {"batch": batch, "model": model, "by": by} for batch, models in over.items() for model, by in models.items()
+        ],
         "not_yet": [{"batch": batch, "why": why} for batch, why in found.waiting.items()],
         "holes": [{"before": batch, **asdict(hole)} for batch, hole in found.holes.items()],
         "late": list(found.late),
@@ -62,6 +70,36 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         if failure is None
         else {"message": failure.message, "hint": failure.hint, "exit_code": failure.exit_code},
     }
+
+
+def _refused(session: Session, models: Sequence[str]) -> IngestkitError | None:
+    """Why a run would not begin, though there may be work for it."""
+    building = marked(session, models)
+    try:
+        refuse_empty_state(session)
+        refuse_missing_file(session, newest_done(session, [model for model in models if model not in building]))
+    except (StateError, WarehouseError) as error:
+        return error
+    return None
+
+
+def _receipts(session: Session) -> Sequence[Receipt]:
+    try:
+        return session.warehouse.receipts(session.pipeline.name)
+    except WarehouseError:
+        # Why it does not answer is told in place of its statements.
+        return ()
+
+
+def _superseded(session: Session, unit: Unit, receipts: Sequence[Receipt]) -> dict[str, str]:
+    """The models of a batch over which newer content stands or waits: their files are landed, and not loaded."""
+    found = {}
+    for model in unit.models:
+        # What is published and only to be judged is in the target already.
+        if unit.reason != "not judged" or unit.wanted.get(model):
+            mode = session.pipeline.model(model).load
+            found[model] = newer_content(session.pipeline, unit.batch, model, mode, receipts)
+    return {**{model: by for model, by in found.items() if by is not None}, **unit.newer}
 
 
 def standing(session: Session) -> dict[str, Any]:
@@ -93,7 +131,7 @@ def standing(session: Session) -> dict[str, Any]:
     }
 
 
-def _planned_batch(session: Session, unit: Unit, sketch: Sketch) -> dict[str, Any]:
+def _planned_batch(session: Session, unit: Unit, sketch: Sketch, over: Mapping[str, str]) -> dict[str, Any]:
     """The files of a batch that would be taken, and those that would not."""
     known = known_files(session, [unit.batch], sketch)[unit.batch]
     wanted = {file.path for pairs in unit.wanted.values() for file, _ in pairs}
@@ -105,6 +143,8 @@ def _planned_batch(session: Session, unit: Unit, sketch: Sketch) -> dict[str, An
             action, why = "skip", "its model is done"
         elif file.path in wanted:
             action, why = "take", _why(unit, before.get((file.path, file.version)))
+            if file.model is not None and file.model in over:
+                why = f"{why}; superseded by {over[file.model]}"
         elif file.id in in_lake:
             action, why = "reuse", "in the lake already"
         elif file.status is FileStatus.FORGOTTEN:

@@ -247,7 +247,8 @@ class Project:
                 "settings": self.settings,
                 "state": kept,
                 "queue": registered(QUEUES, "jsonl")(folder / "pending_updates.jsonl"),
-                "mirror": registered(MIRRORS, "json")(folder),
+                # It is compared with the state, as a run does.
+                "mirror": registered(MIRRORS, "json")(folder if writes else self.folder),
                 "root": self.root,
                 "folder": folder,
                 "scratch": folder / "scratch",

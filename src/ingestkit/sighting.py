@@ -5,7 +5,7 @@ import secrets
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from ingestkit import steps
@@ -40,6 +40,10 @@ class Sketch:
 
     def note(self, files: Iterable[FileVersion]) -> None:
         self.noted.update({(file.path, file.version): file for file in files})
+
+    def settle(self, files: Iterable[FileVersion], quiet: timedelta) -> None:
+        """Take files for sighted so long ago that they have settled."""
+        self.note(replace(file, sighted_at=file.sighted_at - quiet) for file in files)
 
     def over(self, known: Iterable[FileVersion], batch: str) -> list[FileVersion]:
         """The files of a batch as the ledger would know them now."""

@@ -1,6 +1,7 @@
 """What `plan` tells of a pipeline, and what a backfill that is only shown would do."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ SHAPE = {
     "leases",
     "batches",
     "files",
+    "superseded",
     "not_yet",
     "holes",
     "late",
@@ -95,6 +97,72 @@ def test_a_scheduler_is_told_by_an_exit_code_that_nothing_waits(world: World) ->
     assert world.call("plan", "p").code == 0
     world.drop(FIRST)
     assert world.call("plan", "p", "--skip-exit-code", "99").code == 0
+
+
+def test_a_sensor_is_told_what_a_run_would_refuse(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    (world.root / "warehouse.duckdb").unlink()
+    ended = world.call("plan", "p", "--skip-exit-code", "99", "--output", "json")
+    assert (ended.code, ended.answer["waiting"], ended.answer["failure"]["exit_code"]) == (7, 0, 7)
+    assert world.refused(7, "run", "p") == "\n".join(ended.told)
+    assert set(ended.answer) == SHAPE
+    assert world.call("run", "p", "--dry-run", "--skip-exit-code", "99").code == 7
+
+
+def test_a_target_that_is_being_built_again_is_no_refusal(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    (world.root / "warehouse.duckdb").unlink()
+    world.state('UPDATE pipeline SET rebuild = \'["a", "b"]\'')
+    assert world.does("plan", "p")["failure"] is None
+    world.does("run")
+
+
+def test_a_sensor_is_told_that_the_state_is_empty_where_its_mirror_is_not(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.lose_state()
+    found = unchanged(world, "plan", "p", code=7)
+    assert "the state knows nothing of p, but its mirror shows run p.20260101.1" in found["failure"]["message"]
+    assert "state adopt p" in found["failure"]["hint"]
+
+
+def test_nobody_waits_for_files_to_settle_to_see_a_plan_of_them(world: World) -> None:
+    world.set_up({"source.settle": {"quiet": "20s"}})
+    world.drop(FIRST, SECOND)
+    begun = time.monotonic()
+    found = unchanged(world, "plan", "p")
+    assert time.monotonic() - begun < 15
+    # A run would wait for the first batch, and find the second one unsettled still.
+    assert (found["waiting"], [one["batch"] for one in found["batches"]]) == (1, ["20260101"])
+    assert why(found) == {"20260101/a.csv": ("take", "new"), "20260101/b.csv": ("take", "new")}
+    assert found["not_yet"] == [
+        {"batch": "20260101", "why": "2 file(s) have not been quiet for 20 s, which a run waits for once"},
+        {"batch": "20260108", "why": "2 file(s) have not been quiet for 20 s"},
+    ]
+
+
+def test_what_newer_batches_stand_over_is_told_before_it_is_fetched(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,1000\n", "20260101/b.csv": "id,d\nw,2026-01-03\n"})
+    found = unchanged(world, "plan", "p")
+    assert found["superseded"] == [{"batch": "20260101", "model": "a", "by": "20260108"}]
+    assert why(found)["20260101/a.csv"] == ("take", "changed; superseded by 20260108")
+    assert why(found)["20260101/b.csv"] == ("take", "changed")
+    assert "changed; superseded by 20260108" in world.call("plan", "p").out
+    world.does("run")
+    assert world.completions()["20260101", "a"] == "superseded"
+    assert unchanged(world, "plan", "p")["superseded"] == []
+
+
+def test_snapshots_that_only_wait_behind_others_are_told_as_superseded(world: World) -> None:
+    world.set_up({"catch_up": "newest"})
+    world.drop(FIRST, SECOND)
+    found = unchanged(world, "plan", "p")
+    assert found["superseded"] == [{"batch": "20260101", "model": "a", "by": "20260108"}]
+    assert why(found)["20260101/a.csv"] == ("take", "new; superseded by 20260108")
 
 
 def test_files_are_new_changed_late_or_forgotten_and_it_says_why(world: World) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from ingestkit.cli import opening, options, render
 from ingestkit.cli.options import Output
-from ingestkit.errors import SourceError
+from ingestkit.errors import IngestkitError
 
 STRAYS = 10
 """So many are named where people read."""
@@ -33,11 +33,13 @@ def plan(
 
 
 def ended(ctx: typer.Context, found: dict[str, Any], output: Output, skip_exit_code: int | None) -> int:
-    """Draw a plan, and give its exit code: that of a batch that cannot be looked at goes before all."""
+    """Draw a plan, and give its exit code: that of what a run would refuse or cannot look at goes before all."""
     draw(found, output)
     if found.get("failure"):
         opening.answered(ctx)
-        raise SourceError(found["failure"]["message"], hint=found["failure"]["hint"])
+        failure = IngestkitError(found["failure"]["message"], hint=found["failure"]["hint"])
+        failure.exit_code = found["failure"]["exit_code"]
+        raise failure
     return skip_exit_code if skip_exit_code is not None and not found["waiting"] else 0
 
 
