@@ -1,4 +1,4 @@
--- How many phases and runs that were begun again ended well in the end; a batch's further attempt is a run begun again.
+-- How many phases and runs that were begun again ended well in the end; so is a run whose batch the attempt before failed at.
 -- :pipeline text
 -- :since instant 30d
 SELECT pipeline, what, count(*) AS retried,
@@ -7,9 +7,12 @@ SELECT pipeline, what, count(*) AS retried,
     round(100.0 * count(*) FILTER (WHERE status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'SKIPPED')) / count(*), 1)
         AS success_pct
 FROM (
-    SELECT pipeline, 'run' AS what, status, ended_at
-    FROM pipeline_run
-    WHERE (retry > 0 OR attempt > 1) AND status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'FAILED')
+    SELECT run.pipeline, 'run' AS what, run.status, run.ended_at
+    FROM pipeline_run AS run
+    LEFT JOIN pipeline_run AS before ON before.pipeline = run.pipeline AND before.batch = run.batch
+        AND before.attempt = run.attempt - 1
+    WHERE (run.retry > 0 OR before.status IN ('FAILED', 'SUPERSEDED'))
+        AND run.status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'FAILED')
     UNION ALL
     SELECT pipeline, stage AS what, status, ended_at
     FROM pipeline_stage

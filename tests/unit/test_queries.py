@@ -152,6 +152,17 @@ def test_which_phase_failed_and_why(state: StateDatabase) -> None:
     assert asked(state, "failed-phases", pipeline="clinic") == []
 
 
+def test_a_phase_that_was_begun_again_and_ended_well_is_told_too(state: StateDatabase) -> None:
+    add_run(state, "shop", "b1", 1, "SUCCESS", ended_at=ago(hours=5))
+    add_stage(state, "shop.b1.1", "validate", "a", "SUCCESS", ended_at=ago(hours=6), retry=1)
+    add_stage(state, "shop.b1.1", "load", "a", "SKIPPED", ended_at=ago(hours=5), retry=2, error="published already")
+    add_stage(state, "shop.b1.1", "gate", "*", "SUCCESS", ended_at=ago(hours=5))
+    assert asked(state, "failed-phases") == [
+        ("shop", "shop.b1.1", "SUCCESS", "load", "a", "SKIPPED", 2, ago(hours=5), None),
+        ("shop", "shop.b1.1", "SUCCESS", "validate", "a", "SUCCESS", 1, ago(hours=6), None),
+    ]
+
+
 def test_phases_that_took_over_twice_as_long_as_expected(state: StateDatabase) -> None:
     for model, status, seconds in (
         ("twice", "SUCCESS", 20.0),
@@ -160,6 +171,8 @@ def test_phases_that_took_over_twice_as_long_as_expected(state: StateDatabase) -
         ("running", "RUNNING", None),
     ):
         add_stage(state, "shop.b1.1", "load", model, status, seconds=seconds, expected_seconds=10.0)
+    for status in ("SKIPPED", "PENDING"):
+        add_stage(state, "shop.b1.1", "load", status, status, seconds=90.0, expected_seconds=10.0)
     add_stage(state, "shop.b1.1", "load", "unknown", "SUCCESS", seconds=500.0)
     add_stage(state, "shop.b1.1", "gate", "*", "SUCCESS", seconds=0.9, expected_seconds=0.1)
     at = ago(hours=1)
@@ -209,6 +222,18 @@ def test_how_fresh_each_model_is(state: StateDatabase) -> None:
     assert asked(state, "freshness", pipeline="clinic") == []
 
 
+def test_an_older_batch_that_was_done_again_is_not_the_newest(state: StateDatabase) -> None:
+    # b3 was stepped over, and wanted after all.
+    for batch, attempt, kind in (("b4", 1, "run"), ("b5", 1, "stage"), ("b4", 2, "backfill"), ("b3", 1, "backfill")):
+        add_run(state, "shop", batch, attempt, "SUCCESS", kind=kind)
+    add_run(state, "shop", "b4", 3, "SUCCESS")
+    for batch, hours in (("b5", 30), ("b4", 2), ("b3", 1)):
+        row = {"pipeline": "shop", "model": "a", "batch": batch, "status": "done", "generation": 1, "run_id": "r"}
+        with state.write() as conn:
+            conn.execute(sql.insert(tables.completion).values(row | {"counts": {}, "token": 1, "at": ago(hours=hours)}))
+    assert asked(state, "freshness") == [("shop", "a", "b5", ago(hours=30), 30.0)]
+
+
 def test_how_many_runs_ended_well(state: StateDatabase) -> None:
     for number, status in enumerate(["SUCCESS", "SUCCESS", "SUCCESS_WITH_REJECTS", "FAILED", "SKIPPED", "SUPERSEDED"]):
         add_run(state, "shop", f"b{number}", 1, status)
@@ -229,15 +254,30 @@ def test_how_many_phases_failed(state: StateDatabase) -> None:
         add_stage(state, f"shop.b{number}.1", "load", "a", status, ended_at=ended)
     add_stage(state, "shop.b9.1", "load", "a", "FAILED", ended_at=ago(days=31))
     add_stage(state, "shop.b1.1", "extract", "a", "SUCCESS", ended_at=ago(hours=1))
-    assert asked(state, "phase-failure-rate") == [("shop", "load", 3, 1, 1, 66.7), ("shop", "extract", 1, 0, 0, 0.0)]
+    add_stage(state, "shop.b1.1", "validate", "a", "SUCCESS", ended_at=ago(hours=1), retry=1)
+    add_stage(state, "shop.b2.1", "validate", "a", "SKIPPED", ended_at=ago(hours=1), retry=1)
+    add_stage(state, "shop.b3.1", "validate", "a", "FAILED", ended_at=ago(hours=1), retry=1)
+    for batch in ("b4", "b5"):
+        add_stage(state, f"shop.{batch}.1", "validate", "a", "SUCCESS", ended_at=ago(hours=1))
+    assert asked(state, "phase-failure-rate") == [
+        ("shop", "load", 3, 1, 1, 0, 66.7),
+        ("shop", "validate", 5, 1, 0, 2, 60.0),
+        ("shop", "extract", 1, 0, 0, 0, 0.0),
+    ]
 
 
 def test_how_many_that_were_begun_again_ended_well(state: StateDatabase) -> None:
     add_run(state, "shop", "b1", 1, "FAILED")
     add_run(state, "shop", "b1", 2, "SUCCESS")
     add_run(state, "shop", "b2", 1, "SUCCESS_WITH_REJECTS", retry=2)
+    add_run(state, "shop", "b3", 1, "SUPERSEDED")
     add_run(state, "shop", "b3", 2, "FAILED")
+    add_run(state, "shop", "b4", 1, "FAILED")
     add_run(state, "shop", "b4", 2, "OPEN")
+    for attempt in (1, 2, 3):
+        # A backfill is none.
+        add_run(state, "shop", "b5", attempt, "SUCCESS")
+    add_run(state, "shop", "b6", 1, "FAILED")
     add_stage(state, "shop.b2.1", "load", "a", "SUCCESS", ended_at=ago(hours=1), retry=1)
     add_stage(state, "shop.b2.1", "load", "b", "SUCCESS", ended_at=ago(hours=1))
     add_stage(state, "shop.b3.2", "load", "a", "INTERRUPTED", ended_at=ago(hours=1), retry=4)
