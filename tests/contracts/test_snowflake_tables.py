@@ -155,8 +155,8 @@ def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
     error = caught.value
     assert f"{column} does not take a value of record 2 of drop/b.csv: " in error.message
     assert "nothing was published" in error.message
-    assert not any(str(value) in error.message for value in misfit[1:] if value != "x" and len(str(value)) > 4)
-    assert LONG not in str(error.details)
+    for value in misfit[1:]:
+        assert len(str(value)) < 5 or str(value) not in f"{error.message} {error.details}"
     known = dict(error.details)
     query = known.pop("query")
     last = next(one for one in reversed(server.sent) if one.query == query)

@@ -302,3 +302,16 @@ def until_somebody_waits(world: AtSnowflake) -> None:
                 return
             time.sleep(0.05)
     raise AssertionError("nobody waits")
+
+
+def test_a_value_that_the_service_names_is_in_nothing_that_is_shown_or_kept(world: AtSnowflake) -> None:
+    """The service quotes no numbers."""
+    said = "Number out of representable range: type FIXED[SB8](6,2){nullable}, value 12345678.90"
+    world.server.breaks(refused(100_046, "22003", f"{said}\n  File 'p/a/part-0.parquet', line 2, character 1"), "^COPY")
+    ended = world.call("run")
+    assert ended.code == 7
+    assert "does not take a value" in ended.err
+    shown = [ended.out, ended.err, world.call("runs", "list", "--output", "json").out, world.call("runs", "list").out]
+    kept = [path for path in world.root.rglob("*") if path.is_file() and b"12345678" in path.read_bytes()]
+    assert kept == []
+    assert not any("12345678" in one for one in shown)

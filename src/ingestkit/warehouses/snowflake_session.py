@@ -298,6 +298,8 @@ def plainly(said: str) -> str:
     line = re.sub(r"\bRow Values:.*", "", " ".join(said.split()), flags=re.IGNORECASE)
     # From the first quote to the last: a value may hold quotes itself.
     line = re.sub(r"'.*'", "…", re.sub(r'".*"', "…", line))
+    # Numbers and whatever else is no text stand there without quotes, up to the type or the end.
+    line = re.sub(r"\b(value|string) (?!…).*?(?= to [A-Z]\w*(?:\([\d, ]+\))?$|$)", r"\1 …", line, flags=re.IGNORECASE)
     return line.strip().rstrip(".:")
 
 

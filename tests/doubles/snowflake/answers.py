@@ -1,12 +1,17 @@
 """What the double says, in the words of Snowflake's wire: rows, statuses and errors."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 from fakesnow.arrow import to_ipc, to_sf
 from fakesnow.rowtype import ColumnInfo
+
+NUMBERS: Final = re.compile(r"DECIMAL\((\d+),(\d+)\)|(?:TINY|SMALL|BIG|HUGE)?INT(?:EGER)?")
+# The most digits of a number that takes so many bytes.
+DIGITS: Final = {2: 4, 4: 9, 8: 18, 16: 38}
 
 Data = dict[str, Any]
 """What stands below `data` in an answer."""
@@ -39,6 +44,16 @@ def missing(kind: str, name: str) -> Refused:
 def unprivileged(kind: str, name: str) -> Refused:
     said = f"SQL access control error:\nInsufficient privileges to operate on {kind.lower()} '{name}'"
     return Refused(3001, "42501", said)
+
+
+def fixed(kind: str, *, nullable: bool = True) -> str | None:
+    """A type of numbers as messages of values name it; none for others."""
+    found = NUMBERS.fullmatch(kind)
+    if found is None:
+        return None
+    digits, scale = int(found[1] or 38), int(found[2] or 0)
+    size = next(size for size, most in DIGITS.items() if digits <= most)
+    return f"FIXED[SB{size}]({digits},{scale}){{{'nullable' if nullable else 'not null'}}}"
 
 
 def told(status: str) -> Data:

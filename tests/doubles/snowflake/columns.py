@@ -4,9 +4,19 @@ from dataclasses import dataclass
 
 import duckdb
 
-from tests.doubles.snowflake.answers import compilation
+from tests.doubles.snowflake.answers import compilation, fixed
 from tests.doubles.snowflake.engine import home
 from tests.doubles.snowflake.reading import Name, dotted, literal
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What may be wrong with a value, and how the service says it; `{}` stands for the value."""
+
+    condition: str
+    code: int
+    state: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +28,33 @@ class Column:
     nullable: bool
     length: int | None
 
-    def wrong(self, source: str) -> dict[str, str]:
-        """What may be wrong with a value, each as a condition, by the message that says so."""
-        found = {f"Failed to cast value '{{}}' to {self.type}": f"{source} IS NOT NULL AND {self.cast(source)} IS NULL"}
+    def wrong(self, source: str, file: str = "") -> list[Wrong]:
+        """What may be wrong with what a kind of file has. Messages quote texts, and nothing else."""
+        broken = f"{source} IS NOT NULL AND {self.cast(source)} IS NULL"
+        text = f"typeof({source}) = 'VARCHAR'"
+        found = [Wrong(f"{text} AND {broken}", *self._unread(file, '"{}"'))]
+        if (number := fixed(self.type, nullable=self.nullable)) is not None:
+            said = f"Number out of representable range: type {number}, value {{}}"
+            found.append(Wrong(f"NOT {text} AND {broken}", 100_046, "22003", said))
+        else:
+            found.append(Wrong(f"NOT {text} AND {broken}", *self._unread(file, "{}")))
         if self.length is not None:
-            too_long = f"length({self.cast(source)}) > {self.length}"
-            found[f"User character length limit ({self.length}) exceeded by string '{{}}'"] = too_long
+            said = f"User character length limit ({self.length}) exceeded by string '{{}}'"
+            found.append(Wrong(f"length({self.cast(source)}) > {self.length}", 100_078, "22000", said))
         if not self.nullable:
-            found[f"NULL result in a non-nullable column '{self.name}'"] = f"{source} IS NULL"
+            said = f"NULL result in a non-nullable column '{self.name}'"
+            found.append(Wrong(f"{source} IS NULL", 100_072, "22000", said))
         return found
+
+    def _unread(self, file: str, value: str) -> tuple[int, str, str]:
+        """Of what is no text in the file, the service casts variants."""
+        number = fixed(self.type) is not None
+        if file == "CSV" and number:
+            return 100_038, "22018", "Numeric value '{}' is not recognized"
+        if file == "CSV":
+            return 100_035, "22007", f"{self.type.split()[0].capitalize()} '{{}}' is not recognized"
+        kind = "FIXED" if number else "REAL" if self.type == "DOUBLE" else self.type
+        return 100_071, "22000", f"Failed to cast variant value {value} to {kind}"
 
     def cast(self, source: str) -> str:
         # A text stays a text in a VARIANT; nobody parses it.

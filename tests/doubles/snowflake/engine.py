@@ -15,7 +15,7 @@ from fakesnow.rowtype import describe_as_rowtype
 from fakesnow.statement_type import DML_TYPE_IDS, statement_type_id
 from sqlglot import exp
 
-from tests.doubles.snowflake.answers import Data, Refused, rows, table, told
+from tests.doubles.snowflake.answers import Data, Refused, fixed, rows, table, told
 from tests.doubles.snowflake.parameters import dated
 from tests.doubles.snowflake.reading import Name, Statement, identifier, literal, quoted
 from tests.doubles.snowflake.sessions import Session
@@ -32,6 +32,9 @@ CODES: Final[tuple[tuple[type[Exception], int, str], ...]] = (
 )
 BARE: Final = "BUNDLE_2024_08"
 """What an account may have enabled: DESCRIBE tells no lengths but those that were said."""
+TOO_GREAT: Final = re.compile(
+    r"(?:Casting value \"(.*)\"|Could not cast value (\S+)) to (?:type )?(DECIMAL\(\d+,\d+\))"
+)
 UNENFORCED: Final = (exp.PrimaryKey, exp.ForeignKey, exp.UniqueColumnConstraint, exp.PrimaryKeyColumnConstraint)
 CONTEXT: Final = re.compile(
     r"\b(?:CURRENT_(ROLE|WAREHOUSE|USER|ACCOUNT|SESSION|TRANSACTION)|(LAST_QUERY_ID))\s*\(\s*\)", re.IGNORECASE
@@ -149,9 +152,18 @@ def translated() -> Iterator[None]:
     try:
         yield
     except snowflake.connector.errors.Error as error:
+        _demand_range(error)
         raise Refused(error.errno or 603, error.sqlstate or "XX000", error.raw_msg or "") from error
     except NotImplementedError as error:
         raise Refused(2, "0A000", f"the double does not do this: {error}") from error
     except duckdb.Error as error:
+        _demand_range(error)
         code, state = next((code, state) for kind, code, state in CODES if isinstance(error, kind))
         raise Refused(code, state, str(error)) from error
+
+
+def _demand_range(error: Exception) -> None:
+    """Raises of a number that is too great as the service does, which quotes none."""
+    if found := TOO_GREAT.search(str(error)):
+        said = f"Number out of representable range: type {fixed(found[3])}, value {found[1] or found[2]}"
+        raise Refused(100_046, "22003", said) from error

@@ -47,4 +47,4 @@ def leave_out(duck: duckdb.DuckDBPyConnection, merge: exp.Merge, target: Name) -
 
 def _bad(duck: duckdb.DuckDBPyConnection, target: Name, said: Mapping[str, str]) -> str:
     columns = columns_of(duck, target)
-    return " OR ".join(f"({wrong})" for name, value in said.items() for wrong in columns[name].wrong(value).values())
+    return " OR ".join(f"({wrong.condition})" for name, value in said.items() for wrong in columns[name].wrong(value))

@@ -12,7 +12,7 @@ from fakesnow.cursor import FakeSnowflakeCursor
 
 from tests.doubles.snowflake import formats, transforming
 from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
-from tests.doubles.snowflake.columns import Column, columns_of
+from tests.doubles.snowflake.columns import Column, Wrong, columns_of
 from tests.doubles.snowflake.engine import home
 from tests.doubles.snowflake.formats import Source
 from tests.doubles.snowflake.reading import (
@@ -168,18 +168,19 @@ class Loading:
         """The answer for a file; what loads it is added to the statements."""
         found = self._source(one, columns)
         source, values = found.sql, found.values
+        kind = str(self.format.get("TYPE", "CSV")).upper()
         checks = [
-            (condition, message, column.name, values[column.name])
+            (wrong, column.name, values[column.name])
             for column in columns
-            for message, condition in column.wrong(values[column.name]).items()
+            for wrong in column.wrong(values[column.name], kind)
         ]
-        anything = " OR ".join(f"({condition})" for condition, *_ in checks)
+        anything = " OR ".join(f"({wrong.condition})" for wrong, *_ in checks)
         parsed, bad = self._asked(f"SELECT count(*), count(*) FILTER ({anything}) FROM {source}")
         first: tuple[object, ...] = (None, None, None, None)
         if bad:
-            first = self._first(source, anything, checks)
+            wrong, first = self._first(source, anything, checks)
             if self.copy.on_error == "ABORT_STATEMENT":
-                raise Refused(100_038, "22018", f"{first[0]}\n  {self._where(one, first)}\n  {GO_ON}")
+                raise Refused(wrong.code, wrong.state, f"{first[0]}\n  {self._where(one, first)}\n  {GO_ON}")
         skipped = bad and (self.copy.on_error.startswith("SKIP_FILE") or bad == parsed)
         if not skipped:
             names = ", ".join(identifier(column.name) for column in columns)
@@ -198,13 +199,17 @@ class Loading:
             row, column = int(str(row)) - 1, '"TRANSIENT_STAGE_TABLE"["$1":1]'
         return f"File '{one.path}', line {row}, character {first[2]}\n  Row {row}, column {column}"
 
-    def _first(self, source: str, anything: str, checks: Sequence[tuple[str, ...]]) -> tuple[object, ...]:
+    def _first(
+        self, source: str, anything: str, checks: Sequence[tuple[Wrong, str, str]]
+    ) -> tuple[Wrong, tuple[object, ...]]:
         numbered = f"(SELECT row_number() OVER () AS row_of_file, * FROM {source})"
-        for condition, message, name, value in checks:
-            asked = f"SELECT row_of_file, CAST({value} AS VARCHAR), ({condition}) FROM {numbered} WHERE {anything}"
-            line, shown, wrong = self._asked(f"{asked} ORDER BY 1 LIMIT 1")
-            if wrong:
-                return message.replace("{}", str(shown)), line, 1, f'"{self.table[2]}"["{name}"]'
+        for wrong, name, value in checks:
+            asked = (
+                f"SELECT row_of_file, CAST({value} AS VARCHAR), ({wrong.condition}) FROM {numbered} WHERE {anything}"
+            )
+            line, shown, found = self._asked(f"{asked} ORDER BY 1 LIMIT 1")
+            if found:
+                return wrong, (wrong.message.replace("{}", str(shown)), line, 1, f'"{self.table[2]}"["{name}"]')
         raise AssertionError("a row is wrong, and nothing in it")
 
     def _source(self, one: Staged, columns: Sequence[Column]) -> Source:

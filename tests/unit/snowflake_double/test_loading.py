@@ -216,7 +216,8 @@ def test_a_wrong_row_is_told_with_file_line_and_column(link: SnowflakeConnection
     put(link, parquet(tmp_path, "good.parquet", id=[4]))
     with pytest.raises(ProgrammingError) as refused:
         copy(link, "FILES = ('good.parquet', 'part.parquet')")
-    assert refused.value.errno == 100_038
+    assert refused.value.errno == 100_071
+    assert 'Failed to cast variant value "two" to FIXED' in str(refused.value)
     assert "File 'run/part.parquet', line 2" in str(refused.value)
     assert asked(link, "SELECT count(*) FROM people") == [(0,)]
     both = "FILES = ('good.parquet', 'part.parquet')"

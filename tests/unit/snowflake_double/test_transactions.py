@@ -79,6 +79,13 @@ def test_a_null_is_refused_where_a_column_says_so(link: SnowflakeConnection) -> 
     assert error_code(link, "INSERT INTO people (name) VALUES ('Ada')") == 100_072
 
 
+def test_a_number_that_is_too_great_is_refused_and_shown_without_quotes(link: SnowflakeConnection) -> None:
+    asked(link, "CREATE TABLE sums (n NUMBER(6,2))")
+    with pytest.raises(ProgrammingError, match=r"type FIXED\[SB4\]\(6,2\)\{nullable\}, value 12345678\.90") as told:
+        asked(link, "INSERT INTO sums SELECT CAST(12345678.9 AS NUMBER(12,2))")
+    assert told.value.errno == 100_046
+
+
 def test_a_text_that_is_too_long_is_refused_and_leaves_the_transaction_open(link: SnowflakeConnection) -> None:
     asked(link, "BEGIN")
     asked(link, "INSERT INTO people (id, name) VALUES (1, 'Ada')")
