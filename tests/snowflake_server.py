@@ -18,9 +18,11 @@ from typing import Any, Literal
 import pytest
 import snowflake.connector
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 ROOT = Path(__file__).parents[1]
 DRIVE = ROOT / "sql/drive/snowflake.sql"
@@ -288,7 +290,11 @@ def brings(token: str, address: str) -> bool:
 
 def key_pair(file: Path, password: bytes | None = None) -> str:
     """A new private key in a file; its public half, as the service is told of it."""
-    key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    return written(rsa.generate_private_key(public_exponent=65_537, key_size=2048), file, password)
+
+
+def written(key: PrivateKey, file: Path, password: bytes | None = None) -> str:
+    """The same for a key of any kind."""
     how = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how))
     form = serialization.PublicFormat.SubjectPublicKeyInfo

@@ -3,15 +3,17 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from ingestkit import steps
 from tests.integration.at_snowflake import AtSnowflake, account, at_snowflake
-from tests.snowflake_server import SnowflakeServer, delayed, key_pair
+from tests.snowflake_server import PrivateKey, SnowflakeServer, delayed, key_pair, written
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -79,6 +81,28 @@ def test_a_key_that_cannot_be_read_is_named(
     told = world.refused(3, "run")
     assert words in told
     assert "hint: " in told
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("make", [ed25519.Ed25519PrivateKey.generate, partial(ec.generate_private_key, ec.SECP256K1())])
+def test_a_key_of_a_kind_that_the_service_does_not_take_is_refused(
+    world: AtSnowflake, make: Callable[[], PrivateKey], command: str
+) -> None:
+    written(make(), world.root / "other.p8")
+    world.settle({"connections.warehouse.private_key": "other.p8"})
+    ended = world.call(command)
+    assert ended.code == 3
+    told = ended.out + ended.err
+    assert "other.p8 is of a kind that Snowflake does not take" in told
+    assert "make one of RSA: openssl genpkey" in told
+
+
+def test_a_key_on_a_curve_logs_in(world: AtSnowflake) -> None:
+    public = written(ec.generate_private_key(ec.SECP384R1()), world.root / "curve.p8")
+    world.server.knows("CURVED", public_keys=[public])
+    world.settle({"connections.warehouse.user": "CURVED", "connections.warehouse.private_key": "curve.p8"})
+    world.does("run")
+    world.has(1)
 
 
 def test_a_token_logs_in_by_a_reference(world: AtSnowflake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -15,6 +17,9 @@ from ingestkit.files import shown
 from ingestkit.settings import SnowflakeConnection
 from ingestkit.warehouses.snowflake_session import Account
 from ingestkit.warehouses.snowflake_sql import Names
+
+CURVES = (SECP256R1, SECP384R1, SECP521R1)
+RSA = "make one of RSA: openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out loader.p8"
 
 
 def account_of(connection: SnowflakeConnection, root: Path) -> Account:
@@ -75,7 +80,10 @@ def _identity(connection: SnowflakeConnection, root: Path) -> dict[str, Any]:
 def _private_key(file: Path, passphrase: str | None) -> PrivateKeyTypes:
     look = f"look at it: openssl pkey -noout -in {shlex.quote(shown(file))}"
     try:
-        return load_pem_private_key(file.read_bytes(), passphrase.encode() if passphrase else None)
+        key = load_pem_private_key(file.read_bytes(), passphrase.encode() if passphrase else None)
+        if _taken(key):
+            return key
+        problem, cure = "is of a kind that Snowflake does not take", RSA
     except OSError as error:
         problem, cure = f"cannot be read: {error.strerror}", "look at `private_key` of the connection"
     except TypeError:
@@ -88,3 +96,10 @@ def _private_key(file: Path, passphrase: str | None) -> PrivateKeyTypes:
         unread = "cannot be read with the passphrase that was said"
         problem, cure = unread if passphrase else "is no private key in PEM", look
     raise ConfigError(f"key {shown(file)} {problem}", hint=cure)
+
+
+def _taken(key: PrivateKeyTypes) -> bool:
+    """Whether the service verifies what such a key signs."""
+    return isinstance(key, RSAPrivateKey) or (
+        isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, CURVES)
+    )
