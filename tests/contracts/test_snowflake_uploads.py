@@ -1,7 +1,10 @@
 """What goes up into a stage of Snowflake's is never in memory as a whole, and arrives whole all the same."""
 
+import itertools
 import os
+import re
 import tracemalloc
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from ingestkit.model import LoadMode
 from ingestkit.ports import Copying
+from ingestkit.warehouses import snowflake_sql
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_upload import PIECE, SparingCursor
-from tests.contracts.snowflake import account, with_a_table
+from tests.contracts.snowflake import account, warehouse_of, with_a_table
 from tests.contracts.warehouse import PERSON, load, publication, write_valid
 from tests.snowflake_server import LINE_CUT, Fault, SnowflakeServer, status
 
@@ -51,6 +56,35 @@ def test_a_file_that_is_sent_again_is_sent_from_its_beginning(
     warehouse.publish(wide(tmp_path))
     assert server.broken == broken + 1
     assert warehouse.query("SELECT count(*) FROM PUBLIC.HCP") == [(ROWS,)]
+
+
+def test_a_project_may_lie_in_a_folder_of_any_name(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    """What the connector is given is a pattern to it."""
+    elsewhere = warehouse_of(server, warehouse.account.database, tmp_path / "it's [one] of *?")
+    for batch, mode in enumerate((LoadMode.REPLACE, LoadMode.MERGE), start=1):
+        made = load((write_valid(tmp_path / f"{batch}.parquet", PERSON, [("1", mode.value)]),), mode)
+        elsewhere.publish(publication(made, batch=f"b{batch}", token=batch))
+        assert warehouse.query("SELECT id, city FROM PUBLIC.HCP") == [("1", mode.value)]
+
+
+def test_more_files_than_one_statement_names_are_loaded_by_several(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snowflake_sql, "MOST_FILES", 2)
+    rows = [(str(number), os.urandom(300).hex()) for number in range(12_000)]
+    made = load((write_valid(tmp_path / "many.parquet", PERSON, rows),))
+    told: dict[str, Mapping[str, Any]] = {}
+    work = publication(replace(made, copying=Copying("1MB", 2)))
+    warehouse.publish(replace(work, told=told.__setitem__))
+    copies = [one.sql for one in server.sent if one.query in told["hcp"]["queries"]]
+    named = [re.findall(r"'(part-\d+\.parquet)'", one) for one in copies]
+    assert len(named) > 2
+    assert [len(names) for names in named[:-1]] == [2] * (len(named) - 1)
+    assert sorted(itertools.chain(*named)) == sorted(told["hcp"]["files"])
+    assert sum(told["hcp"]["files"].values()) == 12_000
+    assert warehouse.query("SELECT count(*), count(DISTINCT id) FROM PUBLIC.HCP") == [(12_000, 12_000)]
 
 
 @pytest.mark.parametrize("storage", ["S3", "AZURE"])

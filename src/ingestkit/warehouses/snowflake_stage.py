@@ -1,5 +1,6 @@
 """Rows from valid Parquet into files of a stage, and from there into tables: each file named, each row counted."""
 
+import glob
 import re
 import secrets
 import shutil
@@ -130,7 +131,9 @@ class OwnStage:
     ) -> tuple[str, Mapping[str, Path]]:
         files = {path.name: path for path in folder.glob("*.parquet")}
         place = f"{to.place}{to.path}/"
-        told = answered(connection, sql.put(f"{folder}/*.parquet", place, parallel), by=SparingCursor)
+        # The connector takes what it is given for a pattern.
+        pattern = f"{glob.escape(str(folder))}/*.parquet"
+        told = answered(connection, sql.put(pattern, place, parallel), by=SparingCursor)
         sent = {row["target"]: row["status"] for row in told.rows}
         wrong = {name: sent.get(name, "not told of") for name in files if sent.get(name) != "UPLOADED"}
         if wrong:

@@ -136,15 +136,15 @@ def _options(tokens: list[str]) -> tuple[Options, list[str]]:
 
 def _value(tokens: list[str]) -> tuple[Any, list[str]]:
     if tokens[0] != "(":
-        return _plain(tokens[0]), tokens[1:]
+        return plain(tokens[0]), tokens[1:]
     if tokens[2:3] == ["="]:
         inner, rest = _options(tokens[1:])
         return inner, rest[1:]
     end = tokens.index(")")
-    return [_plain(token) for token in tokens[1:end] if token != ","], tokens[end + 1 :]
+    return [plain(token) for token in tokens[1:end] if token != ","], tokens[end + 1 :]
 
 
-def _plain(token: str) -> str:
+def plain(token: str) -> str:
     if not token.startswith("'"):
         return token
     inner = token[1:-1].replace("''", "'")

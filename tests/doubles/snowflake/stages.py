@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from tests.doubles.relay import Answer, Request
 from tests.doubles.snowflake.answers import Data, Refused, compilation, missing, rows, told
 from tests.doubles.snowflake.outside import Outside, integrated
-from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Options, Statement, options, resolved, true
+from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Options, Statement, options, plain, resolved, true
 
 CREATED: Final = re.compile(
     rf"CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<temporary>TEMP(?:ORARY)?\s+)?STAGE\s+"
@@ -28,7 +28,7 @@ DROPPED: Final = re.compile(
 )
 PLACE: Final = rf"@(?:~|(?:{NAME}\.){{0,2}}%?{NAME})(?:/[^\s')]*)?"
 PUT: Final = re.compile(
-    rf"PUT\s+(?P<file>'file://[^']*'|file://\S+)\s+(?P<place>'@[^']*'|{PLACE})\s*(?P<rest>.*)",
+    rf"PUT\s+(?P<file>'file://(?:[^'\\]|''|\\.)*'|file://\S+)\s+(?P<place>'@[^']*'|{PLACE})\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 LISTED: Final = re.compile(rf"\w+\s+(?P<place>'@[^']*'|{PLACE})\s*(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
@@ -185,7 +185,7 @@ class Stages:
         }
         return {
             "stageInfo": info,
-            "src_locations": [found["file"].strip("'").removeprefix("file://")],
+            "src_locations": [plain(found["file"]).removeprefix("file://")],
             "parallel": int(said.get("PARALLEL", 4)),
             "autoCompress": true(said, "AUTO_COMPRESS", otherwise=True),
             "sourceCompression": str(said.get("SOURCE_COMPRESSION", "auto_detect")).lower(),
