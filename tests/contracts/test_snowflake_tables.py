@@ -153,7 +153,7 @@ def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
     with pytest.raises(WarehouseError) as caught:
         warehouse.publish(publication(meant))
     error = caught.value
-    assert f"{column} does not take a value of record 2 of drop/b.csv: " in error.message
+    assert f"table hcp: {column} does not take a value of record 2 of drop/b.csv: " in error.message
     assert "nothing was published" in error.message
     for value in misfit[1:]:
         assert len(str(value)) < 5 or str(value) not in f"{error.message} {error.details}"
@@ -170,6 +170,7 @@ def test_a_value_that_a_table_does_not_take_is_named_by_file_record_and_column(
     # Rows are staged in no order.
     assert known.pop("staged_row") in (1, 2, 3)
     assert known == {
+        "table": "hcp",
         "file": "drop/b.csv",
         "record": 2,
         "column": column,
@@ -197,13 +198,15 @@ def test_a_refused_value_that_is_not_found_is_told_by_its_staged_file(
 ) -> None:
     """As where a table asks what DESCRIBE does not tell of."""
     file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
-    said = "Not 'x' here\n  File 'opendata/hcp/part-0.parquet', line 0, character 1\n  Row 0, column 1"
+    said = "Not 'x' here\n  File 'opendata/hcp/r1/part-0.parquet', line 0, character 1\n  Row 0, column 1"
     server.breaks(refused(100_038, "22018", said), "^COPY")
     with pytest.raises(
-        WarehouseError, match=r"a column does not take a value of part-0\.parquet: Not … here \("
+        WarehouseError,
+        match=r"table hcp: a column does not take a value of opendata/hcp/r1/part-0\.parquet: Not … here \(",
     ) as told:
         warehouse.publish(publication(load((file,), LoadMode.APPEND)))
-    assert told.value.details["staged_file"] == "part-0.parquet"
+    assert told.value.details["table"] == "hcp"
+    assert told.value.details["staged_file"] == "opendata/hcp/r1/part-0.parquet"
     assert told.value.details["staged_row"] is None
     assert people(warehouse) == []
 

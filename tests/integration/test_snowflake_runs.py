@@ -77,7 +77,7 @@ def test_a_row_that_the_target_does_not_take_is_named_in_error_stage_row_and_sid
     world.drop({"20260108/a.csv": "id,n\n3,30\n4,\n", "20260108/b.csv": FIRST["20260101/b.csv"]})
     ended = world.call("run")
     assert ended.code == 7
-    told = "N does not take a value of record 2 of 20260108/a.csv: "
+    told = "table a: N does not take a value of record 2 of 20260108/a.csv: "
     assert told in ended.err
     row = world.stages("p.20260108.1")["load", "a"]
     assert told in row["error"]

@@ -239,9 +239,11 @@ class SnowflakeWarehouse:
         columns = (*plan.rows.columns, sql.GONE) if plan.load.intent.mode is LoadMode.MERGE else plan.rows.columns
         known = FILE_FORMAT | ({"USE_VECTORIZED_SCANNER": "TRUE"} if said.vectorized else {})
         if not sum(files.values()):
-            return Staged("", {}, columns, {}, known)
+            return Staged(plan.load.table, "", {}, columns, {}, known)
         place, copies = self.stage.send(connection, to, folder, said.parallel or self.parallel)
-        return Staged(place, {name: rows for name, rows in files.items() if rows}, columns, copies, known)
+        return Staged(
+            plan.load.table, place, {name: rows for name, rows in files.items() if rows}, columns, copies, known
+        )
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -41,10 +41,16 @@ class Misfit:
 
 
 def found(
-    account: Account, connection: SnowflakeConnection, table: str, files: Sequence[Path], error: DatabaseError
+    account: Account,
+    connection: SnowflakeConnection,
+    table: str,
+    whose: str,
+    files: Sequence[Path],
+    error: DatabaseError,
 ) -> Exception:
     """The first record among those staged that the table does not take; an error that is of no value as it was.
 
+    `whose` is the target's name as settings say it: what refuses may be what is merged from.
     COPY counts rows and columns of what it reads, in ways of its own, and MERGE names none: both are looked for here.
     """
     if error.errno not in OF_DATA:
@@ -53,8 +59,10 @@ def found(
     place = PLACE.search(said)
     misfit = _first(files, _described(connection, table))
     if misfit is None and place is not None:
-        misfit = Misfit(place["file"].rpartition("/")[2], None, None)
-    return error if misfit is None else _refusal(account, misfit, said[: place.start()] if place else said, error)
+        misfit = Misfit(place["file"], None, None)
+    return (
+        error if misfit is None else _refusal(account, whose, misfit, said[: place.start()] if place else said, error)
+    )
 
 
 def _described(connection: SnowflakeConnection, table: str) -> list[dict[str, Any]]:
@@ -67,14 +75,15 @@ def _described(connection: SnowflakeConnection, table: str) -> list[dict[str, An
         return []
 
 
-def _refusal(account: Account, misfit: Misfit, said: str, error: DatabaseError) -> WarehouseError:
-    reason = plainly(said)
+def _refusal(account: Account, whose: str, misfit: Misfit, said: str, error: DatabaseError) -> WarehouseError:
+    reason, column = plainly(said), misfit.column or "a column"
     made = WarehouseError(
-        f"{account.place}: {misfit.column or 'a column'} does not take a value of {misfit.place}: {reason} "
+        f"{account.place}: table {whose}: {column} does not take a value of {misfit.place}: {reason} "
         f"(query {error.sfqid}); nothing was published",
         hint="look at the column there and in the contract: ingestkit plan",
     )
     made.details = {
+        "table": whose,
         "file": misfit.source,
         "record": misfit.record,
         "column": misfit.column,

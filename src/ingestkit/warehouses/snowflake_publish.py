@@ -135,7 +135,7 @@ class SnowflakeTransaction:
             told = answered(self.connection, sql.merge(self.account.named(table), ready.merging, columns, key))
         except DatabaseError as error:
             files, into = [*ready.staged.copies.values()], self.account.named(table)
-            raise snowflake_misfit.found(self.account, self.connection, into, files, error) from error
+            raise snowflake_misfit.found(self.account, self.connection, into, table, files, error) from error
         ready.queries.append(told.query)
         done = {name.rpartition(" ")[2]: int(count) for name, count in told.rows[0].items()}
         added, known = done.get("inserted", 0), done.get("updated", 0)

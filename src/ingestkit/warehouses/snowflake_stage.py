@@ -43,6 +43,8 @@ FILE_FORMAT = {
 class Staged:
     """Files of a stage with the rows of a load."""
 
+    table: str
+    """Whose rows they are, as settings name it."""
     place: str
     """`@stage/path/`, below which they lie."""
     files: Mapping[str, int]
@@ -201,7 +203,7 @@ def copy(
             told = answered(connection, sql.copy(table, columns, staged.place, some, staged.format))
         except DatabaseError as error:
             files = [*staged.copies.values()]
-            raise snowflake_misfit.found(account, connection, table, files, error) from error
+            raise snowflake_misfit.found(account, connection, table, staged.table, files, error) from error
         _compare(account, staged, some, told.rows)
         queries.append(told.query)
     return queries
