@@ -12,7 +12,7 @@ import yaml
 from ingestkit import files, layers
 from ingestkit.errors import UsageError
 from ingestkit.layers import Origin
-from ingestkit.settings import Settings
+from ingestkit.settings import Connection, LocalConnection, Settings, SftpConnection
 from ingestkit.shapes import checked, nearest
 
 
@@ -59,6 +59,26 @@ def connection_of(kind: str, url: str) -> Mapping[str, Any]:
     if wrong or not url.strip():
         raise UsageError("; ".join(wrong) or "--url says no place")
     return made
+
+
+def require_source(connections: Mapping[str, Connection], name: str) -> None:
+    """Refuse a connection that a source cannot read from, before a pipeline that names it is written."""
+    held = connections.get(name)
+    if isinstance(held, LocalConnection | SftpConnection):
+        return
+    usable = [
+        one for one, its in connections.items() if one != "lake" and isinstance(its, LocalConnection | SftpConnection)
+    ]
+    others = "".join(f", or: --connection {one}" for one in usable)
+    if held is None:
+        raise UsageError(
+            f"the project has no connection {name!r} for the files to come from",
+            hint=f"add it: ingestkit new source {name} --url FOLDER{others}",
+        )
+    raise UsageError(
+        f"connection {name!r} is of type {held.type}, and no source reads from it",
+        hint=f"add another one: ingestkit new source NAME --url FOLDER{others}",
+    )
 
 
 def connect(path: Path, profile: str, name: str, connection: Mapping[str, Any]) -> tuple[str, str]:

@@ -38,6 +38,22 @@ def test_a_pipeline_that_is_there_is_not_proposed_again(world: World) -> None:
     assert not (world.root / "config/pipelines/q.yaml").exists()
 
 
+def test_a_pipeline_is_proposed_only_for_files_that_can_come_from_somewhere(world: World) -> None:
+    world.drop({"people.csv": PEOPLE})
+    world.settle({"connections.drop": None, "connections.crm": {"type": "local", "path": "crm"}})
+    asked = ("new", "pipeline", "q", f"--from-file={world.root}/drops/people.csv")
+    told = world.refused(2, *asked)
+    assert "the project has no connection 'drop' for the files to come from" in told
+    assert "ingestkit new source drop --url FOLDER, or: --connection crm" in told
+    assert "'warehouse' is of type duckdb, and no source reads from it" in world.refused(
+        2, *asked, "--connection", "warehouse"
+    )
+    assert not (world.root / "config/pipelines/q.yaml").exists()
+    (world.root / "config/pipelines/p.yaml").unlink()
+    world.does(*asked, "--connection", "crm")
+    assert world.call("config", "validate").code == 0
+
+
 def test_a_sample_that_no_contract_accepts_leaves_nothing_behind(world: World) -> None:
     long = '"' + "x\n" * 40 + '"'
     world.drop({"people.csv": f"id,text\n1,{long}\n"})

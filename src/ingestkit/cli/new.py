@@ -42,13 +42,14 @@ def pipeline(
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """Write a pipeline file from samples: dialect, types, required columns, keys and lengths, for a person to edit."""
-    from ingestkit import files, proposing
+    from ingestkit import connecting, files, proposing
 
     loaded = opening.project_of(ctx)
     _require_name(name, "a pipeline")
     path = loaded.root / "config" / "pipelines" / f"{name}.yaml"
     if name in loaded.pipelines():
         raise UsageError(f"pipeline {name} is there already", hint=f"look at it: {path}")
+    connecting.require_source(loaded.settings.connections, connection)
     proposed = [proposing.propose(one) for one in from_file]
     models = [one.name for one in proposed]
     if len(set(models)) < len(models):
