@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 
 import pytest
 import sqlalchemy as sql
@@ -25,8 +26,8 @@ FILTERS = {
     "model, newest 100": ("--model", "hcp", "--limit", "100"),
     "model": ("--model", "hcp"),
 }
-WHOLE = "model"
-"""The filter that lets a fifth of the ledger through."""
+MOST = 1.0
+"""So many seconds are meant for any filter, start included, that of a model among them: a fifth of the ledger."""
 
 
 @pytest.mark.timeout(900)
@@ -39,9 +40,12 @@ def test_a_ledger_of_a_hundred_thousand_files_is_asked_in_less_than_a_second(tmp
         for program in programs:
             cost(program)
         taken = interleaved(programs, 5)
-    slowest = max(min(one.seconds for one in costs) for name, costs in taken.items() if not name.endswith(WHOLE))
-    said = [f"the slowest filter took {slowest:.2f} s at best; each is meant to take less than 1 s, start included"]
-    report("manifest show", taken, {"slowest": slowest}, said)
+    slowest = max(median(one.seconds for one in costs) for costs in taken.values())
+    busiest = max(median(one.processor for one in costs) for costs in taken.values())
+    said = [f"the slowest filter took {slowest:.2f} s; each is meant to take less than {MOST:g} s, start included"]
+    report("manifest show", taken, {"slowest": slowest, "busiest": busiest}, said)
+    # What else the machine does makes the clock slower, and hardly this.
+    assert busiest < MOST
 
 
 def _programs(folder: Path, name: str, url: str) -> list[Program]:

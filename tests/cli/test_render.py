@@ -53,6 +53,11 @@ def test_an_outcome_is_an_aligned_table_and_one_line(capsys: pytest.CaptureFixtu
     ]
 
 
+def test_equal_values_of_a_column_look_as_what_they_are() -> None:
+    rows = [{"it": value} for value in (1, True, 1.0, "1", 0, False, None, [1], "1")]
+    assert render.table(rows, ["it"]).split() == ["it", "1", "yes", "1", "1", "0", "no", "-", "[1]", "1"]
+
+
 def test_nothing_new_is_a_single_line(capsys: pytest.CaptureFixture[str]) -> None:
     render.outcome(Outcome("run", "opendata", "nothing new", "opendata: nothing new"), Output.TEXT)
     assert capsys.readouterr().out == "opendata: nothing new\n"

@@ -74,8 +74,18 @@ def show(
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """Show files as the ledger knows them; without PIPELINE those of all pipelines."""
+    # Of a long ledger what nobody is shown is not read.
+    only = COLUMNS if output is Output.TEXT else ()
     found = _found(
-        ctx, pipeline=pipeline, model=model, status=status, run_id=run_id, path=path, batch=batch, limit=limit
+        ctx,
+        pipeline=pipeline,
+        model=model,
+        status=status,
+        run_id=run_id,
+        path=path,
+        batch=batch,
+        limit=limit,
+        only=only,
     )
     # Most pipelines leave files where they are, and have nothing to say there.
     columns = COLUMNS if any(row["released"] for row in found) else COLUMNS[:-1]
@@ -144,6 +154,7 @@ def _found(
     path: str | None,
     batch: str | None,
     limit: int | None,
+    only: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     from ingestkit.model import FileStatus
 
@@ -152,7 +163,15 @@ def _found(
 
     with opening.reading(opening.project_of(ctx)) as conn:
         return views.manifest(
-            conn, pipeline=pipeline, model=model, status=wanted, run_id=run_id, path=path, batch=batch, limit=limit
+            conn,
+            pipeline=pipeline,
+            model=model,
+            status=wanted,
+            run_id=run_id,
+            path=path,
+            batch=batch,
+            limit=limit,
+            only=only,
         )
 
 

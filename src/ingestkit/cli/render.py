@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -100,13 +101,20 @@ def json_text(value: Any, output: Output) -> str:
 
 def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """A table: drawn by rich on a terminal, aligned lines elsewhere."""
-    cells = [[cell(name, row.get(name)) for name in columns] for row in rows]
-    right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns]
+    values = [[row.get(name) for row in rows] for name in columns]
+    cells = [_cells(name, column) for name, column in zip(columns, values, strict=True)]
+    right = [all(isinstance(value, int | float | None) for value in column) for column in values]
     headings = [HEADINGS.get(name, name).replace("_", " ") for name in columns]
     if sys.stdout.isatty():
-        return _rich_table(headings, cells, right)
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    return "".join(_aligned(line, widths, right) for line in [headings, *cells])
+        return _rich_table(headings, list(zip(*cells, strict=True)), right)
+    aligned = [_aligned([heading, *column], end) for heading, column, end in zip(headings, cells, right, strict=True)]
+    return "".join("  ".join(line).rstrip() + "\n" for line in zip(*aligned, strict=True))
+
+
+def _cells(name: str, values: Iterable[Any]) -> list[str]:
+    """A column as people read it. A ledger is long, and most of its columns hold the same few values."""
+    same = lru_cache(maxsize=None, typed=True)(partial(cell, name))
+    return [same(value) if isinstance(value, str | int | None) else cell(name, value) for value in values]
 
 
 def cell(name: str, value: Any) -> str:
@@ -212,11 +220,9 @@ def _columns(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    cells = [
-        text.rjust(width) if end else text.ljust(width) for text, width, end in zip(line, widths, right, strict=True)
-    ]
-    return "  ".join(cells).rstrip() + "\n"
+def _aligned(column: Sequence[str], right: bool) -> list[str]:
+    width = max(map(len, column))
+    return [text.rjust(width) if right else text.ljust(width) for text in column]
 
 
 def _rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:

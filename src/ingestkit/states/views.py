@@ -37,8 +37,9 @@ def manifest(
     path: str | None = None,
     batch: str | None = None,
     limit: int | None = None,
+    only: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Ledger rows, newest batch first. `path` may hold `*` for any text."""
+    """Ledger rows, newest batch first, whole or `only` some columns. `path` may hold `*` for any text."""
     columns = file_manifest.c
     wanted = {
         columns.pipeline: pipeline,
@@ -47,7 +48,9 @@ def manifest(
         columns.run_id: run_id,
         columns.batch: batch,
     }
-    query = sql.select(file_manifest).order_by(columns.batch.desc(), columns.path, columns.version.desc())
+    query = sql.select(*(columns[name] for name in only or columns.keys())).order_by(
+        columns.batch.desc(), columns.path, columns.version.desc()
+    )
     query = query.where(*(column == value for column, value in wanted.items() if value is not None))
     if path is not None:
         query = query.where(columns.path.like(_like(path), escape="\\"))
@@ -320,7 +323,7 @@ def _mappings(conn: sql.Connection, query: sql.Select[Any]) -> list[dict[str, An
     found = conn.execute(query)
     names = tuple(found.keys())
     # A ledger is long, and the library's own mappings take twice as long.
-    return [dict(zip(names, row, strict=True)) for row in found]
+    return [dict(zip(names, row, strict=True)) for row in found.all()]
 
 
 def _like(text: str) -> str:
