@@ -3,8 +3,9 @@
 -- What a process leaves open when it dies is ended by the next one of the same user: a user needs no right to see and end
 -- its own transactions. Of another user's only an administrator of the account may; what such a one holds goes by itself
 -- after five minutes.
--- The role owns what it makes there, and nobody else may change it. Tables that others made need OWNERSHIP given to it:
--- ingestkit check names them, and the statement that gives it.
+-- The role owns what it makes there, and nobody else may change it. Tables that others made need OWNERSHIP given to it,
+-- and so do fences, receipts and the stage where another role made them: ingestkit check names each, and the statement
+-- that gives it.
 
 CREATE ROLE IF NOT EXISTS INGESTKIT_WAREHOUSE;
 GRANT USAGE ON WAREHOUSE <% warehouse %> TO ROLE INGESTKIT_WAREHOUSE;

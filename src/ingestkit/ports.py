@@ -350,8 +350,8 @@ class Warehouse(Protocol):
         """The statements `evolve` would run; nothing is changed, nor made where there is nothing."""
         ...
 
-    def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
-        """What somebody has set on target tables that changes what publishing into them means; one line each.
+    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+        """What somebody has set on a pipeline's targets that changes what publishing into them means; one line each.
 
         Nothing of it loses a row. Asks, and changes nothing; tables that do not exist are nothing to remark on.
         WarehouseError where nothing could be published at all.

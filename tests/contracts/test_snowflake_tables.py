@@ -82,13 +82,13 @@ def test_tables_that_log_errors_and_streams_on_replaced_ones_are_named(
     server: SnowflakeServer, warehouse: SnowflakeWarehouse
 ) -> None:
     ready(warehouse, "hco")
-    assert warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE, "none": LoadMode.REPLACE}) == ()
+    assert warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE, "none": LoadMode.REPLACE}) == ()
     does(server, warehouse, "ALTER TABLE hco SET ERROR_LOGGING = TRUE")
     place = f"{warehouse.account.database}.PUBLIC"
     for stream, table in (("CHANGES", "HCP"), ("OTHERS", "HCO")):
         server.streams(stream, f"{place}.{table}")
     server.streams("ELSEWHERE", "D0.PUBLIC.HCP")
-    errors, stream = warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    errors, stream = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
     assert errors.startswith("table hco logs errors")
     assert stream.startswith("stream CHANGES is on table hcp, which each load replaces")
 
@@ -102,7 +102,7 @@ def test_streams_are_looked_for_nearer_where_an_account_has_more_than_are_shown_
         server.streams(name, "D0.PUBLIC.HCP")
     monkeypatch.setattr(snowflake_tables, "MOST", 3)
     before = len(server.sent)
-    [stream] = warehouse.remarks({"hcp": LoadMode.REPLACE})
+    [stream] = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE})
     assert stream.startswith("stream NEAR is on table hcp")
     shown = [one.sql.split(" IN ")[1] for one in server.sent[before:] if one.sql.startswith("SHOW STREAMS")]
     assert shown == ["ACCOUNT", f'DATABASE "{warehouse.account.database}"']
@@ -114,7 +114,7 @@ def test_more_tables_than_are_shown_at_once_are_asked_for_by_name(
     ready(warehouse, "hco")
     does(server, warehouse, "CREATE TABLE hcp_2 (id VARCHAR)", "ALTER TABLE hcp SET ERROR_LOGGING = TRUE")
     monkeypatch.setattr(snowflake_tables, "MOST", 1)
-    [errors] = warehouse.remarks({"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    [errors] = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
     assert errors.startswith("table hcp logs errors")
     with warehouse.account.session() as connection:
         assert snowflake_tables.missing(warehouse.account, connection, ["hcp", "hcpx2", "none"]) == {"hcpx2", "none"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.at_snowflake import AtSnowflake, at_snowflake
-from tests.snowflake_server import SnowflakeServer, snowflake_server
+from tests.snowflake_server import DRIVE, SnowflakeServer, made_by, snowflake_server
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -99,3 +99,51 @@ def test_a_table_of_another_role_that_lets_rows_be_written_is_loaded_with_a_rema
     for table in "ab":
         assert f"table {table} belongs to role SOMEBODY_ELSE: no column can be added" in ended.err
     world.has(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "lacks", "also"),
+    [
+        ("TABLE", "ingestkit_fence_p", "UPDATE", ["OWNERSHIP"]),
+        ("TABLE", "ingestkit_receipt_p", "DELETE", ["OWNERSHIP"]),
+        ("STAGE", "ingestkit_stage", "WRITE", []),
+    ],
+)
+def test_what_is_needed_of_our_own_and_belongs_to_another_role_is_named_with_what_gives_it(
+    world: AtSnowflake, kind: str, what: str, lacks: str, also: list[str]
+) -> None:
+    world.does("run")
+    named = f"{world.account_database}.PUBLIC.{what.upper()}"
+    for privilege in (lacks, *also):
+        world.server.takes(privilege, kind, named)
+    world.waits(2)
+    checked = world.call("check")
+    assert checked.code == 7
+    wanted = f"{kind.lower()} {what} belongs to role SOMEBODY_ELSE, and role LOADER lacks {lacks} on it"
+    for told in (checked.out, world.refused(7, "run")):
+        assert wanted in told
+        assert f"GRANT OWNERSHIP ON {kind} " in told
+    world.has(1)
+
+
+def test_our_own_of_another_role_that_lets_it_be_used_is_used_without_a_word(world: AtSnowflake) -> None:
+    world.does("run")
+    for kind, name in (("TABLE", "INGESTKIT_FENCE_P"), ("TABLE", "INGESTKIT_RECEIPT_P"), ("STAGE", "INGESTKIT_STAGE")):
+        world.server.takes("OWNERSHIP", kind, f"{world.account_database}.PUBLIC.{name}")
+    world.waits(2)
+    ended = world.call("run")
+    assert ended.code == 0, ended.err
+    assert "belongs to" not in ended.err
+    world.has(1, 2)
+
+
+def test_a_mirror_of_runs_that_cannot_be_added_to_is_named_by_check(world: AtSnowflake) -> None:
+    database = world.account_database
+    made_by(world.target, DRIVE, database=database, schema="PUBLIC", role=world.server.role)
+    world.settle({"connections.warehouse": {**world.connection, "mirror_runs": True}})
+    assert world.does("check")
+    world.server.takes("INSERT", "TABLE", f"{database}.PUBLIC.INGESTKIT_RUN_EVENT")
+    checked = world.call("check")
+    assert checked.code == 7
+    assert f'role LOADER lacks INSERT ON TABLE "{database}"."PUBLIC"."INGESTKIT_RUN_EVENT"' in checked.out
+    assert "sql/drive/snowflake.sql" in checked.out

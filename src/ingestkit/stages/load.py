@@ -157,7 +157,7 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
         mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
         for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage, mine=mine):
             ctx.progress.said(f"changed {load.table}", ddl=statement)
-    for remark in ctx.warehouse.remarks({load.table: load.intent.mode for load in loads}):
+    for remark in ctx.warehouse.remarks(ctx.pipeline.name, {load.table: load.intent.mode for load in loads}):
         ctx.progress.warned(remark)
     rules: dict[str, tuple[Rule, ...]] = {}
     facts: dict[str, Mapping[str, Any]] = {}

@@ -114,9 +114,9 @@ class PostgresqlWarehouse:
             self._serves(connection)
             return postgresql_tables.changes(connection, self.schema, table, wanted)
 
-    def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
         """None: whatever is set on a table here either counts as told, or fails the load."""
-        del tables
+        del pipeline, tables
         return ()
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:

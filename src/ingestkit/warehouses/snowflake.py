@@ -85,8 +85,7 @@ class SnowflakeWarehouse:
     def check(self) -> None:
         """Prove that the service answers, and that this role may work and stage; make the stage where it is missing."""
         with self.account.session() as connection:
-            look_in(self.account, connection)
-            self.stage.check(connection)
+            self.stage.check(connection, look_in(self.account, connection))
 
     def fences(self, pipeline: str) -> Mapping[str, Fence]:
         """The pipeline's fence rows by model; none where the table is missing."""
@@ -129,14 +128,14 @@ class SnowflakeWarehouse:
         with self.account.session() as connection:
             return snowflake_tables.changes(self.account, connection, table, wanted)
 
-    def remarks(self, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
-        """Of tables that log errors, and of streams that see each row of a replaced table go and come."""
+    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+        """Of tables that log errors or are another role's, and of streams that see rows go and come."""
         with self.account.session() as connection:
             role = look_in(self.account, connection)
-            self.stage.look(connection)
+            self.stage.look(connection, role)
             if any(snowflake_tables.missing(self.account, connection, tables)):
                 refuse_without(self.account, connection, "CREATE TABLE")
-            return snowflake_tables.remarks(self.account, connection, role, tables)
+            return snowflake_tables.remarks(self.account, connection, role, pipeline, tables)
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:
         """Publish all loads in one transaction. A COMMIT whose answer is lost may have been made: the receipt tells."""

@@ -48,12 +48,13 @@ class LakeStage:
     lake: Lake
     location: str
 
-    def check(self, connection: SnowflakeConnection) -> None:
+    def check(self, connection: SnowflakeConnection, role: str) -> None:
         """Others have made it, or nobody has."""
-        self.look(connection)
+        self.look(connection, role)
 
-    def look(self, connection: SnowflakeConnection) -> None:
+    def look(self, connection: SnowflakeConnection, role: str) -> None:
         """Its address is the lake's, and the account may look into it."""
+        del role
         place = self._place(connection)
         execute(connection, f"LIST {sql.text(f'{place}_staged/_check')}")
 

@@ -1,5 +1,8 @@
 """Whether a role may do in Snowflake what a warehouse must, proved without making anything."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from snowflake.connector import SnowflakeConnection
 
 from ingestkit.errors import WarehouseError
@@ -17,6 +20,18 @@ NEEDED = {
     LoadMode.MERGE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 """Of a table that somebody else owns, to write its rows."""
+OF_FENCES = ("SELECT", "INSERT", "UPDATE")
+OF_RECEIPTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+OF_STAGE = ("READ", "WRITE")
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A table or a stage of the schema, and the role that owns it."""
+
+    kind: str
+    name: str
+    owner: str
 
 
 def look_in(account: Account, connection: SnowflakeConnection) -> str:
@@ -35,22 +50,25 @@ def look_in(account: Account, connection: SnowflakeConnection) -> str:
 
 
 def owned_by_another(
-    account: Account, connection: SnowflakeConnection, role: str, table: str, mode: LoadMode, owner: str
+    account: Account, connection: SnowflakeConnection, role: str, what: Owned, needed: Sequence[str]
 ) -> str | None:
-    """What it means that a table is another role's; refused where its rows cannot be written."""
-    named = account.named(table)
-    given = [row for row in execute(connection, f"SHOW GRANTS ON TABLE {named}") if row["privilege"] in NEEDED[mode]]
-    ours = _stood_for(connection, {owner, *(row["grantee_name"] for row in given if row["granted_to"] in ROLES)})
-    if owner in ours:
+    """The statement by which another role would give away what it owns; refused where that is needed to work there."""
+    if what.owner == role:
+        return None
+    on = f"{what.kind} {account.named(what.name)}"
+    given = [row for row in execute(connection, f"SHOW GRANTS ON {on}") if row["privilege"] in needed]
+    ours = _stood_for(connection, {what.owner, *(row["grantee_name"] for row in given if row["granted_to"] in ROLES)})
+    if what.owner in ours:
         return None
     held = {row["privilege"] for row in given if row["granted_to"] not in ROLES or row["grantee_name"] in ours}
-    cure = f"GRANT OWNERSHIP ON TABLE {named} TO ROLE {sql.quoted(role)} COPY CURRENT GRANTS"
-    if lacks := [one for one in NEEDED[mode] if one not in held]:
+    cure = f"GRANT OWNERSHIP ON {on} TO ROLE {sql.quoted(role)} COPY CURRENT GRANTS"
+    if lacks := [one for one in needed if one not in held]:
         raise WarehouseError(
-            f"{account.place}: table {table} belongs to role {owner}, and role {role} lacks {', '.join(lacks)} on it",
+            f"{account.place}: {what.kind.lower()} {what.name} belongs to role {what.owner}, and role {role} lacks "
+            f"{', '.join(lacks)} on it",
             hint=f"let its owner say: {cure}",
         )
-    return f"table {table} belongs to role {owner}: no column can be added or widened until that says {cure}"
+    return cure
 
 
 def _stood_for(connection: SnowflakeConnection, roles: set[str]) -> set[str]:
@@ -61,9 +79,12 @@ def _stood_for(connection: SnowflakeConnection, roles: set[str]) -> set[str]:
     return {str(role) for role, held in (row.values() for row in execute(connection, each)) if held}
 
 
-def refuse_without(account: Account, connection: SnowflakeConnection, privilege: str) -> None:
-    """The role, or one that it stands for, has a privilege on the schema, or owns it."""
-    given = execute(connection, f"SHOW GRANTS ON SCHEMA {account.named()}")
+def refuse_without(
+    account: Account, connection: SnowflakeConnection, privilege: str, on: str = "", hint: str = GRANTS
+) -> None:
+    """The role, or one that it stands for, has a privilege on something, or owns it: on the schema, or what is said."""
+    on = on or f"SCHEMA {account.named()}"
+    given = execute(connection, f"SHOW GRANTS ON {on}")
     holders = [row for row in given if row["privilege"] in (privilege, "OWNERSHIP")]
     if any(row["granted_to"] not in ROLES for row in holders):
         # To a role of a database or an application, of which no role can be asked whether it stands for it.
@@ -74,4 +95,4 @@ def refuse_without(account: Account, connection: SnowflakeConnection, privilege:
         for row in execute(connection, f"SELECT CURRENT_ROLE() AS role, {' OR '.join(asked) or 'FALSE'} AS held")
     ]
     if not held:
-        raise WarehouseError(f"{account.place}: role {role} lacks {privilege} ON SCHEMA {account.named()}", hint=GRANTS)
+        raise WarehouseError(f"{account.place}: role {role} lacks {privilege} ON {on}", hint=hint)

@@ -17,6 +17,7 @@ from ingestkit.ports import RunEvent
 from ingestkit.settings import SnowflakeConnection as Connection
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_login import account_of
+from ingestkit.warehouses.snowflake_rights import refuse_without
 from ingestkit.warehouses.snowflake_session import Account, changed
 
 # As the script spells it, however the names of contracts are spelled.
@@ -40,6 +41,8 @@ class SnowflakeRuns:
     def check(self) -> None:
         with self.account.session() as connection:
             self._ids(connection, "")
+            hint = "let its owner grant it, as the last line of sql/drive/snowflake.sql does"
+            refuse_without(self.account, connection, "INSERT", f"TABLE {self._table}", hint)
 
     def add_missing(
         self, pipeline: str, events: Collection[str], told: Callable[[Collection[str]], Sequence[RunEvent]]

@@ -34,6 +34,7 @@ NETWORK = "if the line stays bad, look at the network and at account and endpoin
 STORAGE = "run again; if it stays so, see whether this machine may speak to the storage that stages lie in"
 KEY = "let an administrator ALTER USER … SET RSA_PUBLIC_KEY to the other half of private_key"
 GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
+OWNERS = f"ingestkit check names what is another role's, and what gives it to this one; else {GRANTS}"
 PLACE = f"look at database, schema and role of the connection, and {GRANTS}"
 UNKNOWN = "does not know it, or does not show it to this role"
 WAREHOUSE = "name one as `warehouse` of the connection, and grant its usage"
@@ -199,7 +200,9 @@ class Account:
                 transient=True,
             )
         if code == "3001" or state == "42501":
-            return WarehouseError(f"{self.place} does not allow {_tried(error)} ({told}{query})", hint=GRANTS)
+            tried = _tried(error)
+            hint = GRANTS if tried.startswith("CREATE") else OWNERS
+            return WarehouseError(f"{self.place} does not allow {tried} ({told}{query})", hint=hint)
         for known, words, hint, transient in TROUBLES:
             if code.startswith(known) or state == known:
                 return WarehouseError(f"{self.place} {words} ({told}{query})", hint=hint, transient=transient)

@@ -20,7 +20,7 @@ from ingestkit.ports import Publication
 from ingestkit.warehouses import duckdb_sql, snowflake_misfit
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Plan
-from ingestkit.warehouses.snowflake_rights import refuse_without
+from ingestkit.warehouses.snowflake_rights import OF_STAGE, Owned, owned_by_another, refuse_without
 from ingestkit.warehouses.snowflake_session import Account, answered, execute
 from ingestkit.warehouses.snowflake_upload import SparingCursor
 
@@ -79,11 +79,11 @@ class Sending:
 class Stage(Protocol):
     """Where files wait for COPY: what is left of others there is emptied by who comes next."""
 
-    def check(self, connection: SnowflakeConnection) -> None:
+    def check(self, connection: SnowflakeConnection, role: str) -> None:
         """Prove that the account reads from there; make it where it is missing and ours."""
         ...
 
-    def look(self, connection: SnowflakeConnection) -> None:
+    def look(self, connection: SnowflakeConnection, role: str) -> None:
         """The same as far as nothing is made by that."""
         ...
 
@@ -108,18 +108,22 @@ class OwnStage:
 
     account: Account
 
-    def check(self, connection: SnowflakeConnection) -> None:
-        if not self._there(connection):
+    def check(self, connection: SnowflakeConnection, role: str) -> None:
+        if not self._there(connection, role):
             execute(connection, f"CREATE STAGE IF NOT EXISTS {self.account.named(sql.STAGE)}")
 
-    def look(self, connection: SnowflakeConnection) -> None:
+    def look(self, connection: SnowflakeConnection, role: str) -> None:
         """Where it is missing it will be made."""
-        if not self._there(connection):
+        if not self._there(connection, role):
             refuse_without(self.account, connection, "CREATE STAGE")
 
-    def _there(self, connection: SnowflakeConnection) -> bool:
+    def _there(self, connection: SnowflakeConnection, role: str) -> bool:
+        """Refused where it is another role's, which does not let this one use it."""
         like = sql.text(self.account.names.spelled(sql.STAGE))
-        return bool(execute(connection, f"SHOW STAGES LIKE {like} IN SCHEMA {self.account.named()}"))
+        found = execute(connection, f"SHOW STAGES LIKE {like} IN SCHEMA {self.account.named()}")
+        for row in found:
+            owned_by_another(self.account, connection, role, Owned("STAGE", sql.STAGE, row["owner"]), OF_STAGE)
+        return bool(found)
 
     def clear(self, connection: SnowflakeConnection, publication: Publication) -> str:
         pipeline, place = safe_name(publication.pipeline), f"@{self.account.named(sql.STAGE)}/"

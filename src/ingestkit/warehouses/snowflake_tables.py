@@ -14,7 +14,7 @@ from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
-from ingestkit.warehouses.snowflake_rights import owned_by_another
+from ingestkit.warehouses.snowflake_rights import NEEDED, OF_FENCES, OF_RECEIPTS, Owned, owned_by_another
 from ingestkit.warehouses.snowflake_session import Account, changed, execute
 
 FENCE = "ingestkit_fence_"
@@ -65,13 +65,15 @@ def has(account: Account, connection: SnowflakeConnection, table: str) -> bool:
 
 
 def remarks(
-    account: Account, connection: SnowflakeConnection, role: str, tables: Mapping[str, LoadMode]
+    account: Account, connection: SnowflakeConnection, role: str, pipeline: str, tables: Mapping[str, LoadMode]
 ) -> tuple[str, ...]:
     """What is set on the tables that changes what publishing into them means."""
+    own = {FENCE + pipeline: OF_FENCES, RECEIPT + pipeline: OF_RECEIPTS}
+    needed = {account.names.spelled(table): (table, rights) for table, rights in own.items()}
     by_name = {account.names.spelled(table): (table, mode) for table, mode in tables.items()}
     rows = execute(connection, f"SHOW TABLES IN SCHEMA {account.named()}")
     if len(rows) >= MOST:
-        each = (f"SHOW TABLES LIKE {sql.text(name)} IN SCHEMA {account.named()}" for name in by_name)
+        each = (f"SHOW TABLES LIKE {sql.text(name)} IN SCHEMA {account.named()}" for name in (*by_name, *needed))
         rows = [row for statement in each for row in execute(connection, statement)]
     # Older accounts do not tell; their sessions opt out like all.
     logging = [row["name"] for row in rows if str(row.get("error_logging")).upper() in SWITCHED_ON]
@@ -82,9 +84,13 @@ def remarks(
         if name in by_name
     ]
     for row in rows:
-        if row["name"] in by_name and row["owner"] != role:
-            remark = owned_by_another(account, connection, role, *by_name[row["name"]], row["owner"])
-            found.extend([remark] if remark else [])
+        if (known := needed.get(row["name"])) is not None:
+            owned_by_another(account, connection, role, Owned("TABLE", known[0], row["owner"]), known[1])
+        if row["name"] in by_name:
+            table, load = by_name[row["name"]]
+            cure = owned_by_another(account, connection, role, Owned("TABLE", table, row["owner"]), NEEDED[load])
+            so = f"table {table} belongs to role {row['owner']}: no column can be added or widened until that says "
+            found.extend([so + cure] if cure else [])
     for row in _streams(account, connection):
         on = str(row["table_name"]).replace('"', "")
         here = f"{account.names.spelled(account.database)}.{account.names.spelled(account.schema)}."

@@ -41,6 +41,10 @@ class Rights:
     def has(self, privilege: str, kind: str, name: str) -> bool:
         return not {Grant(privilege, kind, name), Grant(privilege, kind, "*")} & self.taken
 
+    def owns(self, kind: str, name: str) -> bool:
+        """Who owns a thing may do all with it."""
+        return all(self.has(one, kind, name) for one in ("OWNERSHIP", *PRIVILEGES[kind]))
+
     def demand(self, privilege: str, kind: str, name: str) -> None:
         if not self.has(privilege, kind, name):
             raise unprivileged(kind, name.rpartition(".")[2])
@@ -73,7 +77,6 @@ class Rights:
         found = []
         for kind, name in things:
             held = [one for one in PRIVILEGES[kind] if self.has(one, kind, name)]
-            owner = kind in {"TABLE", "STAGE"} and self.has("OWNERSHIP", kind, name)
-            whole = owner and len(held) == len(PRIVILEGES[kind])
+            whole = kind in {"TABLE", "STAGE"} and self.owns(kind, name)
             found += [(one, kind, name) for one in (["OWNERSHIP"] if whole else held)]
         return found

@@ -38,8 +38,10 @@ def _parameters(_: Account, asked: Asked) -> Data:
 def _stages(account: Account, asked: Asked) -> Data:
     here = _schema(asked)
     known = [one for one in account.stages.known.values() if one.name[:2] == here]
-    said = [(one.name[2], *one.name[:2], one.url) for one in known]
-    return _like(asked, ("name", "database_name", "schema_name", "url"), said, at=0)
+    role = asked.session.role
+    owners = [role if account.rights.owns("STAGE", dotted(one.name)) else SOMEBODY for one in known]
+    said = [(one.name[2], *one.name[:2], one.url, owner) for one, owner in zip(known, owners, strict=True)]
+    return _like(asked, ("name", "database_name", "schema_name", "url", "owner"), said, at=0)
 
 
 def _streams(account: Account, asked: Asked) -> Data:
@@ -96,8 +98,7 @@ def _tables(account: Account, asked: Asked) -> Data:
     for database, schema, name, temporary, count in _known_tables(asked):
         logged = "ON" if (database, schema, name) in account.error_logging else "OFF"
         kind = "TEMPORARY" if temporary else "TABLE"
-        mine = account.rights.has("OWNERSHIP", "TABLE", f"{database}.{schema}.{name}")
-        owner = asked.session.role if mine else SOMEBODY
+        owner = asked.session.role if account.rights.owns("TABLE", f"{database}.{schema}.{name}") else SOMEBODY
         said.append(("", name, database, schema, kind, count, owner, logged))
     return _like(asked, names, said, at=1, numbers=("rows",))
 
