@@ -78,19 +78,31 @@ def test_rows_that_a_merge_leaves_out_all_the_same_are_missed(
     assert people(warehouse) == []
 
 
-def test_tables_that_log_errors_and_streams_on_replaced_ones_are_named(
-    server: SnowflakeServer, warehouse: SnowflakeWarehouse
-) -> None:
+def test_tables_that_log_errors_and_streams_are_named(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
     ready(warehouse, "hco")
-    assert warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE, "none": LoadMode.REPLACE}) == ()
+    assert (
+        warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE, "none": LoadMode.REPLACE}) == ()
+    )
     does(server, warehouse, "ALTER TABLE hco SET ERROR_LOGGING = TRUE")
     place = f"{warehouse.account.database}.PUBLIC"
     for stream, table in (("CHANGES", "HCP"), ("OTHERS", "HCO")):
         server.streams(stream, f"{place}.{table}")
     server.streams("ELSEWHERE", "D0.PUBLIC.HCP")
-    errors, stream = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    errors, *streams = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
     assert errors.startswith("table hco logs errors")
-    assert stream.startswith("stream CHANGES is on table hcp, which each load replaces")
+    assert [one.partition(":")[0] for one in streams] == [
+        "stream CHANGES is on table hcp, which each load replaces",
+        "stream OTHERS is on table hco, which each load merges into",
+    ]
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_a_stream_is_named_with_what_it_shows_of_each_mode(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, mode: LoadMode
+) -> None:
+    server.streams("CHANGES", f"{warehouse.account.database}.PUBLIC.HCP")
+    [told] = warehouse.remarks("opendata", {"hcp": mode})
+    assert told == f"stream CHANGES is on table hcp, {snowflake_tables.SEEN_BY_STREAMS[mode]}"
 
 
 def test_streams_are_looked_for_nearer_where_an_account_has_more_than_are_shown_at_once(

@@ -42,6 +42,12 @@ RECEIPT_COLUMNS = {
     "counts": "VARCHAR",
     "at": "TIMESTAMP_TZ",
 }
+SEEN_BY_STREAMS = {
+    LoadMode.REPLACE: "which each load replaces: it shows every row deleted and inserted again",
+    LoadMode.MERGE: "which each load merges into: it shows every row of a batch changed, whether it differs or not",
+    LoadMode.WINDOW: "of which each load replaces a window: it shows every row of that deleted and inserted again",
+    LoadMode.APPEND: "which is added to: of a batch that is done again it shows every row deleted and inserted again",
+}
 
 
 def fence_table(account: Account, pipeline: str) -> str:
@@ -95,11 +101,8 @@ def remarks(
         on = str(row["table_name"]).replace('"', "")
         here = f"{account.names.spelled(account.database)}.{account.names.spelled(account.schema)}."
         table, mode = by_name.get(on.removeprefix(here), ("", None)) if on.startswith(here) else ("", None)
-        if mode is LoadMode.REPLACE:
-            found.append(
-                f"stream {row['name']} is on table {table}, which each load replaces: it shows every row deleted and "
-                "inserted again"
-            )
+        if mode is not None:
+            found.append(f"stream {row['name']} is on table {table}, {SEEN_BY_STREAMS[mode]}")
     return tuple(found)
 
 
