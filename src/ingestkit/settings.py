@@ -558,6 +558,9 @@ class Batches(Section):
         """Where time is cut, of a pipeline of windows."""
         assert self.window is not None
         assert self.start is not None
+        if self.start.lower() in WEEK:
+            weekday = f"the day that weeks begin on is start_of_week: {self.start.lower()}"
+            raise ValueError(f"{self.start!r} is not when the first window begins, such as 2026-01-01; {weekday}")
         where = windows.zone_of(self.timezone)
         start = windows.instant_of(self.start, where)
         return windows.Cut(windows.length_of(self.window), start, where, WEEK.index(self.start_of_week))

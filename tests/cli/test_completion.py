@@ -92,6 +92,27 @@ def test_profiles_and_words_are_offered(shop: Path) -> None:
     assert bash(shop, "ingestkit plan --output nd") == ["ndjson"]
 
 
+def test_words_that_an_option_takes_are_offered(shop: Path) -> None:
+    assert bash(shop, "ingestkit manifest show --status l") == ["landed", "loaded"]
+    assert bash(shop, "ingestkit runs list --status SU") == ["SUCCESS", "SUCCESS_WITH_REJECTS", "SUPERSEDED"]
+    assert bash(shop, "ingestkit quarantine list --status a") == ["all"]
+    assert bash(shop, "ingestkit new source crm --type ") == ["files"]
+    assert bash(shop, "ingestkit backfill opendata --from 2026") == ["20260118_180000"]
+    assert bash(shop, "ingestkit backfill opendata --to ") == ["20260118_180000"]
+
+
+def test_the_rules_that_closed_a_run_are_offered(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop / "config", tmp_path / "config")
+    strict = {"INGESTKIT__PIPELINES__OPENDATA__GATE__MAX_REJECT_PCT": "0"}
+    run = subprocess.run(
+        [*COMMAND, "run"], cwd=tmp_path, env={**os.environ, **strict}, capture_output=True, timeout=120, check=False
+    )
+    assert run.returncode == 6
+    assert bash(tmp_path, f"ingestkit approve {DONE} --rule ") == ["reject_rate"]
+    assert bash(tmp_path, "ingestkit approve --rule ") == []
+    assert bash(shop, f"ingestkit approve {DONE} --rule ") == []
+
+
 def test_another_project_is_meant_when_it_is_named(shop: Path, tmp_path: Path) -> None:
     assert bash(tmp_path, f"ingestkit --project {shop} run ") == ["opendata"]
     assert bash(tmp_path, f"ingestkit --project {shop} runs show ") == [DONE]

@@ -1,15 +1,20 @@
 import os
 import platform
+import re
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+from ingestkit.cli import version as versions
 from ingestkit.cli.main import COMMANDS as LISTED
 from ingestkit.cli.main import GROUPS, call, command
 
+ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("alembic", "duckdb", "pyarrow", "sqlalchemy")
 HEAVY = ("alembic", "duckdb", "numpy", "pyarrow", "pydantic", "sqlalchemy", "structlog", "tenacity", "yaml")
 COMMANDS = (
@@ -72,6 +77,14 @@ def test_the_version_is_said_with_those_of_what_is_used_and_nothing_of_it_is_imp
     assert told["sqlite"] == sqlite3.sqlite_version
     assert told["platform"] == platform.platform()
     assert last == "0"
+
+
+def test_what_any_kind_of_connection_needs_is_named_with_its_version() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {re.split(r"[\[<>=]", one)[0] for extra, some in extras.items() if extra != "dev" for one in some}
+    assert len(needed) > 5
+    named = {line.split(" ")[0] for line in versions.told().splitlines()}
+    assert needed <= named
 
 
 @pytest.mark.parametrize("name", [*LISTED, *GROUPS])

@@ -59,6 +59,7 @@ WINDOWS = {
         ({"window": 15}, "'15' is no window"),
         ({"timezone": "Europe/Berlni"}, "no time zone 'Europe/Berlni'"),
         ({"start": None}, "windows need a `start`"),
+        ({"start": "Monday"}, "the day that weeks begin on is start_of_week: monday"),
         ({"start": "tomorrow"}, "start: .tomorrow. is no date or time"),
         ({"at": None}, "how a path says its time"),
         ({"at": {"format": "%d.%m."}}, "does not say the year"),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestkit.cli import opening, options, plan
+from ingestkit.cli import completing, opening, options, plan
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
@@ -21,6 +21,7 @@ From = Annotated[
         metavar="BATCH",
         help="Every done batch from this one on, oldest first; windows by where they begin.",
         show_envvar=False,
+        autocompletion=completing.batches,
     ),
 ]
 To = Annotated[
@@ -30,6 +31,7 @@ To = Annotated[
         metavar="BATCH",
         help="Up to, and without, this one; a window that begins before it is done whole.",
         show_envvar=False,
+        autocompletion=completing.batches,
     ),
 ]
 AsOf = Annotated[

@@ -9,6 +9,8 @@ import typer
 from ingestkit.errors import IngestkitError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from ingestkit.project import Project
 
 RECENT = 50
@@ -60,6 +62,35 @@ def batches(ctx: typer.Context, incomplete: str) -> list[str]:
     return _offered(incomplete, lambda: _of_runs(ctx, "batch"))
 
 
+def rules(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The rules that closed the run which was typed."""
+    return _offered(incomplete, lambda: _closing(ctx))
+
+
+def file_statuses(incomplete: str) -> list[str]:
+    from ingestkit.model import FileStatus
+
+    return _offered(incomplete, lambda: FileStatus)
+
+
+def run_statuses(incomplete: str) -> list[str]:
+    from ingestkit.model import RunStatus
+
+    return _offered(incomplete, lambda: RunStatus)
+
+
+def reject_statuses(incomplete: str) -> list[str]:
+    from ingestkit.cli.quarantine import KNOWN
+
+    return _offered(incomplete, lambda: (*KNOWN, "all"))
+
+
+def source_kinds(incomplete: str) -> list[str]:
+    from ingestkit.connecting import SCHEMES
+
+    return _offered(incomplete, lambda: SCHEMES)
+
+
 def lock_policies(incomplete: str) -> list[str]:
     return _offered(incomplete, lambda: ("fail", "skip", "wait:10m"))
 
@@ -73,24 +104,40 @@ def _offered(incomplete: str, known: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _of_runs(ctx: typer.Context, column: str) -> Iterable[str]:
+    from ingestkit.states import views
+
+    loaded = _project(ctx)
+    wanted = {"pipeline": _pipeline(ctx, loaded.pipelines())}
+    return _read(loaded, lambda conn: [str(row[column]) for row in views.runs(conn, wanted, limit=RECENT)])
+
+
+def _closing(ctx: typer.Context) -> Iterable[str]:
+    from ingestkit.states import views
+
+    def failed(conn: "Connection") -> list[str]:
+        found = (views.run_details(conn, word) for word in ctx.find_root().args)
+        return [rule["name"] for run in found if run is not None for rule in run["rules"] if rule["passed"] is False]
+
+    return _read(_project(ctx), failed)
+
+
+def _read(loaded: "Project", ask: "Callable[[Connection], list[str]]") -> list[str]:
+    """What the state answers, if there is one and it is not busy."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from ingestkit.project import STATES, below_root, registered
-    from ingestkit.states import views
     from ingestkit.states.engine import absent
 
-    loaded = _project(ctx)
     url = below_root(loaded.secrets.resolve(loaded.settings.state.url, "state.url"), loaded.root)
     if absent(url):
         # Opening it would make it.
-        return ()
+        return []
     state = registered(STATES, "sql").connect(url, PATIENCE)
     try:
         with state.read() as conn:
-            wanted = {"pipeline": _pipeline(ctx, loaded.pipelines())}
-            return [str(row[column]) for row in views.runs(conn, wanted, limit=RECENT)]
+            return ask(conn)
     except SQLAlchemyError:
-        return ()
+        return []
     finally:
         state.close()
 

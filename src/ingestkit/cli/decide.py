@@ -16,7 +16,13 @@ def approve(
     ],
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", metavar="NAME", help="Only this rule; may be given again.", show_envvar=False),
+        typer.Option(
+            "--rule",
+            metavar="NAME",
+            help="Only this rule; may be given again.",
+            show_envvar=False,
+            autocompletion=completing.rules,
+        ),
     ] = None,
     reason: options.Reason,
     by: options.By = None,

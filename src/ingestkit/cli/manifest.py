@@ -34,7 +34,14 @@ class ExportFormat(StrEnum):
 
 
 Status = Annotated[
-    str | None, typer.Option("--status", metavar="STATUS", help="seen, loaded, quarantined, ...", show_envvar=False)
+    str | None,
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help="seen, loaded, quarantined, ...",
+        show_envvar=False,
+        autocompletion=completing.file_statuses,
+    ),
 ]
 OfRun = Annotated[
     str | None,

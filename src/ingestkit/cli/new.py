@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import completing, opening, options, render
 from ingestkit.cli.options import Output
 from ingestkit.errors import UsageError
 
@@ -84,7 +84,14 @@ def source(
         ),
     ],
     kind: Annotated[
-        str, typer.Option("--type", metavar="TYPE", help="What kind of source: files.", show_envvar=False)
+        str,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="What kind of source: files.",
+            show_envvar=False,
+            autocompletion=completing.source_kinds,
+        ),
     ] = "files",
     output: options.OutputFormat = Output.TEXT,
 ) -> None:

@@ -28,7 +28,11 @@ OfRun = Annotated[
 Status = Annotated[
     str | None,
     typer.Option(
-        "--status", metavar="STATUS", help="held, open, discarded, replayed, superseded or all.", show_envvar=False
+        "--status",
+        metavar="STATUS",
+        help="held, open, discarded, replayed, superseded or all.",
+        show_envvar=False,
+        autocompletion=completing.reject_statuses,
     ),
 ]
 

@@ -30,7 +30,14 @@ TABLES = {
 JUDGED = {True: "passed", False: "failed", None: "not judged"}
 
 Status = Annotated[
-    str | None, typer.Option("--status", metavar="STATUS", help="OPEN, SUCCESS, FAILED, ...", show_envvar=False)
+    str | None,
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help="OPEN, SUCCESS, FAILED, ...",
+        show_envvar=False,
+        autocompletion=completing.run_statuses,
+    ),
 ]
 Model = Annotated[
     str | None,

@@ -3,7 +3,11 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-USED = ("duckdb", "pyarrow", "sqlalchemy", "alembic", "pydantic", "typer", "psycopg")
+USED = (
+    *("duckdb", "pyarrow", "sqlalchemy", "alembic", "pydantic", "typer"),
+    *("psycopg", "paramiko", "cryptography", "boto3"),
+    *("azure-identity", "azure-storage-blob", "azure-storage-file-datalake", "snowflake-connector-python"),
+)
 """What a report of a problem should name; those that are extras only where they are installed."""
 
 
