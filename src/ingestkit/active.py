@@ -35,6 +35,7 @@ class Known:
     """The files this run is about: those of the ledger, or those it knew at the run's instant."""
     leaving: AbstractSet[str] = frozenset()
     """Raw objects that a clean has let go of: they may lie there still, and be taken away at any moment."""
+    made: Sequence[Artifact] = ()
 
     def candidates(self, model: str) -> tuple[FileVersion, ...]:
         """The files the model is validated from; LakeError where one of them is about to go."""
@@ -46,6 +47,9 @@ class Known:
                 hint="let the lake allow it to be removed (docs/lakes.md), then run again",
             )
         return found
+
+    def artifacts(self, model: str) -> list[Artifact]:
+        return [one for one in self.made if one.model == model]
 
     def landed(self, model: str) -> list[FileVersion]:
         """The files of the model that are in the lake to stay."""
@@ -99,19 +103,19 @@ class Active:
             facts={"usual_rows": self.usual_rows, "rows_at_most": self.rows_at_most},
         )
 
-    def known(self, *, raw: bool = False) -> Known:
-        """What the state says of the batch; who counts on its raw objects is told which are about to go."""
+    def known(self, *, raw: bool = False, made: bool = False) -> Known:
+        """What the state says of the batch; who counts on its raw objects is told which are about to go.
+
+        And of what was `made` of it, where that is wanted.
+        """
         with self.session.state.read() as conn:
             leaving = ledger.raw_being_removed(conn, self.pipeline_name, self.batch, self.models) if raw else ()
             files = ledger.versions(conn, self.pipeline_name, [self.batch])
             meant = files
             if self.run.as_of is not None:
                 meant = ledger.versions_at(conn, self.pipeline_name, self.batch, self.run.as_of)
-            return Known(stage_rows.of_run(conn, self.run.run_id), files, meant, frozenset(leaving))
-
-    def artifacts(self, model: str) -> list[Artifact]:
-        with self.session.state.read() as conn:
-            return ledger.artifacts(conn, self.pipeline_name, [self.batch], model)
+            there = ledger.artifacts(conn, self.pipeline_name, [self.batch], self.models) if made else ()
+            return Known(stage_rows.of_run(conn, self.run.run_id), files, meant, frozenset(leaving), there)
 
 
 def usual_rows(
@@ -121,29 +125,23 @@ def usual_rows(
 
     `tried` are rows by batch and model that a rehearsal takes for done.
     """
-    order = session.pipeline.order
+    order, name = session.pipeline.order, session.pipeline.name
     among = session.pipeline.settings.gate.row_delta_batches
-    found: dict[str, float] = {}
     with session.state.read() as conn:
-        done = completions.done(conn, session.pipeline.name)
+        older = {key for key, (status, _) in completions.done(conn, name).items() if status is CompletionStatus.DONE}
+        rehearsed = {(batch, model) for batch, rows in (tried or {}).items() for model in rows}
+        newest: dict[str, list[str]] = {}
         for model in session.pipeline.models:
-            older = [
-                batch
-                for (batch, name), (status, _) in done.items()
-                if name == model
-                and status is CompletionStatus.DONE
-                and (before is None or order(batch) < order(before))
-            ]
-            here = {batch: rows[model] for batch, rows in (tried or {}).items() if model in rows}
-            newest = sorted({*older, *here}, key=order)[-among:]
-            rows = [here[batch] for batch in newest if batch in here]
-            rows += [
-                entry.counts.valid
-                for entry in completions.some(conn, session.pipeline.name, model, newest)
-                if entry.counts.valid is not None and entry.batch not in here
-            ]
-            if rows:
-                found[model] = median(rows)
+            batches = {batch for batch, of in older if of == model and (before is None or order(batch) < order(before))}
+            batches |= {batch for batch, of in rehearsed if of == model}
+            newest[model] = sorted(batches, key=order)[-among:]
+        known = completions.some(conn, name, {batch for batches in newest.values() for batch in batches})
+    valid = {key: one.counts.valid for key, one in known.items()}
+    valid |= {(batch, model): rows for batch, some in (tried or {}).items() for model, rows in some.items()}
+    found: dict[str, float] = {}
+    for model, batches_ in newest.items():
+        if rows := [one for batch in batches_ if (one := valid.get((batch, model))) is not None]:
+            found[model] = median(rows)
     return found
 
 

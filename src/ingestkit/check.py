@@ -147,20 +147,16 @@ def newest_done(session: Session, models: Sequence[str]) -> dict[str, Completion
         done = completions.done(conn, session.pipeline.name)
         full = (key for key, (status, _) in done.items() if status is CompletionStatus.DONE and key[1] in models)
         newest = completions.newest(full, session.pipeline.order)
-        return {
-            model: completions.whole(conn, session.pipeline.name, batch)[batch, model][0]
-            for model, batch in newest.items()
-        }
+        return {model: one for model, (one, _) in completions.each(conn, session.pipeline.name, newest).items()}
 
 
 def _known(session: Session, models: Sequence[str]) -> Known:
     newest = newest_done(session, models)
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
-        intended = {
-            model: runs.highest_generation(conn, session.pipeline.name, done.batch, model)
-            for model, done in newest.items()
-        }
+        batches = {done.batch for done in newest.values()}
+        highest = {batch: runs.highest_generations(conn, session.pipeline.name, batch) for batch in batches}
+        intended = {model: highest[done.batch].get(model, 0) for model, done in newest.items()}
     if row is None:
         raise StateError(f"the state lost its row of pipeline {session.pipeline.name}")
     return Known(row["state_id"], row["token_counter"], newest, intended)

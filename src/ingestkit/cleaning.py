@@ -70,11 +70,14 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
     with active.session.state.read() as conn:
         again = ledger.being_removed(conn, name, models)
         files = ledger.versions(conn, name, [active.batch])
-        at_work = {model: _others_at_work(active, conn, model) for model in models}
-        found: Found = {
-            (model, active.batch): _debris(conn, active, model, files, there[model], at_work[model]) for model in models
-        }
-        old = {model: _expired(active, conn, model, set(at_work[model].values())) for model in models}
+        others = runs.at_work(conn, name, besides=active.run.run_id)
+        made = ledger.artifacts(conn, name, [active.batch], models)
+        found: Found = {}
+        for model in models:
+            left = [one for one in made if one.model == model]
+            theirs = others.get(model, {})
+            found[model, active.batch] = _debris(conn, active.batch, model, files, left, there[model], theirs)
+        old = {model: _expired(active, conn, model, set(others.get(model, {}).values())) for model in models}
     for model, batches in old.items():
         # What nobody has registered goes with the rest: nothing looks into these folders again.
         orphans = _orphans(active, ctx, model, batches)
@@ -84,22 +87,16 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
     return again, found
 
 
-def _others_at_work(active: Active, conn: sql.Connection, model: str) -> dict[str, str]:
-    others = runs.at_work(conn, active.pipeline_name, model)
-    others.pop(active.run.run_id, None)
-    return others
-
-
 def _debris(
     conn: sql.Connection,
-    active: Active,
+    batch: str,
     model: str,
     files: Sequence[FileVersion],
+    artifacts: Sequence[Artifact],
     there: Sequence[tuple[str, str]],
     at_work: Iterable[str],
 ) -> list[str]:
     """What of this batch no row needs, nor an attempt that may go on: what it has made, or found good, waits for it."""
-    artifacts = ledger.artifacts(conn, active.pipeline_name, [active.batch], model)
     found = clean.debris(there, files, artifacts)
     theirs = {one.path for one in artifacts if one.run_id in at_work}
     for run_id in at_work:
@@ -107,7 +104,7 @@ def _debris(
         sidecar = row.work() if row is not None else None
         theirs |= {one.path for one in sidecar.work.artifacts} if sidecar is not None else set()
     # Layouts that changed places with each other may have laid another batch's objects there.
-    theirs |= ledger.paths_of_others(conn, found, active.batch, model)
+    theirs |= ledger.paths_of_others(conn, found, batch, model)
     return [name for name in found if name not in theirs]
 
 
@@ -139,6 +136,6 @@ def _expired(active: Active, conn: sql.Connection, model: str, at_work: Abstract
     needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
     needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
     gone: dict[str, list[Artifact]] = {}
-    for one in ledger.artifacts(conn, active.pipeline_name, [batch for batch in old if batch not in needed], model):
+    for one in ledger.artifacts(conn, active.pipeline_name, [batch for batch in old if batch not in needed], [model]):
         gone.setdefault(one.batch, []).append(one)
     return gone

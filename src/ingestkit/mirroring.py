@@ -20,7 +20,7 @@ def shown(session: Session) -> Mapping[str, Any]:
         row = runs.pipeline_row(conn, name)
         done = completions.done(conn, name)
         newest = completions.newest(done, session.pipeline.order)
-        held = {model: completions.whole(conn, name, batch)[batch, model] for model, batch in newest.items()}
+        held = completions.each(conn, name, newest)
         last = runs.latest_run(conn, name)
     models = {
         model: {

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import sqlalchemy as sql
+
 from ingestkit import approvals, steps
 from ingestkit.active import Active, Known
 from ingestkit.cleaning import clean_behind
@@ -56,9 +58,9 @@ def do_stage(active: Active, stage: Stage) -> None:
             # Nothing is landed where nothing is wanted.
             _side_by_side(active, partial(_extract, active, active.known(raw=any(active.unit.wanted.values()))))
         case Stage.VALIDATE:
-            _side_by_side(active, partial(_validate, active, active.known(raw=True)))
+            _side_by_side(active, partial(_validate, active, active.known(raw=True, made=True)))
         case Stage.LOAD:
-            _load(active, active.known())
+            _load(active, active.known(made=True))
         case Stage.GATE:
             _gate(active, active.known())
         case Stage.CLEAN:
@@ -107,7 +109,7 @@ def _validate(active: Active, known: Known, model: str) -> None:
         if superseded:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
-        work = active.session.validate(active.context(), model, candidates, active.artifacts(model), again=again)
+        work = active.session.validate(active.context(), model, candidates, known.artifacts(model), again=again)
         rules = _approved(active, work.rules, {model: {"digest": digest_of(work.files)}})
         if any(rule.passed is False for rule in rules):
             # What is published stays published: of it this attempt has nothing to say.
@@ -248,7 +250,7 @@ def _publish(active: Active, known: Known, models: Sequence[str]) -> dict[str, W
     ctx = active.context()
     for _ in range(PLANS):
         receipts = ctx.warehouse.receipts(active.pipeline_name)
-        given = {model: _given(active, known, model, receipts) for model in models}
+        given = _given(active, known, models, receipts)
         planned = {model: load.plan(ctx, given[model], receipts) for model in models}
         with active.lease.transaction() as conn:
             for plan in planned.values():
@@ -265,38 +267,52 @@ def _publish(active: Active, known: Known, models: Sequence[str]) -> dict[str, W
     raise WarehouseError(f"batch {active.batch} could not be published: its target moved {PLANS} times under the plan")
 
 
-def _given(active: Active, known: Known, model: str, receipts: Sequence[Receipt]) -> load.Given:
-    validated = known.rows[Stage.VALIDATE, model].work()
-    made = validated.work.artifacts if validated else ()
-    paths = {one.path for one in made}
+def _given(active: Active, known: Known, models: Sequence[str], receipts: Sequence[Receipt]) -> dict[str, load.Given]:
+    name = active.pipeline_name
+    with active.session.state.read() as conn:
+        intents = runs.intents(conn, active.run.run_id)
+        highest = runs.highest_generations(conn, name, active.batch)
+        done = completions.whole(conn, name, active.batch)
+        newer = {model: _published_newer(active, conn, model, receipts) for model in models}
+        evolved = drifts.added(conn, name)
+    given = {}
+    for model in models:
+        validated = known.rows[Stage.VALIDATE, model].work()
+        made = validated.work.artifacts if validated else ()
+        paths = {one.path for one in made}
+        files = [file for file in known.files if file.model == model]
+        standing = ledger.file_set(known.meant, model)
+        kept, redo = intents.get(model, (None, False))
+        entry = done.get((active.batch, model))
+        given[model] = load.Given(
+            model=model,
+            files=standing,
+            replaced=tuple(file for file in files if file.status in ledger.IN_SET and file not in standing),
+            let_go=_forgotten(files),
+            made=made,
+            others=tuple(one for one in known.artifacts(model) if one.path not in paths),
+            kept=kept,
+            redo=redo,
+            highest=max(highest.get(model, 0), entry[0].generation if entry else 0),
+            newer=newer[model],
+            evolved=evolved.get(model, ()),
+            puts_back=active.run.as_of is not None,
+        )
+    return given
+
+
+def _published_newer(
+    active: Active, conn: sql.Connection, model: str, receipts: Sequence[Receipt]
+) -> dict[str, tuple[Artifact, ...]]:
+    """What newer batches published of a model, by batch."""
     order = active.session.pipeline.order
     newer = [one.batch for one in receipts if one.model == model and order(one.batch) > order(active.batch)]
-    with active.session.state.read() as conn:
-        kept, redo = runs.intents(conn, active.run.run_id).get(model, (None, False))
-        highest = runs.highest_generation(conn, active.pipeline_name, active.batch, model)
-        done = completions.whole(conn, active.pipeline_name, active.batch).get((active.batch, model))
-        found = ledger.artifacts(conn, active.pipeline_name, newer, model, [ArtifactKind.VALID, ArtifactKind.REJECTS])
-        evolved = drifts.added(conn, active.pipeline_name, model)
-    files = [file for file in known.files if file.model == model]
-    standing = ledger.file_set(known.meant, model)
-    by_batch: dict[str, list[Artifact]] = {}
-    for one in found:
+    kinds = [ArtifactKind.VALID, ArtifactKind.REJECTS]
+    found: dict[str, tuple[Artifact, ...]] = {}
+    for one in ledger.artifacts(conn, active.pipeline_name, newer, [model], kinds):
         if one.status == "published" and load.tells_keys(one):
-            by_batch.setdefault(one.batch, []).append(one)
-    return load.Given(
-        model=model,
-        files=standing,
-        replaced=tuple(file for file in files if file.status in ledger.IN_SET and file not in standing),
-        let_go=_forgotten(files),
-        made=made,
-        others=tuple(one for one in active.artifacts(model) if one.path not in paths),
-        kept=kept,
-        redo=redo,
-        highest=max(highest, done[0].generation if done else 0),
-        newer={batch: tuple(some) for batch, some in by_batch.items()},
-        evolved=evolved,
-        puts_back=active.run.as_of is not None,
-    )
+            found[one.batch] = (*found.get(one.batch, ()), one)
+    return found
 
 
 def _expected(given: load.Given) -> int:

@@ -214,7 +214,7 @@ def _ddl(session: Session, model: str, found: Found) -> list[dict[str, str]]:
     contract = session.pipeline.columns(model)
     names = {column.name.casefold() for column in contract}
     with session.state.read() as conn:
-        extra = list(drifts.added(conn, session.pipeline.name, model))
+        extra = list(drifts.added(conn, session.pipeline.name).get(model, ()))
     if session.pipeline.model(model).drift == "evolve":
         for unit in found.units:
             for _, item in unit.wanted.get(model, ()):

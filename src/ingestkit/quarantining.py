@@ -73,7 +73,7 @@ def _is_judged_otherwise(session: Session, batch: str, model: str) -> bool:
     """Whether today's contract is another than the one the batch's rejects were made under."""
     today = session.pipeline.validate_settings(model, window_of(session, batch))
     with session.state.read() as conn:
-        made = ledger.artifacts(conn, session.pipeline.name, [batch], model, [ArtifactKind.REJECTS])
+        made = ledger.artifacts(conn, session.pipeline.name, [batch], [model], [ArtifactKind.REJECTS])
         known = ledger.versions(conn, session.pipeline.name, [batch])
     standing = {file.id for file in ledger.candidates(known, model)}
     # What an attempt made that came to nothing has been judged, and is not published.

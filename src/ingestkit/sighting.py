@@ -345,9 +345,9 @@ def _note(
                     ledger.resight(conn, before, file, now)
                 else:
                     rows.put_file_absent(conn, file, now)
-            stored: dict[str, FileVersion] = {}
-            for file in fresh:
-                stored |= ledger.latest(ledger.of_path(conn, session.pipeline.name, file.path))
+            stored = {
+                file.path: file for file in ledger.newest_of(conn, session.pipeline.name, [file.path for file in fresh])
+            }
         steps.reached("discover.noted")
         return {**latest, **sighted, **stored}
     return {**latest, **sighted}

@@ -80,7 +80,7 @@ def _complete(conn: sql.Connection, pipeline: str, made: Decision, token: int) -
             token=token,
             window_end=instant(until) if until is not None else None,
         )
-        rows.put_completion(conn, done, made.at)
+        rows.put_completions(conn, [done], made.at)
 
 
 def put_floor(conn: sql.Connection, pipeline: str, made: Decision) -> None:

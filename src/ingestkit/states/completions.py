@@ -1,6 +1,6 @@
 """What of a pipeline is done, in short: asked by every command, over its whole past, so nothing else is read."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -94,12 +94,16 @@ def whole(
     return {(one.batch, one.model): (one, at) for one, at in _completions(conn, query, given)}
 
 
-def some(conn: sql.Connection, pipeline: str, model: str, batches: Sequence[str]) -> list[Completion]:
-    """The completions of one model in a few batches."""
-    query = sql.select(completion).where(
-        completion.c.pipeline == pipeline, completion.c.model == model, completion.c.batch.in_(batches)
-    )
-    return [one for one, _ in _completions(conn, query)]
+def some(conn: sql.Connection, pipeline: str, batches: Collection[str]) -> dict[tuple[str, str], Completion]:
+    """The completions of a few batches by (batch, model)."""
+    query = ALL.where(completion.c.batch.in_(batches))
+    return {(one.batch, one.model): one for one, _ in _completions(conn, query, {"of": pipeline})}
+
+
+def each(conn: sql.Connection, pipeline: str, newest: Mapping[str, str]) -> dict[str, tuple[Completion, datetime]]:
+    """The completion of each model in the batch that is named for it, with when it was written."""
+    found = {batch: whole(conn, pipeline, batch) for batch in set(newest.values())}
+    return {model: found[batch][batch, model] for model, batch in newest.items()}
 
 
 def _completions(

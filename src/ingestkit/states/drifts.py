@@ -8,16 +8,16 @@ ADDED = "added"
 """The action of a column that became one of the target."""
 
 
-def added(conn: sql.Connection, pipeline: str, model: str) -> tuple[str, ...]:
-    """The columns that files have added to a model's target, in the order in which they came; case is no difference."""
+def added(conn: sql.Connection, pipeline: str) -> dict[str, tuple[str, ...]]:
+    """The columns that files have added to each model's target, as they came; case is no difference."""
     columns = schema_drift.c
     query = (
-        sql.select(columns.column)
-        .where(columns.pipeline == pipeline, columns.model == model, columns.action == ADDED)
-        .group_by(columns.column)
+        sql.select(columns.model, columns.column)
+        .where(columns.pipeline == pipeline, columns.action == ADDED)
+        .group_by(columns.model, columns.column)
         .order_by(sql.func.min(columns.at), columns.column)
     )
-    found: dict[str, str] = {}
-    for name in conn.execute(query).scalars():
-        found.setdefault(name.casefold(), name)
-    return tuple(found.values())
+    found: dict[str, dict[str, str]] = {}
+    for model, name in conn.execute(query):
+        found.setdefault(model, {}).setdefault(name.casefold(), name)
+    return {model: tuple(names.values()) for model, names in found.items()}

@@ -41,7 +41,7 @@ ARTIFACTS = (
     .where(
         artifact.c.pipeline == sql.bindparam("of"),
         artifact.c.batch.in_(sql.bindparam("some", expanding=True)),
-        artifact.c.model == sql.bindparam("one"),
+        artifact.c.model.in_(sql.bindparam("models", expanding=True)),
         artifact.c.kind.in_(sql.bindparam("kinds", expanding=True)),
         artifact.c.status.not_in(GONE),
     )
@@ -245,12 +245,12 @@ def artifacts(
     conn: sql.Connection,
     pipeline: str,
     batches: Sequence[str],
-    model: str,
+    models: Sequence[str],
     kinds: Iterable[ArtifactKind] = ArtifactKind,
 ) -> list[Artifact]:
-    """The artifacts of a model in these batches that are there to be read."""
+    """The artifacts of models in these batches that are there to be read."""
     found: list[Artifact] = []
-    given = {"of": pipeline, "one": model, "kinds": [kind.value for kind in kinds]}
+    given = {"of": pipeline, "models": models, "kinds": [kind.value for kind in kinds]}
     for start in range(0, len(batches), CHUNK):
         some = {"some": batches[start : start + CHUNK]}
         found.extend(_artifact(row) for row in conn.execute(ARTIFACTS, given | some).mappings())

@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 Insert: TypeAlias = "sqlite.Insert | postgresql.Insert"
 
 
-def insert(conn: sql.Connection, table: sql.Table) -> Insert:
-    """An INSERT that knows ON CONFLICT, in the database's own dialect, and how many rows it wrote."""
-    return _insert(conn.dialect.name, table)
-
-
 def _insert(dialect: str, table: sql.Table) -> Insert:
+    """An INSERT that knows ON CONFLICT, in the database's own dialect, and how many rows it wrote."""
     # Only the one at hand: that of PostgreSQL takes 20 ms to import.
     statement: Insert = import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
     return statement.execution_options(preserve_rowcount=True)
@@ -42,8 +38,10 @@ def _over(dialect: str, table: sql.Table, names: tuple[str, ...]) -> sql.Executa
 def _or_update(dialect: str, table: sql.Table, names: tuple[str, ...], *, unless_newer: bool) -> sql.Executable:
     keys = [column.name for column in table.primary_key.columns]
     statement = _insert(dialect, table)
-    changes = {name: statement.excluded[name] for name in names if name not in keys}
-    where = table.c.token <= statement.excluded.token if unless_newer else None
+    # The statement's own `excluded` is a copy of the whole table, and takes longer to make than to run it.
+    excluded = sql.table("excluded", *(sql.column(name) for name in {*names, "token"})).c
+    changes = {name: excluded[name] for name in names if name not in keys}
+    where = table.c.token <= excluded.token if unless_newer else None
     return statement.on_conflict_do_update(index_elements=keys, set_=changes, where=where)
 
 
@@ -57,9 +55,10 @@ def put(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
     return conn.execute(_unless_newer(conn.dialect.name, table, tuple(row)), row).rowcount == 1
 
 
-def put_anyway(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> None:
-    """Write a row, or these columns of the stored one, whatever its token."""
-    conn.execute(_over(conn.dialect.name, table, tuple(row)), row)
+def put_anyway(conn: sql.Connection, table: sql.Table, *several: Mapping[str, Any]) -> None:
+    """Write rows, or these columns of the stored ones, whatever their tokens."""
+    if several:
+        conn.execute(_over(conn.dialect.name, table, tuple(several[0])), several)
 
 
 def put_absent(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -> bool:
@@ -93,8 +92,8 @@ def put_quarantined(conn: sql.Connection, row: Quarantined, at: datetime) -> boo
     return put(conn, tables.quarantine, row.to_json() | {"at": at})
 
 
-def put_completion(conn: sql.Connection, row: Completion, at: datetime) -> bool:
-    return put(conn, tables.completion, _completion_row(row, at))
+def put_completions(conn: sql.Connection, several: Sequence[Completion], at: datetime) -> None:
+    _put_several(conn, tables.completion, [_completion_row(one, at) for one in several])
 
 
 def put_completion_absent(conn: sql.Connection, row: Completion, at: datetime) -> bool:

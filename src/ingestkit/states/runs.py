@@ -22,25 +22,29 @@ CHUNK = 500
 UNCLEANED = 20
 """How many closed runs are looked at for a clean that never ended."""
 
-# Each model of a run asks these, so that they are made once.
+# Each run asks these, so that they are made once.
 INTENTS = sql.select(run_model).where(run_model.c.run_id == sql.bindparam("run"))
-HIGHEST = sql.select(sql.func.max(run_model.c.generation)).where(
-    run_model.c.pipeline == sql.bindparam("of"),
-    run_model.c.batch == sql.bindparam("key"),
-    run_model.c.model == sql.bindparam("one"),
+HIGHEST = (
+    sql.select(run_model.c.model, sql.func.max(run_model.c.generation))
+    .where(
+        run_model.c.pipeline == sql.bindparam("of"),
+        run_model.c.batch == sql.bindparam("key"),
+        run_model.c.generation.is_not(None),
+    )
+    .group_by(run_model.c.model)
 )
 _DONE_SINCE = sql.exists().where(
     completion.c.pipeline == sql.bindparam("of"),
     completion.c.batch == pipeline_run.c.batch,
-    completion.c.model == sql.bindparam("one"),
+    completion.c.model == run_model.c.model,
     completion.c.at >= pipeline_run.c.ended_at,
 )
 AT_WORK = (
-    sql.select(pipeline_run.c.run_id, pipeline_run.c.batch)
+    sql.select(run_model.c.model, pipeline_run.c.run_id, pipeline_run.c.batch)
     .join(run_model, run_model.c.run_id == pipeline_run.c.run_id)
     .where(
         run_model.c.pipeline == sql.bindparam("of"),
-        run_model.c.model == sql.bindparam("one"),
+        pipeline_run.c.run_id != sql.bindparam("mine"),
         pipeline_run.c.batch.is_not(None),
         run_model.c.open_key.is_not(None) | sql.and_(run_model.c.status == RunStatus.FAILED.value, ~_DONE_SINCE),
     )
@@ -158,12 +162,15 @@ def open_runs(conn: sql.Connection, pipeline: str) -> list[tuple[Run, frozenset[
     return [(one, frozenset(names)) for run_id, names in models.items() if (one := run(conn, run_id)) is not None]
 
 
-def at_work(conn: sql.Connection, pipeline: str, model: str) -> dict[str, str]:
-    """The runs that may go on with a model, each with its batch: open, or failed and waiting for a person.
+def at_work(conn: sql.Connection, pipeline: str, *, besides: str) -> dict[str, dict[str, str]]:
+    """By model the other runs that may go on with it, each with its batch: open, or failed and waiting for a person.
 
     One that failed waits until its batch is done, by another attempt, or stepped over.
     """
-    return {row.run_id: row.batch for row in conn.execute(AT_WORK, {"of": pipeline, "one": model})}
+    found: dict[str, dict[str, str]] = {}
+    for model, run_id, batch in conn.execute(AT_WORK, {"of": pipeline, "mine": besides}):
+        found.setdefault(model, {})[run_id] = batch
+    return found
 
 
 def uncleaned(conn: sql.Connection, pipeline: str) -> tuple[list[Run], list[Run]]:
@@ -254,7 +261,7 @@ def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> Non
         "phases_pending": [stage.value for stage in stage_rows.ALL_STAGES],
         "counts": {},
     }
-    conn.execute(rows.insert(conn, pipeline_run).values(**values))
+    conn.execute(sql.insert(pipeline_run).values(**values))
 
 
 def windows(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> dict[str, datetime]:
@@ -306,18 +313,21 @@ def open_models(conn: sql.Connection, run: Run, models: Iterable[str], token: in
 
     A redo forgets which generation was meant before: it means the next one.
     """
-    for model in models:
-        key = {"run_id": run.run_id, "model": model}
-        values = {
+    opened = [
+        {
+            "run_id": run.run_id,
+            "model": model,
             "pipeline": run.pipeline,
             "batch": run.batch,
             "token": token,
             "open_key": open_key(run.pipeline, model),
             "status": RunStatus.OPEN.value,
             "redo": redo,
-        } | ({"generation": None} if redo else {})
-        statement = rows.insert(conn, run_model).values(**key, **values)
-        conn.execute(statement.on_conflict_do_update(index_elements=["run_id", "model"], set_=values))
+        }
+        | ({"generation": None} if redo else {})
+        for model in models
+    ]
+    rows.put_anyway(conn, run_model, *opened)
 
 
 def add_models(conn: sql.Connection, run: Run, token: int) -> None:
@@ -375,9 +385,9 @@ def intents(conn: sql.Connection, run_id: str) -> dict[str, tuple[Intent | None,
     return found
 
 
-def highest_generation(conn: sql.Connection, pipeline: str, batch: str, model: str) -> int:
-    """The highest generation any run has meant to publish for the model of this batch."""
-    return int(conn.execute(HIGHEST, {"of": pipeline, "key": batch, "one": model}).scalar() or 0)
+def highest_generations(conn: sql.Connection, pipeline: str, batch: str) -> dict[str, int]:
+    """The highest generation any run has meant to publish of this batch, by model."""
+    return {model: int(highest) for model, highest in conn.execute(HIGHEST, {"of": pipeline, "key": batch})}
 
 
 def write_intent(conn: sql.Connection, run_id: str, intent: Intent, token: int) -> None:

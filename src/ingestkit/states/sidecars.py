@@ -72,8 +72,7 @@ def _apply_work(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
 
 def _complete(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     """Gate's end: completions of all models and the closing of the run, in the caller's one transaction."""
-    for done in sidecar.work.completions:
-        rows.put_completion(conn, done, now)
+    rows.put_completions(conn, sidecar.work.completions, now)
     ended = runs.run(conn, sidecar.run_id)
     if ended is None or ended.status is not RunStatus.OPEN:
         return
@@ -81,8 +80,8 @@ def _complete(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     status = RunStatus.SUCCESS_WITH_REJECTS if rejects else RunStatus.SUCCESS
     counts = Counts.total(done.counts for done in sidecar.work.completions).to_json()
     runs.close_run(conn, ended, status, now, verdict=sidecar.work.details.get("verdict"), counts=counts, error=None)
-    for done in sidecar.work.completions:
-        own = RunStatus.SUCCESS_WITH_REJECTS if done.counts.rejected else RunStatus.SUCCESS
-        where = (run_model.c.run_id == sidecar.run_id, run_model.c.model == done.model)
-        conn.execute(sql.update(run_model).where(*where).values(status=own.value))
+    endings = {True: RunStatus.SUCCESS_WITH_REJECTS.value, False: RunStatus.SUCCESS.value}
+    own = sql.update(run_model).where(run_model.c.run_id == sidecar.run_id, run_model.c.model == sql.bindparam("one"))
+    ended_so = [{"one": done.model, "so": endings[bool(done.counts.rejected)]} for done in sidecar.work.completions]
+    conn.execute(own.values(status=sql.bindparam("so")), ended_so)
     runs.update_pipeline(conn, sidecar.pipeline, moved_at=now)

@@ -25,10 +25,6 @@ EXPECTED_FROM = 10
 
 # Each stage begins and ends with these, so that they are made once.
 OF_RUN = sql.select(pipeline_stage).where(pipeline_stage.c.run_id == sql.bindparam("run"))
-# Only some columns: the sidecars of all stages are long.
-STATUSES = sql.select(pipeline_stage.c.stage, pipeline_stage.c.model, pipeline_stage.c.status).where(
-    pipeline_stage.c.run_id == sql.bindparam("run")
-)
 ONE = (
     pipeline_stage.c.run_id == sql.bindparam("run"),
     pipeline_stage.c.stage == sql.bindparam("phase"),
@@ -52,6 +48,12 @@ MODELS = (
     sql.select(run_model.c.model, run_model.c.status)
     .where(run_model.c.run_id == sql.bindparam("run"))
     .order_by(run_model.c.model)
+)
+# Only some columns: the sidecars of all stages are long.
+REACHED = MODELS.add_columns(pipeline_stage.c.stage, pipeline_stage.c.status.label("reached")).outerjoin_from(
+    run_model,
+    pipeline_stage,
+    (pipeline_stage.c.run_id == run_model.c.run_id) & pipeline_stage.c.model.in_([run_model.c.model, "*"]),
 )
 OWN_ROW = sql.update(pipeline_run).where(pipeline_run.c.run_id == sql.bindparam("run"))
 TOUCHED = OWN_ROW.values(touched_at=sql.bindparam("now"))
@@ -93,7 +95,10 @@ class StageRow:
 
 def own_models(conn: sql.Connection, run_id: str) -> tuple[str, ...]:
     """The run's models without those another attempt has taken; all of them where it took them all."""
-    found = conn.execute(MODELS, {"run": run_id}).all()
+    return _own(conn.execute(MODELS, {"run": run_id}).all())
+
+
+def _own(found: Sequence[sql.Row[Any, Any]]) -> tuple[str, ...]:
     left = tuple(row.model for row in found if row.status != RunStatus.SUPERSEDED.value)
     return left or tuple(row.model for row in found)
 
@@ -232,18 +237,18 @@ def expected_seconds(conn: sql.Connection, pipeline: str, stage: Stage, model: s
 
 def note_phases(conn: sql.Connection, run_id: str) -> None:
     """Say in the run row which phases are completed, skipped, failed and pending, as its stage rows have it."""
-    known = conn.execute(STATUSES, {"run": run_id}).fetchall()
-    models = own_models(conn, run_id)
+    known = conn.execute(REACHED, {"run": run_id}).all()
+    models = set(_own(known))
     groups: dict[str, list[str]] = {name: [] for name in PHASES}
     for stage in ALL_STAGES:
-        expected = 1 if stage in RUN_WIDE else len(models)
-        statuses = [StageStatus(status) for name, model, status in known if name == stage and model in (*models, "*")]
+        # A row of all models comes once with each of them.
+        statuses = [StageStatus(row.reached) for row in known if row.stage == stage and row.model in models]
         if not models:
             # It found nothing waiting.
             groups["skipped"].append(stage.value)
         elif StageStatus.FAILED in statuses:
             groups["failed"].append(stage.value)
-        elif len(statuses) < expected or UNENDED & set(statuses):
+        elif len(statuses) < len(models) or UNENDED & set(statuses):
             groups["pending"].append(stage.value)
         elif set(statuses) == {StageStatus.SKIPPED}:
             groups["skipped"].append(stage.value)
