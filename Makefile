@@ -10,6 +10,9 @@ SEEDS ?= 100
 DRAW ?=
 LOT ?= 0
 
+# Tests start thousands of programs: their modules are compiled once, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help run prod cloud install develop azurite test lint format check faults bench
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 KEPT = ("INGESTKIT_REQUIRE_SERVICES", "INGESTKIT_FAULT_SEEDS", "INGESTKIT_TEST_STATE")
 # Where the clouds' own libraries look for credentials and settings.
@@ -22,6 +23,9 @@ def only_loopback(event: str, arguments: tuple[object, ...]) -> None:
 
 def pytest_configure() -> None:
     sys.addaudithook(only_loopback)
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)

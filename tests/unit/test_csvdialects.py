@@ -126,7 +126,7 @@ Dialects = some.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(content=Anything, dialect=Dialects)
 def test_whatever_stands_in_a_file_each_of_its_lines_is_one_thing(content: bytes, dialect: Dialect) -> None:
     found = [_validated(content, dialect, size) for size in BLOCKS]

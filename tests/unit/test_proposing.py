@@ -165,7 +165,7 @@ def test_what_nothing_can_be_proposed_from_is_said_in_one_line(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.lists(st.sampled_from(sorted(KINDS)), min_size=2, max_size=4), st.sampled_from(",;\t|"))
 def test_every_sample_is_accepted_by_what_was_proposed_from_it(
     data: st.DataObject, kinds: list[str], delimiter: str

@@ -101,7 +101,7 @@ def test_a_tail_torn_at_any_byte_costs_nothing_but_itself(queue: PendingQueue) -
         assert queue.path.read_bytes() == whole + framed(record(3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tail=st.one_of(st.binary(max_size=300), st.integers(1, 70_000).map(bytes)), first=st.booleans())
 def test_whatever_lies_behind_the_last_record_the_next_one_is_kept(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes, first: bool
