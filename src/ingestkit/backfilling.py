@@ -8,6 +8,7 @@ from ingestkit.check import check
 from ingestkit.decide import pinned
 from ingestkit.discover import Found, batch_key, is_below
 from ingestkit.errors import LakeError, SourceError, UsageError
+from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import CompletionStatus, LoadMode
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.rebuilding import mark, rebuild
@@ -30,6 +31,7 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         stopped = paused(session, "backfill")
         if stopped is not None and stopped.status == "paused":
             return stopped
+        refuse_empty_state(session)
         recover(session, lease)
         if options.from_lake and options.batch is None and options.run_id is None:
             mark(session, lease)

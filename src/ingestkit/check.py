@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ingestkit import steps
 from ingestkit.errors import IngestkitError, StateError, WarehouseError
+from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
 from ingestkit.states import completions, decisions, runs
@@ -121,6 +122,7 @@ def warn_of_tables(session: Session) -> None:
 
 def _agrees(session: Session) -> None:
     """The target is the one this state has written."""
+    refuse_empty_state(session)
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
     if row is None:

@@ -236,6 +236,10 @@ class Lake:
         names = [stored.name for stored in self.store.list(prefix) if stored.name.endswith(".json")]
         yield from sorted(map(self._sidecar, names), key=lambda one: (one.token, one.sequence))
 
+    def first_sidecar(self, pipeline: str) -> str | None:
+        """The name of any sidecar of the pipeline, where there is one."""
+        return next((one.name for one in self.store.list(f"_runs/{pipeline}/") if one.name.endswith(".json")), None)
+
     def remove_inflight(self, pipeline: str, model: str, below: int) -> int:
         """Remove in-flight folders of the model whose token is lower; their owners are gone."""
         removed = 0

@@ -1,4 +1,4 @@
-"""What mirrors show of a pipeline, and the one thing they may decide: that an empty state is not a new one."""
+"""What mirrors show of a pipeline, and the one thing they and the lake decide: that an empty state is not a new one."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -76,16 +76,22 @@ def _show_runs(session: Session) -> None:
 
 
 def refuse_empty_state(session: Session) -> None:
-    """A state that knows nothing of a pipeline whose mirror does was lost, and must not begin from nothing."""
+    """A state that knows nothing of a pipeline whose mirror or lake does was lost, and must not begin from nothing.
+
+    The mirror lies beside the state and may be lost with it. The lake is asked only where neither knows anything.
+    """
     name = session.pipeline.name
     with session.state.read() as conn:
         if runs.latest_run(conn, name) is not None or completions.done(conn, name):
             return
     mirrored = session.mirror.read(name)
-    if mirrored is None or mirrored.get("run") is None:
+    if mirrored is not None and mirrored.get("run") is not None:
+        seen = f"its mirror shows run {mirrored['run'].get('run_id')}"
+    elif (sidecar := session.lake.first_sidecar(name)) is not None:
+        seen = f"the lake holds what runs of it have left, such as {sidecar}"
+    else:
         return
     raise StateError(
-        f"the state knows nothing of {name}, but its mirror shows run {mirrored['run'].get('run_id')}: the state was "
-        "deleted, or another one is meant",
+        f"the state knows nothing of {name}, but {seen}: the state was deleted, or another one is meant",
         hint=f"ingestkit state adopt {name} --reason '...' rebuilds it; config show --origin names the one meant",
     )

@@ -313,14 +313,30 @@ def test_a_state_that_was_deleted(shop: Project) -> None:
     assert "nothing new" in shop.does("ingestkit run shop")
 
 
+def test_a_machine_that_was_lost_and_not_its_lake(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    for file in (*(shop.root / "state").glob("ingestkit.db*"), shop.root / "state/warehouse.duckdb"):
+        file.unlink()
+    shutil.rmtree(shop.root / "state/mirror")
+    shutil.rmtree(shop.root / "drop")
+    shop.drop("2026-01-12")
+    shop.does(*cure("but the lake holds", shop.alone_refused("ingestkit run shop", 7)))
+    assert "nothing new" in shop.does("ingestkit run shop")
+    assert shop.customers() == [1, 3]
+
+
 def test_a_target_that_another_project_writes_to(shop: Project) -> None:
     shop.drop("2026-01-05")
     shop.does("ingestkit run shop")
     for file in (shop.root / "state").glob("ingestkit.db*"):
         file.unlink()
-    shutil.rmtree(shop.root / "state/mirror")
+    # The other has a lake of its own.
+    for folder in ("mirror", "lake"):
+        shutil.rmtree(shop.root / "state" / folder)
     shop.does(*cure("by another state", shop.alone_refused("ingestkit run shop", 7)))
-    assert "nothing new" in shop.does("ingestkit run shop")
+    shop.does("ingestkit run shop")
+    assert shop.customers() == [1, 2]
 
 
 def test_a_state_that_was_put_back(shop: Project) -> None:

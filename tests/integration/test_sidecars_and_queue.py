@@ -7,6 +7,7 @@ import pytest
 from ingestkit.errors import StateError
 from ingestkit.states import sidecars
 from tests.integration.world import FIRST, SECOND, World
+from tests.object_stores import s3
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
@@ -100,6 +101,63 @@ def test_an_empty_state_beside_a_filled_mirror_is_refused_and_adopted(world: Wor
     world.drop({"20260115/b.csv": "id,d\nnew,2026-01-15\n"})
     world.does("run")
     assert len(world.table("b", "id", "d")) == len(before) + 1
+
+
+def lose_the_disk(world: World) -> None:
+    """As if the machine had died: its state, the mirror beside it and the target are gone, the lake is elsewhere."""
+    world.lose_state()
+    shutil.rmtree(world.root / "state")
+    (world.root / "warehouse.duckdb").unlink()
+
+
+@pytest.mark.parametrize("emptied", [False, True], ids=["source full", "source emptied"])
+def test_an_empty_state_beside_a_lake_with_sidecars_is_refused_and_adopted(world: World, *, emptied: bool) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    before = world.table("b", "id", "d")
+    lose_the_disk(world)
+    if emptied:
+        shutil.rmtree(world.root / "drops")
+    world.drop({"20260115/b.csv": "id,d\nnew,2026-01-15\n"})
+    for command in (("run",), ("extract",), ("backfill", "p", "--from-lake"), ("run",)):
+        said = world.refused(7, *command)
+        assert "the state knows nothing of p, but the lake holds what runs of it have left, such as _runs/p/" in said
+        assert "hint: ingestkit state adopt p" in said
+    looked = world.call("check", "p")
+    assert looked.code == 7
+    assert "ingestkit state adopt p" in looked.out + looked.err
+    world.does("state", "adopt", "p", "--reason", "the disk died", "--yes")
+    world.does("run")
+    assert {"p.20260101.1", "p.20260108.1", "p.20260115.1"} <= world.run_statuses().keys()
+    assert [row for row in world.table("b", "id", "d") if row[0] != "new"] == before
+    assert len(world.table("b", "id", "d")) == len(before) + 1
+
+
+@pytest.mark.services
+def test_an_empty_state_beside_a_bucket_with_sidecars_is_refused_and_adopted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3() as server:
+        monkeypatch.setenv("SECRET_KEY", server.secret_key)
+        world.settle({"connections.lake": server.connection() | {"secret_key": "${env:SECRET_KEY}"}})
+        world.drop(FIRST)
+        world.does("run")
+        before = world.table("b", "id", "d")
+        lose_the_disk(world)
+        shutil.rmtree(world.root / "drops/20260101")
+        assert "hint: ingestkit state adopt p" in world.refused(7, "run")
+        assert world.call("check", "p").code == 7
+        world.does("state", "adopt", "p", "--reason", "the disk died", "--yes")
+        world.does("run")
+        assert world.table("b", "id", "d") == before
+
+
+def test_the_first_run_of_another_pipeline_of_one_lake_is_no_loss(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run", "p")
+    world.set_up({"models.a.table": "of_q_a", "models.b.table": "of_q_b"}, pipeline="q")
+    assert world.call("check", "q").code == 0
+    assert world.does("run", "q")["status"] != "nothing new"
 
 
 def test_recovery_writes_no_row_back_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
