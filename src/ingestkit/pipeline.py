@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ingestkit.errors import ConfigError, IngestkitError, UsageError
 from ingestkit.lake import Lake, Place
-from ingestkit.model import LoadMode, SqlCheck, Window, sha256_of
+from ingestkit.model import Artifact, LoadMode, SqlCheck, Window, sha256_of
 from ingestkit.ports import Bounds, Copying, Source, TargetColumn, Warehouse
 from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
 from ingestkit.windows import days_within, zone_of
@@ -254,3 +254,9 @@ class RunContext:
 
     def place(self, model: str) -> Place:
         return Place(self.pipeline.name, model, self.run_id, self.token)
+
+    def holds(self, artifact: Artifact) -> bool:
+        """Whether the lake has an artifact as it was made. One of an earlier run lay there: its bytes are looked at."""
+        if not self.lake.holds(artifact.path, artifact.bytes):
+            return False
+        return artifact.run_id == self.run_id or self.lake.digest(artifact.path) == artifact.sha256

@@ -1,13 +1,20 @@
 """A target that is gone, put back or half there: found, and built again whole, whatever happens on the way."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ingestkit import steps
 from tests.integration.world import FIRST, SECOND, THIRD, World, batches_of
+from tests.object_stores import s3
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
 
 APPEND = {"models.b.load": "append", "models.b.key": []}
 RESTATED = {"20260108/b.csv": "id,d\nx,2026-01-08\nq,2026-01-09\n"}
@@ -155,3 +162,114 @@ def test_lost_valid_rows_do_not_stop_a_merge_from_being_restated(world: World) -
         ("y", "20260101"),
         ("z", "20260108"),
     ]
+
+
+# --- objects that others have put in place of ours -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    root: Path
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        (self.root / name).write_bytes(content)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    client: "S3Client"
+    name: str
+
+    def read(self, name: str) -> bytes:
+        return self.client.get_object(Bucket=self.name, Key=name)["Body"].read()
+
+    def write(self, name: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=name, Body=content)
+
+
+@contextmanager
+def kept_in(world: World, place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder | Bucket]:
+    """Where the objects of the lake are, as whoever else has rights there sees them."""
+    if place == "folder":
+        yield Folder(world.root / "lake")
+        return
+    with s3() as server:
+        monkeypatch.setenv("SECRET_KEY", server.secret_key)
+        said = server.connection()
+        world.settle({"connections.lake": said | {"secret_key": "${env:SECRET_KEY}"}})
+        yield Bucket(server.client(), said["bucket"])
+
+
+def widened(parquet: bytes, size: int) -> bytes:
+    """The same file so large: what is between its last column and its footer is read by nobody."""
+    footer = int.from_bytes(parquet[-8:-4], "little") + 8
+    assert len(parquet) <= size
+    return parquet[:-footer] + bytes(size - len(parquet)) + parquet[-footer:]
+
+
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.services)])
+@pytest.mark.parametrize("kind", ["append", "merge"])
+def test_valid_rows_that_others_have_replaced_are_made_again(
+    world: World, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "append":
+        world.set_up(APPEND)
+    long = "".join(f"{number:x}" * 40 for number in range(16))
+    with kept_in(world, place, monkeypatch) as objects:
+        world.drop(FIRST, {"20260108/b.csv": f"id,d\n{long},2026-01-08\n{long[::-1]},2026-01-09\n"})
+        world.does("run")
+        before = tables(world)
+        [(first,), (second,)] = world.state(
+            "SELECT path FROM artifact WHERE model = 'b' AND kind = 'valid' ORDER BY batch"
+        )
+        objects.write(second, widened(objects.read(first), len(objects.read(second))))
+        (world.root / "warehouse.duckdb").unlink()
+        world.does("backfill", "p", "--from-lake")
+        assert tables(world) == before
+
+
+LONG = "abcdefghij" * 40
+WIDE = {"20260108/b.csv": f"id,d\n{LONG},2026-01-08\n{LONG[::-1]},2026-01-09\n"}
+
+
+def reused_then_replaced(world: World, monkeypatch: pytest.MonkeyPatch, number: int, *backfill: str) -> None:
+    """Killed when it had found them as they were made, and before it has loaded them."""
+    with monkeypatch.context() as patched:
+        die_at(patched, "validate.recorded", number)
+        with pytest.raises(Killed):
+            world.call("backfill", "p", *backfill, "--jobs", "1")
+    objects = Folder(world.root / "lake")
+    [(first,), (second,)] = world.state("SELECT path FROM artifact WHERE model = 'b' AND kind = 'valid' ORDER BY batch")
+    objects.write(second, widened(objects.read(first), len(objects.read(second))))
+
+
+def test_valid_rows_replaced_between_validating_and_loading_are_made_again_by_a_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.set_up(APPEND)
+    world.drop(FIRST, WIDE)
+    world.does("run")
+    before = tables(world)
+    (world.root / "warehouse.duckdb").unlink()
+    reused_then_replaced(world, monkeypatch, 3, "--from-lake")
+    world.does("run")
+    assert tables(world) == before
+
+
+def test_valid_rows_replaced_between_validating_and_loading_are_refused_by_a_load(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.set_up(APPEND)
+    world.drop(FIRST, WIDE)
+    world.does("run")
+    before = tables(world)
+    reused_then_replaced(world, monkeypatch, 2, "--batch", "20260108", "--from-lake")
+    said = world.refused(7, "load", "p", "--run-id", "p.20260108.2")
+    assert "the valid rows of 20260108/b.csv are not in the lake as they were made" in said
+    world.does(*said.splitlines()[-1].removeprefix("hint: ingestkit ").split())
+    world.does("load", "p", "--run-id", "p.20260108.2")
+    world.does("gate", "p", "--run-id", "p.20260108.2")
+    assert tables(world) == before

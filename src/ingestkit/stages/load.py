@@ -256,9 +256,9 @@ def _valid_files(ctx: RunContext, given: Given) -> tuple[ValidFile, ...]:
     files = []
     for file in given.files:
         artifact = made.get(file.id)
-        if artifact is None or not ctx.lake.holds(artifact.path, artifact.bytes):
+        if artifact is None or not ctx.holds(artifact):
             raise WarehouseError(
-                f"the valid rows of {file.path} are not in the lake",
+                f"the valid rows of {file.path} are not in the lake as they were made",
                 hint=f"ingestkit validate {ctx.pipeline.name} --run-id {ctx.run_id} --force",
             )
         files.append(ValidFile(ctx.lake.store.path(artifact.path), file.path, file.id, artifact.rows or 0))
@@ -274,7 +274,7 @@ def _losers(ctx: RunContext, given: Given) -> Path | None:
 def _previous(ctx: RunContext, given: Given) -> Said | None:
     """What the batch's earlier generation said; None where the lake does not hold all of it any more."""
     found = [one for one in given.others if one.status == "published" and tells_keys(one)]
-    if all(ctx.lake.holds(one.path, one.bytes) for one in found):
+    if all(ctx.holds(one) for one in found):
         return _said(ctx, found)
     ctx.progress.warned(
         f"{given.model}: what the batch said before is no longer in the lake; what of it stays is unknown"
@@ -299,7 +299,7 @@ def _said(ctx: RunContext, artifacts: Sequence[Artifact]) -> Said:
 
 def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:
     for one in artifacts:
-        if not ctx.lake.holds(one.path, one.bytes):
+        if not ctx.holds(one):
             raise _gone(ctx, model, one.batch)
 
 

@@ -186,11 +186,7 @@ def _reusable(
             found.setdefault((one.run_id, one.token), {})[one.kind] = one
     for _, pair in sorted(found.items(), key=lambda item: item[0][1], reverse=True):
         valid, rejects = pair.get(ArtifactKind.VALID), pair.get(ArtifactKind.REJECTS)
-        if (
-            valid is not None
-            and rejects is not None
-            and all(ctx.lake.holds(one.path, one.bytes) for one in pair.values())
-        ):
+        if valid is not None and rejects is not None and all(map(ctx.holds, pair.values())):
             return valid, rejects
     return None
 

@@ -68,7 +68,7 @@ def keys_artifact(
 
 
 def _compared(ctx: RunContext, artifact: Artifact) -> str | None:
-    if artifact.kind is not ArtifactKind.REJECTS or not ctx.lake.holds(artifact.path, artifact.bytes):
+    if artifact.kind is not ArtifactKind.REJECTS or not ctx.holds(artifact):
         return None
     found = pyarrow.parquet.read_metadata(ctx.lake.store.path(artifact.path)).metadata or {}
     return found[COMPARED].decode() if COMPARED in found else None
