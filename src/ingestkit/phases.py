@@ -351,7 +351,7 @@ def _published_rules(
     published = {
         model: (works[model][Stage.VALIDATE].counts, work.counts)
         for model, work in loads.items()
-        if "intent" in work.details
+        if "intent" in work.details and not work.details.get("superseded_by")
     }
     with active.session.state.read() as conn:
         before = {model for (_, model) in completions.whole(conn, active.pipeline_name, active.batch)}
@@ -375,6 +375,9 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
     intent = loaded.details.get("intent")
     mode = active.session.pipeline.model(model).load
     if loaded.details.get("superseded_by"):
+        before = _done_before(active, model)
+        if before is not None and before.generation == loaded.details.get("stays"):
+            return replace(before, token=active.lease.token)
         status = CompletionStatus.SUPERSEDED
     elif intent is None:
         if (before := _done_before(active, model)) is not None:

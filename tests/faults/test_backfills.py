@@ -111,3 +111,19 @@ def test_what_is_put_back_as_it_was_is_finished_by_the_next_run(filled: Filled, 
     assert [*differences(undisturbed.seen(), world.seen()), *world.debris()] == []
     assert "rows of a" in undisturbed.seen()
     assert all("20260108" in row for row in world.seen()["rows of a"])
+
+
+@pytest.mark.parametrize("step", SOME)
+def test_the_newest_snapshot_comes_back_over_what_was_put_back(filled: Filled, step: str, tmp_path: Path) -> None:
+    before = filled.before.copied(tmp_path / "before")
+    then = datetime.now(UTC).isoformat()
+    before.does("backfill", "opendata", "--batch", "20260108", "--as-of", then, "--reason", "as it was")
+    before.drop({"20260115/a.csv": FIRST["20260115/a.csv"]})
+    undisturbed = before.copied(tmp_path / "undisturbed")
+    undisturbed.does(*RUN)
+    assert all("20260115" in row for row in undisturbed.seen()["rows of a"])
+    world = before.copied(tmp_path / "world")
+    assert world.call(*RUN, "--jobs", "1", kill=f"{step}:1").killed
+    world.forget_shortcuts()
+    world.does(*RUN)
+    assert [*differences(undisturbed.seen(), world.seen()), *world.debris()] == []

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -181,3 +182,74 @@ def test_a_state_rebuilt_from_the_lake_knows_the_pins(world: World, then: str) -
     world.does("state", "adopt", "p", "--reason", "lost", "--yes")
     assert pins(world) == before == [("a", "20260103"), ("b", "20260103"), ("c", "20260103")]
     assert json.loads((world.root / "state/mirror/p.json").read_text())["checkpoint"] == "20260104"
+
+
+@pytest.fixture
+def back(world: World, then: str) -> World:
+    """Snapshot 3 stands in place of 4, which came after it."""
+    world.does("backfill", "p", "--batch", "20260103", "--model", "a", "--as-of", then, *WHY)
+    assert world.table("a", "id", "n") == [("a3", 3)]
+    return world
+
+
+def touch(world: World) -> None:
+    (world.root / "drops/20260104/a.csv").touch()
+
+
+def forget(world: World) -> None:
+    world.does("manifest", "forget", "p", "--path", "20260104/a.csv", "--reason", "x", "--yes")
+
+
+def reset(world: World) -> None:
+    world.does("state", "reset", "p", "--reason", "x", "--yes")
+
+
+@pytest.mark.parametrize("wanted", [touch, forget, reset])
+def test_a_newer_snapshot_that_is_done_again_is_published_again(back: World, wanted: Callable[[World], None]) -> None:
+    wanted(back)
+    assert "20260104" in batches_of(back.does("run"))
+    assert back.table("a", "id", "n", "_batch") == [("a4", 14, "20260104")]
+    assert pins(back) == []
+    before = back.target("SELECT generation, run_id FROM ingestkit_receipt WHERE model = 'a' AND batch = '20260104'")
+    touch(back)
+    back.does("run")
+    again = back.target("SELECT generation, run_id FROM ingestkit_receipt WHERE model = 'a' AND batch = '20260104'")
+    assert again == before, "it stands, and is not published a third time"
+
+
+def test_a_snapshot_put_back_stays_when_its_file_is_superseded(back: World) -> None:
+    back.drop({"20260103/a.csv": "id,n\na3,333\n"})
+    [answer] = back.does("run")["results"]
+    assert "superseded by 20260104" in answer["detail"]
+    assert back.table("a", "id", "n") == [("a3", 3)]
+    assert pins(back) == [("a", "20260103")]
+    assert back.completions()["20260103", "a"] == "done"
+    files = {one["version"]: one for one in back.files("--path", "20260103/a.csv")}
+    assert [files[number]["status"] for number in (1, 2, 3)] == ["loaded", "superseded", "superseded"]
+    assert (files[1]["loaded"], files[3]["loaded"]) == (1, 0)
+    assert back.does("run")["status"] == "nothing new"
+    assert back.call("check", "p").code == 0
+    touch(back)
+    back.does("run")
+    assert back.table("a", "id", "n") == [("a4", 14)]
+    assert pins(back) == []
+
+
+def test_a_snapshot_that_a_gate_stopped_is_shown_while_it_stands(back: World, then: str) -> None:
+    check = back.root / "sql/gate/p/none.sql"
+    check.parent.mkdir(parents=True)
+    check.write_text("-- models: a\nSELECT * FROM a WHERE id = 'a2'\n")
+    back.refused(6, "backfill", "p", "--batch", "20260102", "--model", "a", "--as-of", then, *WHY)
+    assert back.table("a", "id", "n") == [("a2", 2)]
+    assert pins(back) == [("a", "20260102")]
+    check.unlink()
+    back.does("run")
+    assert back.table("a", "id", "n") == [("a2", 2)]
+    assert pins(back) == [("a", "20260102")]
+    assert back.does("run")["status"] == "nothing new"
+
+
+def test_a_pin_outlives_a_reset_that_publishes_nothing(back: World) -> None:
+    reset(back)
+    assert back.table("a", "id", "n") == [("a3", 3)]
+    assert pins(back) == [("a", "20260103")]

@@ -283,3 +283,15 @@ def test_an_open_reader_ends_a_replace_with_its_name_and_the_next_run_goes_on(
         reader.rollback()
     world.does("run")
     assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
+
+
+def test_a_snapshot_put_back_stands_until_the_newest_is_done_again(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    known = datetime.now(UTC).isoformat()
+    world.does("backfill", "p", "--batch", "20260101", "--model", "a", "--as-of", known, "--reason", "x")
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    (world.root / "drops/20260108/a.csv").touch()
+    world.does("run")
+    assert world.table("a", "id", "n") == [("1", 11), ("3", 30)]
+    assert world.does("state", "show", "p")["pins"] == []

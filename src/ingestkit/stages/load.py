@@ -62,6 +62,8 @@ class Planned:
     intent: Intent
     load: Load | None
     superseded_by: str | None = None
+    stays: Receipt | None = None
+    """Of a superseded one: the receipt by which the target holds this batch all the same, since it was put back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,30 @@ def intended(
     digest = digest_of(given.files)
     settings = pipeline.load_settings(given.model, window)
     own = _own(receipts, given.model, batch)
-    if own is not None and not given.redo and (own.digest, own.settings, own.mode) == (digest, settings, mode):
+    gone = own.generation if own is not None and _buried(pipeline, own, mode, receipts) else 0
+    alike = own is not None and (own.digest, own.settings, own.mode) == (digest, settings, mode)
+    if own is not None and alike and not (given.redo or gone):
         return Intent(given.model, own.generation, digest, settings, mode)
-    if given.kept is not None and (given.kept.digest, given.kept.settings) == (digest, settings):
-        return given.kept
+    kept = given.kept
+    if kept is not None and (kept.digest, kept.settings) == (digest, settings) and kept.generation > gone:
+        return kept
     highest = max(given.highest, own.generation if own else 0)
     return Intent(given.model, highest + 1, digest, settings, mode)
+
+
+def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence[Receipt]) -> bool:
+    """Whether an older snapshot was put in place of what this batch has published, where no newer one stands over it.
+
+    Its receipt is there and its rows are not.
+    """
+    if newer_content(pipeline, own.batch, own.model, mode, receipts) is not None:
+        return False
+    order = pipeline.order
+    return any(
+        one.mode is LoadMode.REPLACE and order(one.batch) < order(own.batch) and one.since > own.since
+        for one in receipts
+        if one.model == own.model
+    )
 
 
 def superseded_by(pipeline: Pipeline, batch: str, intent: Intent, receipts: Sequence[Receipt]) -> str | None:
@@ -112,7 +132,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     goes_before = given.puts_back and intent.mode is LoadMode.REPLACE
     by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
-        return Planned(given.model, intent, None, by)
+        return Planned(given.model, intent, None, by, stays=_put_back(receipts, given.model, ctx.batch))
     current = _valid_files(ctx, given)
     newer: list[Artifact] = []
     previous: Said | None = Said()
@@ -205,16 +225,7 @@ def read_back(ctx: RunContext, given: Given, planned: Planned, published: Publis
     receipt, rules = published.receipts.get(given.model), published.rules.get(given.model, ())
     details = {"intent": _shown(planned.intent)}
     if receipt is None:
-        return Work(
-            files=(
-                *(replace(_now(ctx, file, FileStatus.SUPERSEDED), loaded=0) for file in given.files),
-                *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced),
-                *let_go(ctx, given.let_go),
-            ),
-            artifacts=tuple(replace(one, status="superseded", token=ctx.token) for one in known),
-            details=details | {"superseded_by": planned.superseded_by},
-            skipped=f"superseded by {planned.superseded_by}",
-        )
+        return _superseded(ctx, given, planned, details)
     used = {file.id for file in given.files}
     current = {one.path for one in given.made}
     current |= {one.path for one in given.others if one.kind is ArtifactKind.RAW and one.file_id in used}
@@ -239,9 +250,37 @@ def read_back(ctx: RunContext, given: Given, planned: Planned, published: Publis
         details={
             **details,
             "receipt_run": receipt.run_id,
+            "published": {"token": receipt.token, "at": receipt.at.isoformat()},
             **({"warehouse": dict(published.facts[given.model])} if given.model in published.facts else {}),
         },
         skipped=None if rules else f"published already by {receipt.run_id}",
+    )
+
+
+def _superseded(ctx: RunContext, given: Given, planned: Planned, details: Mapping[str, Any]) -> Work:
+    """What a superseded model leaves; of a batch that was put back, what stands in the target is left as it is."""
+    known, by = [*given.made, *given.others], planned.superseded_by
+    told, stays = f"superseded by {by}", planned.stays
+    details = {**details, "superseded_by": by}
+    standing = [one for one in known if stays is not None and one.status == "published"]
+    published = {one.file_id for one in standing if one.kind is ArtifactKind.VALID}
+    if stays is not None:
+        told += "; what was put back stays"
+        details["stays"] = stays.generation
+    return Work(
+        files=(
+            *(_now(ctx, file, FileStatus.LOADED) for file in given.files if file.id in published),
+            *(
+                replace(_now(ctx, file, FileStatus.SUPERSEDED), loaded=0)
+                for file in given.files
+                if file.id not in published
+            ),
+            *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced if file.id not in published),
+            *let_go(ctx, [file for file in given.let_go if file.id not in published]),
+        ),
+        artifacts=tuple(replace(one, status="superseded", token=ctx.token) for one in known if one not in standing),
+        details=details,
+        skipped=told,
     )
 
 
@@ -312,6 +351,13 @@ def _gone(ctx: RunContext, model: str, batch: str) -> WarehouseError:
 
 def _own(receipts: Sequence[Receipt], model: str, batch: str) -> Receipt | None:
     return next((one for one in receipts if one.model == model and one.batch == batch), None)
+
+
+def _put_back(receipts: Sequence[Receipt], model: str, batch: str) -> Receipt | None:
+    """The receipt of a snapshot that was published after all others of its model: it is what the target holds."""
+    newest = max((one for one in receipts if one.model == model), key=lambda one: one.since, default=None)
+    stands = newest is not None and newest.batch == batch and newest.mode is LoadMode.REPLACE
+    return newest if stands else None
 
 
 def _newer(pipeline: Pipeline, batch: str, model: str, receipts: Sequence[Receipt]) -> list[Receipt]:

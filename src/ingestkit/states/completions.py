@@ -122,6 +122,8 @@ def _completions(
 
 MAY_PIN = ("as_of", "restore")
 """Kinds of runs that may publish the files of an earlier time."""
+AT_ONCE = 50
+"""So many loads are read at once while what ended a pin is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,20 +184,70 @@ class Pin:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a load left in the target: its receipt's token and time, and those of what was written down of it."""
+
+    batch: str
+    mode: LoadMode
+    since: tuple[int, datetime]
+    recorded: tuple[int, datetime]
+
+    @property
+    def order(self) -> tuple[tuple[int, datetime], ...]:
+        return self.since, self.recorded
+
+
 def pins(conn: sql.Connection, pipeline: str) -> list[Pin]:
     """The pins in force: what they published has not been published again since, nor a snapshot over it."""
-    columns, number = completion.c, pipeline_run.c.number
-    shown = (columns.model, columns.batch, columns.mode, columns.run_id, columns.at, number, pipeline_run.c.config)
-    published = (
-        sql.select(*shown)
+    columns = pipeline_stage.c
+    loaded = (
+        sql.select(columns.batch, columns.model, columns.run_id, columns.sidecar, pipeline_run.c.config)
         .join(pipeline_run, pipeline_run.c.run_id == columns.run_id)
-        .where(columns.pipeline == pipeline, columns.status == CompletionStatus.DONE.value)
+        .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.kind.in_(MAY_PIN))
+        .where(columns.stage == Stage.LOAD.value, columns.sidecar.is_not(None))
     )
-    found = []
-    for row in conn.execute(published.where(pipeline_run.c.kind.in_(MAY_PIN)).order_by(columns.model, columns.batch)):
-        if not row.config.get("as_of"):
+    put_back: dict[tuple[str, str], tuple[_Loaded, Pin]] = {}
+    for row in conn.execute(loaded):
+        made, as_of = _loaded(row.batch, row.sidecar), row.config.get("as_of")
+        if made is None or not as_of:
             continue
-        over = published.where(columns.model == row.model, number > row.number).limit(1)
-        if row.mode != LoadMode.REPLACE.value or conn.execute(over).one_or_none() is None:
-            found.append(Pin(row.model, row.batch, instant(row.config["as_of"]), row.run_id, row.at))
-    return found
+        pin = Pin(row.model, row.batch, instant(as_of), row.run_id, made.since[1])
+        before = put_back.get((row.model, row.batch))
+        if before is None or before[0].order < made.order:
+            put_back[row.model, row.batch] = made, pin
+    return [pin for _, (made, pin) in sorted(put_back.items()) if not _ended(conn, pipeline, pin.model, made)]
+
+
+def _ended(conn: sql.Connection, pipeline: str, model: str, put_back: _Loaded) -> bool:
+    columns = pipeline_stage.c
+    # A row's token is never below that of what it was last written from. What ended a pin is mostly the newest.
+    later = (
+        sql.select(columns.batch, columns.sidecar)
+        .where(columns.pipeline == pipeline, columns.stage == Stage.LOAD.value, columns.model == model)
+        .where(columns.sidecar.is_not(None), columns.token >= put_back.since[0])
+        .order_by(columns.token.desc())
+        .execution_options(yield_per=AT_ONCE)
+    )
+    with conn.execute(later) as rows:
+        others = (_loaded(row.batch, row.sidecar) for row in rows)
+        return any(one is not None and _ends(one, put_back) for one in others)
+
+
+def _loaded(batch: str, sidecar: Mapping[str, Any]) -> _Loaded | None:
+    """What a load published, or found published; None where there was nothing to publish."""
+    details = sidecar["details"]
+    if "intent" not in details or details.get("superseded_by"):
+        return None
+    recorded = sidecar["token"], instant(sidecar["at"])
+    # Sidecars that say nothing of it are of a time when nobody asked.
+    said = details.get("published")
+    since = (said["token"], instant(said["at"])) if said else recorded
+    return _Loaded(batch, LoadMode(details["intent"]["mode"]), since, recorded)
+
+
+def _ends(other: _Loaded, put_back: _Loaded) -> bool:
+    """Whether a load ended a pin: a snapshot published over it, or its batch loaded again where that is no snapshot."""
+    if other.mode is LoadMode.REPLACE:
+        return other.since > put_back.since
+    return other.batch == put_back.batch and other.recorded > put_back.recorded
