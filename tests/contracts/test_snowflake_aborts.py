@@ -258,7 +258,7 @@ def test_what_comes_before_the_transaction_is_looked_at_again_where_its_answer_i
     place: Place, statement: str, fault: Fault
 ) -> None:
     place.begin(LoadMode.REPLACE)
-    patient = place.another("two", network_timeout="2s", answer_timeout="2s", login_timeout="3s")
+    patient = place.another("two", network_timeout="5s", answer_timeout="5s", login_timeout="9s")
     wider = (*PERSON, TargetColumn("more", "string"))
 
     def come_before() -> None:
@@ -277,7 +277,7 @@ def test_what_comes_before_the_transaction_is_looked_at_again_where_its_answer_i
 @pytest.mark.parametrize("fault", [LINE_CUT, ANSWER_LOST, refused(3001, "42501", "Insufficient privileges")])
 def test_a_commit_that_nothing_tells_of_is_settled_by_the_receipt(place: Place, fault: Any) -> None:
     work = place.begin(LoadMode.APPEND)
-    patient = place.another("two", network_timeout="2s", answer_timeout="2s", login_timeout="3s")
+    patient = place.another("two", network_timeout="5s", answer_timeout="5s", login_timeout="9s")
     place.server.breaks(fault, "^DESCRIBE TRANSACTION", times=None)
     with pytest.raises(WarehouseError, match="may have been made or not") as unknown:
         patient.publish(work)
@@ -307,7 +307,7 @@ def test_a_session_that_ends_takes_with_it_what_it_wrote_behind_its_transaction(
     place.server.keeps_aborts_to_itself()
     place.server.breaks(ABORTED, WRITES[LoadMode.REPLACE])
     place.server.breaks(NEVER_ARRIVES, "^ROLLBACK", times=None)
-    patient = place.another("two", network_timeout="2s", answer_timeout="2s", login_timeout="3s")
+    patient = place.another("two", network_timeout="5s", answer_timeout="5s", login_timeout="9s")
     with pytest.raises(WarehouseError, match="others ended "):
         patient.publish(work)
     place.has(OLD, "b1")
