@@ -34,6 +34,7 @@ SECRETS = ("password", "passphrase", "connection_string", "secret_key", "token")
 """Settings of connections that are only said by reference."""
 URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
 LONGEST_IDENTIFIER = 63
+LONGEST_IN_SNOWFLAKE = 255
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 MODELS_OF_CHECK = re.compile(r"\s*--\s*models:\s*(\S.*)")
 
@@ -328,9 +329,25 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
             found.append(f"{where}: connection {connection!r} is of type {held.type}, which does not serve here")
         elif isinstance(held, PostgresqlConnection):
             found.extend(_not_in_postgresql(settings, tree))
-        elif isinstance(held, SnowflakeConnection) and held.names == "upper":
-            found.extend(_one_in_upper_case(settings, tree))
+        elif isinstance(held, SnowflakeConnection):
+            found.extend(_too_long(settings, tree))
+            found.extend(_one_in_upper_case(settings, tree) if held.names == "upper" else ())
     return found
+
+
+def _named(settings: PipelineSettings) -> Iterator[tuple[Keys, str]]:
+    """What is a name in the warehouse, of each model: its table and columns."""
+    for name, model in settings.models.items():
+        yield ("models", name, "table"), model.table or name
+        yield from ((("models", name, "columns", column), column) for column in model.columns)
+
+
+def _too_long(settings: PipelineSettings, tree: Node) -> Iterator[str]:
+    """Names that Snowflake refuses."""
+    for keys, said in _named(settings):
+        if len(said) > LONGEST_IN_SNOWFLAKE:
+            where = f"{(layers.find(tree, keys) or tree).origin.place}: {dotted(keys)}"
+            yield f"{where}: a name in Snowflake has at most {LONGEST_IN_SNOWFLAKE} characters, and {said!r} more"
 
 
 def _one_in_upper_case(settings: PipelineSettings, tree: Node) -> Iterator[str]:
@@ -346,14 +363,12 @@ def _one_in_upper_case(settings: PipelineSettings, tree: Node) -> Iterator[str]:
 
 def _not_in_postgresql(settings: PipelineSettings, tree: Node) -> Iterator[str]:
     """Names that PostgreSQL would cut short or has taken itself, and keys it cannot compare."""
-    for name, model in settings.models.items():
-        places: dict[Keys, str] = {("models", name, "table"): model.table or name}
-        places |= {("models", name, "columns", column): column for column in model.columns}
-        for keys, said in places.items():
-            where = f"{(layers.find(tree, keys) or tree).origin.place}: {dotted(keys)}"
-            if len(said.encode()) > LONGEST_IDENTIFIER:
-                yield f"{where}: a name in PostgreSQL has at most {LONGEST_IDENTIFIER} bytes, and {said!r} more"
-            if keys[2] == "columns" and said in SYSTEM_COLUMNS:
-                yield f"{where}: every table in PostgreSQL has a column {said!r} of its own already"
-            if said in model.key and model.columns[said].type == "json":
-                yield f"{where}: PostgreSQL compares no values of type json, so {said!r} cannot be of the key"
+    for keys, said in _named(settings):
+        model = settings.models[str(keys[1])]
+        where = f"{(layers.find(tree, keys) or tree).origin.place}: {dotted(keys)}"
+        if len(said.encode()) > LONGEST_IDENTIFIER:
+            yield f"{where}: a name in PostgreSQL has at most {LONGEST_IDENTIFIER} bytes, and {said!r} more"
+        if keys[2] == "columns" and said in SYSTEM_COLUMNS:
+            yield f"{where}: every table in PostgreSQL has a column {said!r} of its own already"
+        if said in model.key and model.columns[said].type == "json":
+            yield f"{where}: PostgreSQL compares no values of type json, so {said!r} cannot be of the key"

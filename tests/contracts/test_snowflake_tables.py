@@ -338,3 +338,11 @@ def test_names_are_spelled_as_the_connection_says_in_every_mode(
     assert own.table_owner("Eligible People") == ("opendata", "hcp")
     assert own.table_owner("ELIGIBLE people") == (("opendata", "hcp") if names == "upper" else None)
     assert {one.generation for one in own.receipts("opendata")} == {4}
+
+
+def test_a_name_that_is_too_long_is_told_before_anything_is_made(warehouse: SnowflakeWarehouse) -> None:
+    """As a header may have one."""
+    fits, long = "ß" * 127, "ß" * 128
+    assert warehouse.evolve("hcp", (*PERSON, TargetColumn(fits, "string")), COLUMNS)
+    with pytest.raises(WarehouseError, match=r"^hcp: 'ß+' is longer than the 255 characters of a name in Snowflake"):
+        warehouse.planned("hcp", (*PERSON, TargetColumn(long, "string")), COLUMNS)

@@ -17,9 +17,9 @@ from snowflake.connector import SnowflakeConnection as Link
 from snowflake.connector.errors import ProgrammingError
 
 from ingestkit.settings import SnowflakeConnection
-from ingestkit.warehouses.snowflake_detached import LONGEST_NAME, Work
+from ingestkit.warehouses.snowflake_detached import Work
 from ingestkit.warehouses.snowflake_login import account_of
-from ingestkit.warehouses.snowflake_sql import Names
+from ingestkit.warehouses.snowflake_sql import LONGEST_NAME, Names
 from tests.integration.at_snowflake import AtSnowflake, account, loaded_once
 from tests.snowflake_server import Sent, asked, delayed
 

@@ -63,6 +63,22 @@ def test_a_right_that_is_missing_is_named_by_check_and_by_a_run(world: AtSnowfla
     assert "sql/grants/warehouse_snowflake.sql" in told
 
 
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [({"database": "NODB"}, "NODB.public"), ({"schema": "none"}, "{}.none"), ({"names": "exact"}, "{}.public")],
+)
+def test_a_place_that_is_not_there_is_named_by_check_and_by_a_run(
+    world: AtSnowflake, said: dict[str, str], place: str
+) -> None:
+    world.settle({f"connections.warehouse.{key}": value for key, value in ({"schema": "public"} | said).items()})
+    wanted = f"ingestkit/{place.format(world.account_database)} does not know it, or does not show it to this role"
+    checked = world.call("check")
+    assert checked.code == 7
+    assert wanted in checked.out
+    assert "look at database, schema and role of the connection" in checked.out
+    assert wanted in world.refused(7, "run")
+
+
 def test_rights_to_make_what_is_there_are_not_asked_for(world: AtSnowflake) -> None:
     world.does("run")
     world.server.takes("CREATE STAGE", "SCHEMA")

@@ -310,6 +310,23 @@ def test_names_that_postgresql_would_cut_short_or_has_itself_are_told(tmp_path: 
     load(root).pipeline("demo")
 
 
+def test_names_that_snowflake_refuses_are_told(tmp_path: Path) -> None:
+    long, fits = "é" * 256, "é" * 255
+    pipeline = yaml.safe_load(PIPELINE)
+    pipeline["models"]["hcp"] |= {"columns": {long: {}, fits: {}}, "key": [fits], "table": "t" * 256}
+    connections = {
+        "drop": {"type": "local", "path": "drop"},
+        "lake": {"type": "local", "path": "lake"},
+        "warehouse": {"type": "snowflake", "account": "a", "user": "u", "database": "d", "private_key": "k.p8"},
+    }
+    root = write(tmp_path, yaml.safe_dump({"connections": connections}), yaml.safe_dump(pipeline, allow_unicode=True))
+    found = [one.split(": ", 1)[1] for one in problems(lambda: load(root).pipeline("demo"))]
+    assert found == [
+        f"models.hcp.table: a name in Snowflake has at most 255 characters, and {'t' * 256!r} more",
+        f"models.hcp.columns.{long}: a name in Snowflake has at most 255 characters, and {long!r} more",
+    ]
+
+
 def test_a_warehouse_whose_driver_is_missing_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

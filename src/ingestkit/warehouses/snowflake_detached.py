@@ -18,8 +18,8 @@ from snowflake.connector.errors import ProgrammingError
 
 from ingestkit.model import Fence
 from ingestkit.warehouses.snowflake_session import Account, Writing, changed, execute
+from ingestkit.warehouses.snowflake_sql import LONGEST_NAME
 
-LONGEST_NAME = 255
 GRACE = 30.0
 """Seconds for whoever has lost its lease and is about to commit."""
 CANCELLED = 604

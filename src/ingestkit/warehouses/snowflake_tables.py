@@ -291,6 +291,12 @@ def changes(
     account: Account, connection: SnowflakeConnection, table: str, wanted: Mapping[str, str]
 ) -> tuple[str, ...]:
     """The statements by which the table becomes what the contract wants."""
+    for name in (table, *wanted):
+        if len(account.names.spelled(name)) > sql.LONGEST_NAME:
+            raise WarehouseError(
+                f"{table}: {name!r} is longer than the {sql.LONGEST_NAME} characters of a name in Snowflake",
+                hint="give it a shorter name, or leave it out",
+            )
     target, found = account.named(table), columns_of(account, connection, table)
     shown = {account.names.one(column): kind for column, kind in wanted.items()}
     if found is None:

@@ -1,5 +1,6 @@
 """What a role may do: everything, but for what a test takes from it; and how SHOW GRANTS tells."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,7 @@ ON_TABLES: Final = {
     "MERGE": ("INSERT", "UPDATE"),
     "COPY": ("INSERT",),
 }
+DELETES: Final = re.compile(r"\bTHEN\s+DELETE\b", re.IGNORECASE)
 PRIVILEGES: Final = {
     "WAREHOUSE": ("USAGE",),
     "DATABASE": ("USAGE",),
@@ -61,6 +63,8 @@ class Rights:
         if target is not None:
             for privilege in ON_TABLES.get(asked.kind, ()):
                 self.demand(privilege, "TABLE", dotted(target))
+            if asked.kind == "MERGE" and DELETES.search(asked.text):
+                self.demand("DELETE", "TABLE", dotted(target))
         if asked.kind != "DDL":
             return
         if asked.words[0] != "CREATE":

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from tests.doubles.snowflake.account import Account, where
-from tests.doubles.snowflake.answers import Data, Refused, rows, unprivileged
+from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, unprivileged
 from tests.doubles.snowflake.engine import Asked, executed
 from tests.doubles.snowflake.reading import dotted, literal
 from tests.doubles.snowflake.sessions import PARAMETERS, Transaction
@@ -36,7 +36,7 @@ def _parameters(_: Account, asked: Asked) -> Data:
 
 
 def _stages(account: Account, asked: Asked) -> Data:
-    here = _schema(asked)
+    here = _place(asked)
     known = [one for one in account.stages.known.values() if one.name[:2] == here]
     role = asked.session.role
     owners = [role if account.rights.owns("STAGE", dotted(one.name)) else SOMEBODY for one in known]
@@ -113,8 +113,18 @@ def _schema(asked: Asked) -> tuple[str | None, str | None]:
     return database, schema
 
 
-def _known_tables(asked: Asked) -> list[tuple[str, str, str, bool, int]]:
+def _place(asked: Asked) -> tuple[str | None, str | None]:
+    """The same, which must be there."""
     database, schema = _schema(asked)
+    here = f"database_name = {literal(database or '')} AND schema_name = {literal(schema or '')}"
+    duck = asked.session.fake._duck_conn
+    if not duck.execute(f"SELECT 1 FROM duckdb_schemas() WHERE {here}").fetchall():
+        raise compilation("Object does not exist, or operation cannot be performed.", 2043, "02000")
+    return database, schema
+
+
+def _known_tables(asked: Asked) -> list[tuple[str, str, str, bool, int]]:
+    database, schema = _place(asked)
     sql = f"""
         SELECT database_name, schema_name, table_name, temporary, estimated_size FROM duckdb_tables()
         WHERE database_name = {literal(database or "")} AND schema_name = {literal(schema or "")}

@@ -169,6 +169,7 @@ def _define(account: Account, asked: Asked) -> Data:
         raise _stricter("it would silently commit the open transaction")
     here = where(session)
     schema = ".".join(part for part in here if part)
+    _demand_short_names(said.text)
     target = _target(account, asked) if said.target else None
     account.rights.look(said, target, schema)
     if said.about("STAGE"):
@@ -271,10 +272,14 @@ def _named(text: str) -> str | None:
     found = BEGUN.fullmatch(text)
     if found is None:
         raise compilation(f"syntax error: {text}")
-    name = resolved(found["name"], "", "")[2] if found["name"] else None
-    if name is not None and len(name) > LONGEST_NAME:
-        raise compilation(f"identifier '{name}' is longer than {LONGEST_NAME} characters.", 1007, "22023")
-    return name
+    _demand_short_names(text)
+    return resolved(found["name"], "", "")[2] if found["name"] else None
+
+
+def _demand_short_names(text: str) -> None:
+    for name in re.findall(NAME, re.sub(r"'(?:[^'\\]|''|\\.)*'", "''", text)):
+        if len(resolved(name, "", "")[2]) > LONGEST_NAME:
+            raise compilation(f"identifier {name} is longer than {LONGEST_NAME} characters.", 1007, "22023")
 
 
 def _abort(account: Account, session: Session, number: int) -> Data:
