@@ -68,7 +68,8 @@ class Pipeline:
         return tuple(compress(LINEAGE, chosen))
 
     def columns(self, model: str) -> tuple[TargetColumn, ...]:
-        return tuple(TargetColumn(name, column.type) for name, column in self.model(model).columns.items())
+        columns = self.model(model).columns.items()
+        return tuple(TargetColumn(name, column.type, column.max_length) for name, column in columns)
 
     def copying(self, model: str) -> Copying:
         said = self.model(model).copy_

@@ -219,6 +219,8 @@ class TargetColumn:
 
     name: str
     type: str
+    max_length: int | None = None
+    """As many characters as a text may have by the contract; warehouses whose texts have no length keep none."""
 
 
 @dataclass(frozen=True, slots=True)

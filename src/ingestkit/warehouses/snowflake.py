@@ -212,7 +212,7 @@ class SnowflakeWarehouse:
     ) -> Prepared:
         """The rows of a plan in the stage, and of a merge in a table that goes with the session."""
         load = plan.load
-        types = {**sql.column_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
+        types = {**sql.passing_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
         merging = load.intent.mode is LoadMode.MERGE
         staged = self._staged(connection, engine, plan, to, folder / to.model)
         if not merging or not plan.mergeable or not staged.rows:

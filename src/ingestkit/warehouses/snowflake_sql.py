@@ -29,6 +29,8 @@ LINEAGE_TYPES: Mapping[str, str] = {
     "_record_no": "NUMBER(19,0)",
 }
 LONGEST_TEXT = 16_777_216
+"""Characters of a text that is given no length; given one, it may have more."""
+LONGEST_OF_ALL = 134_217_728
 GONE = "_INGESTKIT_GONE"
 """The column of a stage that tells keys to remove from rows to write."""
 
@@ -71,7 +73,30 @@ def column_type(contract_type: str) -> str:
 
 def column_types(columns: Iterable[TargetColumn], lineage: Iterable[str]) -> dict[str, str]:
     """The target's columns and their types, in order."""
-    return {column.name: column_type(column.type) for column in columns} | {one: LINEAGE_TYPES[one] for one in lineage}
+    return {column.name: _lasting(column) for column in columns} | {one: LINEAGE_TYPES[one] for one in lineage}
+
+
+def _lasting(column: TargetColumn) -> str:
+    """The type of a column of the target, whose texts need be no longer than the contract lets them be."""
+    if column.type != "string" or column.max_length is None:
+        return column_type(column.type)
+    return f"VARCHAR({min(column.max_length, LONGEST_OF_ALL)})"
+
+
+def passing_types(columns: Iterable[TargetColumn], lineage: Iterable[str]) -> dict[str, str]:
+    """The types that rows are made on their way into the target.
+
+    Texts of any length: made one of fewer characters, what is longer would be cut, and not refused.
+    """
+    kinds = column_types(columns, lineage)
+    return {name: _uncut(kind) for name, kind in kinds.items()}
+
+
+def _uncut(kind: str) -> str:
+    characters = _characters(kind)
+    if characters is None:
+        return kind
+    return "VARCHAR" if characters <= LONGEST_TEXT else f"VARCHAR({LONGEST_OF_ALL})"
 
 
 def serves(found: str, wanted: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 import duckdb
 from sqlglot import exp, parse_one
 
-from tests.doubles.snowflake.answers import compilation
+from tests.doubles.snowflake.answers import Refused, compilation
 
 # "Supported functions" of the service's page on transforming data during a load.
 DOCUMENTED: Final = """
@@ -26,14 +26,22 @@ FUNCTIONS: Final = frozenset(DOCUMENTED.split())
 WORDS: Final = frozenset({"AND", "ELSE", "NOT", "OR", "THEN", "WHEN"})
 QUOTED: Final = re.compile(r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"]|"")*\"""")
 TYPE: Final = re.compile(r"(?:::|\bAS\s)\s*\w+\s*\([\d\s,]*\)", re.IGNORECASE)
+CUT: Final = re.compile(r"(?:::|\bAS\s)\s*(?:VARCHAR|STRING|TEXT|CHAR)\s*\(\s*(\d+)\s*\)", re.IGNORECASE)
+LONGEST: Final = 134_217_728
 CALL: Final = re.compile(r"\b([A-Z_]\w*)\s*\(", re.IGNORECASE)
 VALID: Final = "parses_as_json"
 NO_JSON: Final = "ELSE error('Error parsing JSON')"
 
 
 def look(select: str) -> None:
-    """Raises where it calls a function that the service does not know there."""
-    plain = TYPE.sub(" ", QUOTED.sub(" ", select))
+    """Raises where it calls a function that the service does not know there, or makes a text one that may be shorter.
+
+    The service cuts that off without a word; DuckDB would not.
+    """
+    bare = QUOTED.sub(" ", select)
+    if any(int(length) < LONGEST for length in CUT.findall(bare)):
+        raise Refused(999_999, "25001", "stricter than Snowflake, so that it is seen: a longer text would be cut off")
+    plain = TYPE.sub(" ", bare)
     unknown = {name.upper() for name in CALL.findall(plain)} - FUNCTIONS - WORDS
     if unknown:
         raise compilation(f"Function {min(unknown)} is not supported for a COPY that transforms.", 2, "0A000")
