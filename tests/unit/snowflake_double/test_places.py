@@ -3,7 +3,7 @@
 import pytest
 from snowflake.connector import SnowflakeConnection
 
-from tests.snowflake_server import asked, error_code, snowflake_server
+from tests.snowflake_server import SnowflakeServer, asked, error_code
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -28,12 +28,10 @@ def test_a_name_has_an_end(link: SnowflakeConnection) -> None:
         assert error_code(link, said) == 1007
 
 
-def test_a_merge_that_deletes_needs_the_right_to() -> None:
-    with snowflake_server() as poor:
-        name = poor.database()
-        with poor.connect(name) as link:
-            asked(link, "CREATE TABLE people (id NUMBER, name VARCHAR)")
-            asked(link, MERGE.format("DELETE"))
-            poor.takes("DELETE", "TABLE", f"{name}.PUBLIC.PEOPLE")
-            assert error_code(link, MERGE.format("DELETE")) == 3001
-            asked(link, MERGE.format("UPDATE SET name = 'deleted'"))
+def test_a_merge_that_deletes_needs_the_right_to(
+    server: SnowflakeServer, link: SnowflakeConnection, database: str
+) -> None:
+    asked(link, MERGE.format("DELETE"))
+    server.takes("DELETE", "TABLE", f"{database}.PUBLIC.PEOPLE")
+    assert error_code(link, MERGE.format("DELETE")) == 3001
+    asked(link, MERGE.format("UPDATE SET name = 'deleted'"))
