@@ -120,6 +120,9 @@ def test_a_time_before_the_batch_was_known_is_refused(world: World, then: str) -
     assert "the ledger knew no file of batch 20260104 at" in said
     said = world.refused(2, "backfill", "p", "--batch", "20260103", "--as-of", "yesterday", *WHY)
     assert "--as-of" in said
+    said = world.refused(2, "backfill", "p", "--batch", "20260103", "--as-of", "2999-01-01T00:00Z", *WHY)
+    assert "--as-of: 2999-01-01 00:00:00Z has not come yet" in said
+    assert pins(world) == []
     assert "come together" in world.refused(2, "backfill", "p", "--batch", "20260103", "--as-of", then)
     assert "which batch" in world.refused(2, "backfill", "p", "--from-lake", "--as-of", then, *WHY)
 

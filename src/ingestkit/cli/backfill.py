@@ -92,7 +92,7 @@ def backfill(
         until=until,
         resume=resume,
         from_lake=from_lake,
-        as_of=opening.moment(as_of, "--as-of"),
+        as_of=opening.past(as_of, "--as-of"),
         reason=reason or "",
         by=opening.who(by),
         if_locked=if_locked,

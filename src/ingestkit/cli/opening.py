@@ -212,6 +212,16 @@ def moment(said: str | None, flag: str) -> "datetime | None":
         raise UsageError(f"{flag}: {error}") from error
 
 
+def past(said: str | None, flag: str) -> "datetime | None":
+    """An instant that has come."""
+    from datetime import UTC, datetime
+
+    found = moment(said, flag)
+    if found is not None and found > datetime.now(UTC):
+        raise UsageError(f"{flag}: {found:%Y-%m-%d %H:%M:%S}Z has not come yet", hint="instants are in UTC")
+    return found
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around writing a file the caller named."""
