@@ -25,6 +25,7 @@ from ingestkit.states import sidecars as sidecar_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease, raise_counter
 from ingestkit.states.runs import Run
+from ingestkit.windowing import begin_again
 
 
 def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]) -> Outcome:
@@ -47,6 +48,7 @@ def adopt(session: Session, reason: str, by: str, confirm: Callable[[str], bool]
         with owned.transaction() as conn:
             subject = {"from": others, "state_id": owned.state_id, "token": owned.token}
             decisions.record(conn, name, "adopt", subject, reason=reason, by=by, at=session.clock.now())
+        begin_again(session, owned)
         missing = (*_note_gone(session, lease), *_compared(session, owned))
         copy_decisions(session, owned)
         show(session)

@@ -8,7 +8,8 @@ from typing import TypeAlias
 from ingestkit.errors import UnknownBatch
 from ingestkit.model import Window, instant
 from ingestkit.session import Session
-from ingestkit.states import completions, runs
+from ingestkit.settings import Batches as Settings
+from ingestkit.states import completions, decisions, runs
 from ingestkit.states.lease import Lease
 from ingestkit.windows import Cut, tiled
 
@@ -63,6 +64,23 @@ def begin(session: Session, lease: Lease) -> None:
     if begun is None or not known:
         with lease.transaction() as conn:
             runs.update_pipeline(conn, session.pipeline.name, windows_from=_since(settings.cut(), known, None))
+
+
+def begin_again(session: Session, lease: Lease) -> None:
+    """Write down where windows began, of a state built again, by what its first run was told: no sidecar says it."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, name)
+        resets = [one.at for one in decisions.chain(conn, name) if one.kind == "reset"]
+        first = runs.first_run(conn, name, max(resets, default=None))
+    if first is None or (row is not None and row["windows_from"] is not None):
+        return
+    then = Settings.model_validate(first.config["pipeline"]["source"]["batches"])
+    if then.window is None:
+        return
+    known, _, _ = _known(session)
+    with lease.transaction() as conn:
+        runs.update_pipeline(conn, name, windows_from=_since(then.cut(), known, None))
 
 
 def _since(cut: Cut, known: Sequence[Window], begun: datetime | None) -> datetime:

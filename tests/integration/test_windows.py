@@ -465,6 +465,24 @@ def test_windows_are_built_again_from_the_lake_and_known_again_by_a_lost_state(
     assert windowed.run_row(f"p.{THIRD}.1")["window_end"] == "2026-03-30T22:00:00Z"
 
 
+def test_a_state_built_again_knows_where_windows_began(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    began = windowed.state("SELECT windows_from FROM pipeline")
+    windowed.lose_state()
+    windowed.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert windowed.state("SELECT windows_from FROM pipeline") == began
+    windowed.set_up({"source.batches": WINDOWS | {"start": "2026-03-14"}, "models": {"a": EVENTS}})
+    assert windowed.does("run")["status"] == "nothing new"
+    windowed.does("state", "reset", "p", "--reason", "from an earlier day", "--yes")
+    assert len(windowed.does("run")["results"]) == 17
+    windowed.lose_state()
+    windowed.does("state", "adopt", "p", "--reason", "lost again", "--yes")
+    windowed.set_up({"source.batches": WINDOWS | {"start": "2026-03-01"}, "models": {"a": EVENTS}})
+    assert windowed.does("run")["status"] == "nothing new", "what was begun anew counts"
+
+
 def test_of_waiting_windows_only_the_newest_snapshot_is_loaded(world: World, at: Callable[[str], None]) -> None:
     world.set_up({"source.batches": WINDOWS, "catch_up": "newest"})
     for day, number in (("2026-03-28", 1), ("2026-03-29", 2)):

@@ -138,6 +138,15 @@ def latest_run(conn: sql.Connection, pipeline: str) -> Run | None:
     return _run(row) if row else None
 
 
+def first_run(conn: sql.Connection, pipeline: str, since: datetime | None) -> Run | None:
+    """The oldest run of a batch, of those begun after an instant."""
+    query = sql.select(pipeline_run).where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.batch.is_not(None))
+    if since is not None:
+        query = query.where(pipeline_run.c.started_at > since)
+    row = conn.execute(query.order_by(pipeline_run.c.number).limit(1)).one_or_none()
+    return _run(row) if row else None
+
+
 def of_invocation(conn: sql.Connection, pipeline: str, invocation: str) -> list[Run]:
     """The runs one invocation has made, in the order it made them."""
     query = (
