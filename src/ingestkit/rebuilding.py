@@ -1,11 +1,12 @@
 """A target built again from the lake: which models are marked for it, and what of them is published once more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ingestkit import attempts, steps
 from ingestkit.check import check, lacking, tables_gone
 from ingestkit.model import Fence, LoadMode
 from ingestkit.outcome import ModelResult
+from ingestkit.reporting import many
 from ingestkit.session import Session
 from ingestkit.sighting import Unit
 from ingestkit.states import completions, runs
@@ -49,6 +50,12 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
     with session.state.read() as conn:
         # What a person has put back is put back again.
         pins = completions.pins(conn, name)
+        behind = {
+            (model, batch): completions.left_behind(conn, name, batch, model)
+            for model, batches in lacks.items()
+            for batch in batches
+        }
+    _tell_left_behind(session, behind)
     pinned = {(one.batch, one.model): one.as_of for one in pins}
     for one in pins:
         snapshot = session.pipeline.model(one.model).load is LoadMode.REPLACE
@@ -67,3 +74,16 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
         left = [model for model in (row["rebuild"] if row else None) or () if model not in models]
         runs.update_pipeline(conn, name, rebuild=left or None)
     return results
+
+
+def _tell_left_behind(session: Session, behind: Mapping[tuple[str, str], int | None]) -> None:
+    """Keys that a restated batch no longer held stayed in the target; what it holds now does not bring them back."""
+    for (model, batch), keys in behind.items():
+        if keys == 0:
+            continue
+        what = many(keys, "key", "keys") if keys is not None else "an unknown number of keys"
+        session.progress.warned(
+            f"{model}: batch {batch} left {what} in the target when it was restated; built again, it has none of them",
+            hint="the versions that held them, if they are wanted: "
+            f"ingestkit manifest show {session.pipeline.name} --batch {batch}",
+        )

@@ -164,6 +164,26 @@ def test_lost_valid_rows_do_not_stop_a_merge_from_being_restated(world: World) -
     ]
 
 
+def test_keys_that_a_restated_batch_left_behind_are_not_lost_silently(world: World) -> None:
+    world.set_up()
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    world.drop({"20260101/b.csv": "id,d\nx,2026-01-01\nw,2026-01-02\n"})
+    world.does("run")
+    world.does("backfill", "p", "--batch", "20260101", "--model", "b")
+    assert [key for (key,) in world.table("b", "id")] == ["w", "x", "y", "z"]
+    (world.root / "warehouse.duckdb").unlink()
+    ended = world.call("backfill", "p", "--from-lake")
+    assert ended.code == 0
+    assert [key for (key,) in world.table("b", "id")] == ["w", "x", "z"]
+    [told] = [one["event"] for one in ended.log if "left" in one["event"]]
+    assert told == "b: batch 20260101 left 1 key in the target when it was restated; built again, it has none of them"
+    assert "ingestkit manifest show p --batch 20260101" in ended.err
+    (world.root / "warehouse.duckdb").unlink()
+    again = world.call("backfill", "p", "--from-lake")
+    assert [one for one in again.log if "left" in one["event"]] == [], "nothing was there any more"
+
+
 # --- objects that others have put in place of ours -------------------------------------------------------------------
 
 

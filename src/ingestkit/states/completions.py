@@ -173,6 +173,31 @@ def unjudged(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
     return found
 
 
+def left_behind(conn: sql.Connection, pipeline: str, batch: str, model: str) -> int | None:
+    """How many keys a batch has left in the target since that was last built again; None where it is unknown of any.
+
+    One that came back is counted all the same.
+    """
+    columns = pipeline_stage.c
+    loads = (
+        sql.select(columns.sidecar, pipeline_run.c.kind)
+        .join(pipeline_run, pipeline_run.c.run_id == columns.run_id)
+        .where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.batch == batch)
+        .where(columns.stage == Stage.LOAD.value, columns.model == model, columns.sidecar.is_not(None))
+        .order_by(pipeline_run.c.number)
+    )
+    # What was found published already is the receipt of an earlier load again.
+    merged: dict[tuple[int, datetime], int | None] = {}
+    for sidecar, kind in conn.execute(loads):
+        made = _loaded(batch, sidecar)
+        if kind == "restore":
+            merged.clear()
+        elif made is not None and made.mode is LoadMode.MERGE:
+            merged[made.since] = sidecar["counts"].get("left_behind")
+    known = [keys for keys in merged.values() if keys is not None]
+    return sum(known) if len(known) == len(merged) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """A batch of a model that stands in the target with the files of an earlier time, by a person's decision."""
