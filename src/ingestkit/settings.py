@@ -983,8 +983,8 @@ class AdlsConnection(Section):
     """Of a user-assigned identity."""
     connection_string: Annotated[str | None, Field(repr=False)] = None
     """A reference, such as ${env:LAKE_CONNECTION_STRING}, for accounts that know no identities."""
-    endpoint: Annotated[str | None, Field(pattern=r"^(https?://|\$\{)\S+$")] = None
-    """Of an emulator, which has one for all."""
+    endpoint: Annotated[str | None, Field(pattern=r"^(https://|\$\{)\S+$")] = None
+    """Of an emulator, which has one for all. Its client gives no token to what is not encrypted."""
     part_size: Annotated[Whole, Field(ge=2**20, le=32 * 2**20)] = 8 * 2**20
     """Bytes; what is longer is sent in blocks of as many, eight at once."""
     connect_timeout: Duration = timedelta(seconds=10)

@@ -62,7 +62,8 @@ def test_an_url_of_another_kind_is_refused(url: str) -> None:
     ("said", "told"),
     [
         ({"connection_string": "${env:X}", "credential": "managed_identity"}, "stands alone"),
-        ({"connection_string": "${env:X}", "endpoint": "http://127.0.0.1:10000/a"}, "stands alone"),
+        ({"connection_string": "${env:X}", "endpoint": "https://127.0.0.1:10000/a"}, "stands alone"),
+        ({"endpoint": "http://127.0.0.1:10000/devstoreaccount1"}, "endpoint"),
         ({"connection_string": "${env:X}", "client_id": "1"}, "stands alone"),
         ({"credential": "environment", "client_id": "1"}, "client_id is of"),
         ({"credential": "cli"}, "managed_identity"),
