@@ -204,11 +204,13 @@ class Project:
         """A pipeline with everything it names, opened."""
         config = self.config(self.pipeline(name).settings)
         scratch = self.root / self.settings.scratch / Owner.here().tag()
-        for folder in (self.folder, scratch.parent):
+        for folder, setting in ((self.folder, "state.folder"), (scratch.parent, "scratch")):
             try:
                 make_folder(folder)
             except OSError as error:
-                raise StateError(f"folder {folder} cannot be made: {error.strerror}") from error
+                raise StateError(
+                    f"folder {folder} cannot be made: {error.strerror}", hint=f"name another as {setting}"
+                ) from error
         with _closed_by_an_error() as closing:
             state = self.state()
             closing.callback(state.close)

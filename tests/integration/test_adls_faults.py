@@ -204,6 +204,47 @@ def test_who_has_no_rights_is_told_which_are_needed(store: RemoteStore, place: P
     assert "docs/lakes.md" in (refused.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (400, "InvalidHeaderValue", "docs/lakes.md"),
+        (501, "NotImplemented", "docs/lakes.md"),
+        (500, "InternalError", "run again"),
+    ],
+)
+def test_whatever_the_service_says_there_is_something_to_do(
+    store: RemoteStore, place: Place, status: int, code: str, hint: str
+) -> None:
+    place.service.breaks(Said(status, code), "PUT", times=None)
+    with pytest.raises(LakeError) as refused:
+        store.check()
+    assert hint in (refused.value.hint or "")
+    assert refused.value.transient == (code == "InternalError")
+
+
+def test_an_object_that_is_gone_or_another_by_now_is_told_with_what_helps(
+    store: RemoteStore, place: Place, tmp_path: Path
+) -> None:
+    second = place.opened(tmp_path / "two")
+    put(store, NAME, SMALL)
+    place.service.breaks(Said(412, "ConditionNotMet"), "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="was overwritten while it was read") as other:
+        second.path(NAME)
+    place.service.heals()
+    place.service.breaks(Said(404, "BlobNotFound"), "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="holds no") as removed:
+        second.path(NAME)
+    assert all("who else removes or writes there" in (one.value.hint or "") for one in (other, removed))
+
+
+def test_what_has_no_folders_at_all_is_told_to_go_without_renames(flat: AzureServer, tmp_path: Path) -> None:
+    said = {"url": url(flat.container()), "connection_string": flat.connection_string, "rename": True}
+    store = RemoteStore(AdlsBucket(AdlsConnection.model_validate(said), Turns()), tmp_path, Stop())
+    with pytest.raises(LakeError, match="does not rename") as refused:
+        store.check()
+    assert refused.value.hint == "set rename: false in the connection"
+
+
 def test_what_a_rule_has_archived_is_told_as_that(store: RemoteStore, place: Place, tmp_path: Path) -> None:
     put(store, NAME, SMALL)
     place.service.breaks(Said(409, "BlobArchived"), "GET", NAME, times=None)

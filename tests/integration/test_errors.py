@@ -206,6 +206,23 @@ def test_a_lake_whose_object_was_lost_is_told(world: World) -> None:
     assert world.table("a", "id") == [("1",), ("2",)]
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("state.folder", "/proc/nope"),
+        ("scratch", "/proc/nope"),
+        ("state.url", "sqlite:////proc/nope/state.db"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_told_with_the_setting_that_names_it(
+    ordinary: World, setting: str, said: str
+) -> None:
+    ordinary.settle({setting: said})
+    told = ordinary.refused(7, "run")
+    assert "folder /proc/nope" in told
+    assert f"hint: name another {'in' if setting == 'state.url' else 'as'} {setting}" in told
+
+
 def test_a_mirror_that_cannot_be_written_only_warns(ordinary: World) -> None:
     (ordinary.root / "state/mirror").chmod(0o555)
     ended = ordinary.call("run")

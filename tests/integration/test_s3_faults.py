@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from ingestkit.errors import LakeError
+from ingestkit.errors import ConfigError, LakeError
 from ingestkit.lake import Lake, Landed
 from ingestkit.pipeline import Stop
 from ingestkit.settings import S3Connection
 from ingestkit.stores import remote
 from ingestkit.stores.remote import RemoteStore, Turns
 from ingestkit.stores.s3 import S3Bucket
+from ingestkit.stores.s3_lifecycle import S3Lifecycle
 from tests.contracts.store import NAME, PLACE, names, put, read
 from tests.doubles.httpfaults import (
     ACCESS_DENIED,
@@ -202,6 +203,59 @@ def test_who_has_no_rights_is_told_which_are_needed(store: RemoteStore, service:
         store.stat(NAME)
     assert refused.value.hint is not None
     assert "docs/lakes.md" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (400, "KMS.DisabledException", "kms_key"),
+        (400, "InvalidToken", "aws sts get-caller-identity"),
+        (400, "InvalidArgument", "docs/lakes.md"),
+        (501, "NotImplemented", "docs/lakes.md"),
+        (500, "InternalError", "run again"),
+    ],
+)
+def test_whatever_the_service_says_there_is_something_to_do(
+    store: RemoteStore, service: FaultyServer, status: int, code: str, hint: str
+) -> None:
+    service.breaks(Said(status, code), "PUT", times=None)
+    with pytest.raises(LakeError) as refused:
+        store.check()
+    assert hint in (refused.value.hint or "")
+    assert refused.value.transient == (code == "InternalError")
+
+
+def test_a_service_without_the_word_for_lifecycle_rules_is_told_as_that(
+    said: dict[str, Any], service: FaultyServer
+) -> None:
+    service.breaks(Said(501, "NotImplemented"), "GET", "lifecycle", times=None)
+    with pytest.raises(LakeError, match="knows no lifecycle rules") as refused:
+        S3Lifecycle(S3Bucket(S3Connection.model_validate(said))).read()
+    assert not refused.value.transient
+    assert refused.value.hint == "leave it to ingestkit clean"
+
+
+def test_an_object_that_is_gone_or_another_by_now_is_told_with_what_helps(
+    store: RemoteStore, second: RemoteStore, service: FaultyServer
+) -> None:
+    with pytest.raises(LakeError, match="holds no") as gone:
+        second.path(NAME)
+    put(store, NAME, SMALL)
+    service.breaks(Said(412, "PreconditionFailed"), "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="was overwritten while it was read") as other:
+        second.path(NAME)
+    service.heals()
+    service.breaks(Said(404, "NoSuchKey"), "GET", NAME, times=None)
+    with pytest.raises(LakeError, match="holds no") as removed:
+        second.path(NAME)
+    assert all("who else removes or writes there" in (one.value.hint or "") for one in (gone, other, removed))
+
+
+def test_a_profile_that_is_not_there_is_a_mistake_in_the_settings(said: dict[str, Any], tmp_path: Path) -> None:
+    own = {name: value for name, value in said.items() if name not in ("access_key", "secret_key")}
+    with pytest.raises(ConfigError, match="nowhere") as refused:
+        opened(own | {"profile": "nowhere"}, tmp_path).check()
+    assert "`profile`" in (refused.value.hint or "")
 
 
 def test_what_a_rule_has_archived_is_told_as_that(

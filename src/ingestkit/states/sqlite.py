@@ -62,7 +62,9 @@ def opened(path: Path, busy_timeout: float) -> sql.Engine:
     try:
         make_folder(path.parent)
     except OSError as error:
-        raise StateError(f"folder {path.parent} of the state cannot be made: {error.strerror}") from error
+        raise StateError(
+            f"folder {path.parent} of the state cannot be made: {error.strerror}", hint="name another in state.url"
+        ) from error
     return _engine(path, busy_timeout)
 
 

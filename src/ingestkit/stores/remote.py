@@ -254,7 +254,9 @@ class RemoteStore:
                         # The ranges behind it come meanwhile.
                         hashed = _hashed(file.fileno(), digest, hashed, behind)
                     if head.sha256 not in (None, digest.hexdigest()):
-                        raise LakeError(f"{shown(name)} came otherwise than it was written", transient=True)
+                        raise LakeError(
+                            f"{shown(name)} came otherwise than it was written", hint=OTHERS, transient=True
+                        )
                 part.replace(copy)
             finally:
                 part.unlink(missing_ok=True)
@@ -269,7 +271,7 @@ class RemoteStore:
         if head is None:
             # Of a lake that is gone itself a service says no more than this; its listing says it.
             next(iter(self.bucket.list(name)), None)
-            raise LakeError(f"lake {self.bucket.place} holds no {shown(name)}")
+            raise gone(self.bucket.place, name)
         return head
 
     def _scratch(self, name: str) -> Path:
@@ -293,6 +295,18 @@ class RemoteStore:
 
 
 TAKEN = "see who works on it: ingestkit runs list"
+
+
+AGAIN = "run again; if it stays so, tell whoever looks after the service"
+OTHERS = "see who else removes or writes there, and which rules do (docs/lakes.md); then run again"
+
+
+def gone(place: str, name: str) -> LakeError:
+    return LakeError(f"lake {place} holds no {shown(name)}", hint=OTHERS)
+
+
+def overwritten(place: str, name: str) -> LakeError:
+    return LakeError(f"{shown(name)} in lake {place} was overwritten while it was read", hint=OTHERS)
 
 
 def taken_over(name: str) -> LakeError:

@@ -34,7 +34,17 @@ from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
 from ingestkit.settings import S3Connection
 from ingestkit.stores import names
-from ingestkit.stores.remote import SENT_AT_ONCE, Head, RemoteStore, Turns, sent_side_by_side, taken_over
+from ingestkit.stores.remote import (
+    AGAIN,
+    SENT_AT_ONCE,
+    Head,
+    RemoteStore,
+    Turns,
+    gone,
+    overwritten,
+    sent_side_by_side,
+    taken_over,
+)
 
 PARTS = 10_000
 CONFLICTS = 5
@@ -44,6 +54,8 @@ FORGOTTEN = timedelta(hours=1)
 PIECE = 256 * 1024
 """So much is read of an answer at once; behind a cut what is missing of it comes again."""
 LONGEST_MARK = 64 * 1024
+
+SETTINGS = "see what its connection says, and docs/lakes.md"
 
 # By the service's code: what is the matter, what helps, and whether trying again may.
 TROUBLES: dict[str, tuple[str, str, bool]] = {
@@ -64,14 +76,17 @@ TROUBLES: dict[str, tuple[str, str, bool]] = {
 CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,
-    ProfileNotFound,
     CredentialRetrievalError,
     TokenRetrievalError,
     SSOError,
     InvalidConfigError,
 )
 """What is told where none are found, or whoever gives them out does not."""
+KEYS = "KMS."
+"""What the codes of whoever keeps the keys begin with."""
+NO_SUCH_WORD = {"NotImplemented", "501"}
 ALIASES = {
+    "InvalidToken": "InvalidAccessKeyId",
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
     "AllAccessDisabled": "AccessDenied",
@@ -175,15 +190,18 @@ class S3Bucket:
                 answer = self.client.get_object(**self._named(name), Range=f"bytes={start}-{behind - 1}", IfMatch=tag)
             except ClientError as error:
                 if error_code(error) in MISSING:
-                    raise LakeError(f"lake {self.place} holds no {shown(name)}") from error
+                    raise gone(self.place, name) from error
                 if error_code(error) in TAKEN:
-                    raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read") from error
+                    raise overwritten(self.place, name) from error
                 raise
         if answer["ETag"] != tag:
             # Some services take the condition and do not keep to it.
-            raise LakeError(f"{shown(name)} in lake {self.place} was overwritten while it was read")
+            raise overwritten(self.place, name)
         if not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
-            raise LakeError(f"lake {self.place} answers with other bytes of {shown(name)} than it is asked for")
+            raise LakeError(
+                f"lake {self.place} answers with other bytes of {shown(name)} than it is asked for",
+                hint="it, or a proxy before it, does not know ranges: look at endpoint_url of the connection",
+            )
         return S3Body(self, name, answer["Body"])
 
     def list(self, prefix: str) -> Iterator[Stored]:
@@ -296,7 +314,7 @@ class S3Bucket:
             if error_code(error) in TAKEN | CONFLICT:
                 return True
             # Not a word that it knows: then it keeps nothing.
-            if error_code(error) in {"NotImplemented", "501"}:
+            if error_code(error) in NO_SUCH_WORD:
                 return False
             raise
         return False
@@ -374,6 +392,11 @@ class S3Bucket:
             yield
         except ClientError as error:
             raise self._refusal(error, doing) from error
+        except ProfileNotFound as error:
+            raise ConfigError(
+                f"lake {self.place}: {error}",
+                hint="name one as `profile` of the connection, or in AWS_PROFILE: aws configure list-profiles",
+            ) from error
         except CREDENTIALS as error:
             raise LakeError(
                 f"lake {self.place}: {error}",
@@ -382,7 +405,7 @@ class S3Bucket:
         except (HTTPClientError, NoConnection) as error:
             raise self._silent(error, doing) from error
         except BotoCoreError as error:
-            raise LakeError(f"lake {self.place} failed while {doing}: {error}") from error
+            raise LakeError(f"lake {self.place} failed while {doing}: {error}", hint=SETTINGS) from error
 
     def _silent(self, error: Exception, doing: str) -> LakeError:
         return LakeError(
@@ -398,7 +421,11 @@ class S3Bucket:
             what, hint, passing = known
             return LakeError(f"lake {self.place} {what} (while {doing})", hint=hint, transient=passing)
         said = shown(error.response.get("Error", {}).get("Message") or code)
-        return LakeError(f"lake {self.place} failed while {doing}: {code}, {said}", transient=status >= 500)
+        told = f"lake {self.place} failed while {doing}: {code}, {said}"
+        if code.startswith(KEYS):
+            return LakeError(told, hint="look at kms_key of the connection, whether it is enabled, and at its grants")
+        passing = status >= 500 and code not in NO_SUCH_WORD
+        return LakeError(told, hint=AGAIN if passing else SETTINGS, transient=passing)
 
 
 @dataclass(frozen=True, slots=True)

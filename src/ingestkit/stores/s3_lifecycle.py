@@ -19,7 +19,7 @@ from ingestkit.errors import LakeError
 from ingestkit.files import shown
 from ingestkit.ports import LakeRule, Loss, Need, Policy, ServiceRule
 from ingestkit.settings import S3Connection
-from ingestkit.stores.s3 import S3Bucket, error_code
+from ingestkit.stores.s3 import NO_SUCH_WORD, S3Bucket, error_code
 
 RULE = re.compile(r"<Rule\b[^>]*>.*?</Rule>", re.DOTALL)
 ROOT = "LifecycleConfiguration"
@@ -67,8 +67,13 @@ class S3Lifecycle:
             except ClientError as error:
                 if error_code(error) == "NoSuchLifecycleConfiguration":
                     return Policy((), _document(EMPTY, None))
+                if error_code(error) in NO_SUCH_WORD:
+                    raise self._knows_none() from error
                 raise
         return self._policy(answer["Document"].decode(), answer.get(SMALLEST))
+
+    def _knows_none(self) -> LakeError:
+        return LakeError(f"{self.place} knows no lifecycle rules", hint="leave it to ingestkit clean")
 
     @property
     def inflight(self) -> Need:
@@ -137,7 +142,7 @@ class S3Lifecycle:
     def _policy(self, text: str, smallest: str | None) -> Policy:
         tree, found = _tree(text, self.place), RULE.findall(text)
         if tree.tag.rpartition("}")[2] != ROOT:
-            raise LakeError(f"{self.place} knows no lifecycle rules", hint="leave it to ingestkit clean")
+            raise self._knows_none()
         if sum(one.tag.rpartition("}")[2] == "Rule" for one in tree) != len(found):
             raise LakeError(f"the lifecycle rules of {self.place} are written as nobody writes them: {shown(text)}")
         # One without rules may be written as an empty element.
