@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ingestkit import steps
 from ingestkit.errors import ConfigError, LakeError, ObjectExists
-from ingestkit.lake import Lake, file_id_of
+from ingestkit.lake import Lake, Landed, file_id_of
 from ingestkit.ports import Store
 from ingestkit.settings import S3Connection
 from ingestkit.stores import s3 as s3_module
@@ -20,6 +24,7 @@ from ingestkit.stores.remote import RemoteStore
 from ingestkit.stores.s3 import S3Bucket
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
 from tests.faults.lakes import Bucket, Listing
+from tests.faults.sights import watched
 from tests.object_stores import S3Server, s3, s3_without_conditions
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -256,6 +261,32 @@ class TestEndpointThatIgnoresConditions:
         assert {file_id_of(first), file_id_of(second)} == {"f1"}
         sure = Lake(handle(said_of(moto), tmp_path))
         assert sure.raw_name("opendata", "hcp", "b1", "f1", "HCP.csv", 7) == f"{first.rpartition('/')[0]}/f1-HCP.csv"
+
+    def test_two_owners_who_land_a_file_at_once_both_keep_what_they_landed(
+        self, said: dict[str, Any], rclone: S3Server, tmp_path: Path
+    ) -> None:
+        """One of them is only taken for dead: each goes by its own token, and reads back its own bytes."""
+        contents = {token: str(token).encode() * 100_000 for token in (7, 8)}
+        lakes = {token: Lake(handle(said, tmp_path / str(token))) for token in contents}
+        together = threading.Barrier(2)
+        assert not any(lake.store.keeps_names for lake in lakes.values())
+
+        def land(attempt: int, token: int) -> Landed:
+            name = lakes[token].raw_name("opendata", "hcp", "race", f"f{attempt}", "HCP.csv", token)
+            place = replace(PLACE, token=token)
+            together.wait(60)
+            return lakes[token].publish(place, name, lambda into: cast("None", into.write(contents[token])))
+
+        bucket = Bucket(rclone, said["bucket"], prefix="")
+        with watched(bucket.listing, *contents.values()), ThreadPoolExecutor(2) as pool:
+            for attempt in range(25):
+                landed = dict(zip(contents, pool.map(partial(land, attempt), contents), strict=True))
+                fresh = handle(said, tmp_path / "fresh")
+                for token, one in landed.items():
+                    assert not one.adopted
+                    assert read(fresh, one.name) == contents[token]
+                fresh.close()
+        assert len(names(handle(said, tmp_path / "fresh"), "raw/")) == 50
 
     def test_who_is_taken_over_while_parts_are_sent_publishes_nothing(
         self, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
