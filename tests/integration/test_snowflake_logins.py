@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from ingestkit import steps
 from tests.integration.at_snowflake import AtSnowflake, account, at_snowflake
-from tests.snowflake_server import PrivateKey, SnowflakeServer, delayed, key_pair, written
+from tests.snowflake_server import Fault, PrivateKey, SnowflakeServer, delayed, key_pair, refused, status, written
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -143,6 +143,35 @@ def test_a_token_that_nobody_gave_is_told(world: AtSnowflake, monkeypatch: pytes
     by_token(world, monkeypatch)
     world.server.knows("BEARER", token="another")
     assert "does not take this token" in world.refused(7, "run")
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("fault", "words", "hint"),
+    [
+        (status(404), "is not known where it was looked for", "look at `account` of the connection"),
+        (status(403), "lets nobody in from here, or is not there", "look at `account` of the connection"),
+        (refused(390_189, "08001", "Role 'LOADER' is not authorized."), "does not give this user its role", "`role`"),
+        (refused(390_422, "08001", "Not allowed to access Snowflake."), "lets nobody in from here", "network policies"),
+    ],
+)
+def test_a_login_that_is_refused_says_why_and_what_helps(
+    world: AtSnowflake, fault: Fault, words: str, hint: str, command: str
+) -> None:
+    world.server.breaks(fault, "LOGIN", times=None)
+    ended = world.call(command)
+    assert ended.code == 7
+    assert words in ended.out + ended.err
+    assert hint in ended.out + ended.err
+
+
+def test_a_table_that_is_named_as_our_own_are_is_refused_by_check_and_by_a_run(world: AtSnowflake) -> None:
+    world.set_up({"models.a.table": "Ingestkit_people"})
+    for command in ("check", "run"):
+        ended = world.call(command)
+        assert ended.code == 7
+        assert "no model can publish into Ingestkit_people" in ended.out + ended.err
+        assert "give the model another `table:`" in ended.out + ended.err
 
 
 def test_a_login_by_browser_needs_a_person(world: AtSnowflake) -> None:

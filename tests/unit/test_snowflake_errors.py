@@ -1,8 +1,11 @@
-"""What the Snowflake service says of data, as it is shown: without the values that it met."""
+"""What the Snowflake service says, as it is shown: without the values that it met, and with what helps."""
 
 import pytest
+from snowflake.connector.errors import DatabaseError, Error, ForbiddenError, InterfaceError, ProgrammingError
 
-from ingestkit.warehouses.snowflake_session import plainly
+from ingestkit.errors import Busy, WarehouseError
+from ingestkit.warehouses.snowflake_session import TROUBLES, Account, plainly
+from ingestkit.warehouses.snowflake_sql import Names
 
 PLACE = (
     '\n  File \'p/a/r/part-0.parquet\', line 3, character 20\n  Row 3, column "T"["AMOUNT":4]\n  If you would like to '
@@ -34,3 +37,30 @@ def test_no_value_is_shown_whether_it_was_quoted_or_not(said: str, shown: str, p
 def test_the_type_that_a_value_was_to_be_is_shown() -> None:
     assert plainly("Failed to cast variant value 73 to DATE") == "Failed to cast variant value … to DATE"
     assert plainly('Failed to cast variant value "a" to FIXED') == "Failed to cast variant value … to FIXED"
+
+
+ACCOUNT = Account("snowflake acme/D.S", "D", "S", Names(), 1, 1, 1, 1, {})
+KNOWN = [ProgrammingError(msg="it says", errno=int(code)) for code, *_ in TROUBLES]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *KNOWN,
+        ForbiddenError(msg="it says", errno=250_001),
+        ProgrammingError(msg="invalid identifier 'X'", errno=904, sqlstate="42000", sfqid="q"),
+        ProgrammingError(msg="it says", errno=904, sqlstate="42000"),
+        ProgrammingError(msg="exceeds the number of waiters", errno=625, sqlstate="57014"),
+        ProgrammingError(msg="Deadlock detected", errno=2, sqlstate="57014"),
+        ProgrammingError(msg="it says", errno=625, sqlstate="57014"),
+        ProgrammingError(msg="it says", errno=604, sqlstate="57014"),
+        ProgrammingError(msg="it says", errno=3001, sqlstate="42501"),
+        InterfaceError(msg="it says", errno=250_002),
+        DatabaseError(msg="it says", errno=2),
+    ],
+    ids=lambda error: f"{type(error).__name__}-{error.errno}",
+)
+def test_every_error_of_the_service_comes_with_what_helps(error: Error) -> None:
+    with pytest.raises((WarehouseError, Busy)) as told, ACCOUNT.translated():
+        raise error
+    assert told.value.hint

@@ -30,6 +30,7 @@ DEADLOCK = "deadlock"
 COMMITTED, RUNNING = "committed", "running"
 ENDED = ("390104", "390111", "390112", "390114")
 """The session is over: of what was asked again under it, nobody tells the outcome."""
+FORBIDDEN = ("290403", "290000", "540001")
 NETWORK = "if the line stays bad, look at the network and at account and endpoint of the connection"
 STORAGE = "run again; if it stays so, see whether this machine may speak to the storage that stages lie in"
 KEY = "let an administrator ALTER USER … SET RSA_PUBLIC_KEY to the other half of private_key"
@@ -37,6 +38,10 @@ GRANTS = "grant what sql/grants/warehouse_snowflake.sql says"
 OWNERS = f"ingestkit check names what is another role's, and what gives it to this one; else {GRANTS}"
 PLACE = f"look at database, schema and role of the connection, and {GRANTS}"
 UNKNOWN = "does not know it, or does not show it to this role"
+ACCOUNT = "look at `account` of the connection, which is written <organization>-<account>"
+POLICY = "let an administrator look at the account's network policies, and add this machine's address"
+HISTORY = "look at the query in the account's history; what it needs may have been changed there beside ingestkit"
+WRITERS = "see who writes there: SHOW LOCKS IN ACCOUNT; then run again"
 WAREHOUSE = "name one as `warehouse` of the connection, and grant its usage"
 
 # By the number or the SQLSTATE of an error: what is the matter, what helps, and whether trying again may.
@@ -46,6 +51,16 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ("394303", "says that this machine's clock is wrong", "set the clock, then run again", True),
     ("390303", "does not take this token", "look at `token` of the connection", False),
     ("390318", "says that the token has expired", "renew `token` of the connection, then run again", False),
+    (
+        "390189",
+        "does not give this user its role",
+        "look at `role` of the connection, or GRANT ROLE … TO USER …",
+        False,
+    ),
+    ("3904", "lets nobody in from here", POLICY, False),
+    ("290404", "is not known where it was looked for", ACCOUNT, False),
+    # At a login the connector adds the one number to another.
+    *((code, "lets nobody in from here, or is not there", f"{ACCOUNT}, or {POLICY}", False) for code in FORBIDDEN),
     *((code, "has ended this session", "run again", True) for code in ENDED),
     ("91016", "misses a file that was put into its stage", "see who else removes files there, then run again", True),
     ("606", "has no warehouse at work for this role", WAREHOUSE, False),
@@ -207,16 +222,19 @@ class Account:
             if code.startswith(known) or state == known:
                 return WarehouseError(f"{self.place} {words} ({told}{query})", hint=hint, transient=transient)
         if state == HELD and WAITERS in told:
-            return WarehouseError(f"{self.place}: too many wait for the same table ({told}{query})", transient=True)
+            said = f"{self.place}: too many wait for the same table ({told}{query})"
+            return WarehouseError(said, hint=WRITERS, transient=True)
         if state == HELD and DEADLOCK in told.lower():
-            return WarehouseError(f"{self.place}: this and another wait for each other ({told}{query})", transient=True)
+            said = f"{self.place}: this and another wait for each other ({told}{query})"
+            return WarehouseError(said, hint=WRITERS, transient=True)
         if state == HELD:
             return Busy(
                 f"{self.place} is still locked after {self.lock_timeout:g} s ({told}{query})",
                 hint="see who holds it: SHOW LOCKS IN ACCOUNT; what a dead process holds goes after five minutes",
             )
         unanswered = isinstance(error, OperationalError | InterfaceError) and not isinstance(error, ProgrammingError)
-        return WarehouseError(f"{self.place}: {told}{query}", transient=unanswered)
+        hint = HISTORY if query else NETWORK if unanswered else PLACE
+        return WarehouseError(f"{self.place}: {told}{query}", hint=hint, transient=unanswered)
 
 
 @dataclass(slots=True)

@@ -185,9 +185,17 @@ def write_fences(account: Account, connection: SnowflakeConnection, rows: Sequen
         )
 
 
+def refuse_own(table: str) -> None:
+    """No model publishes into what is named as fences and receipts are."""
+    if table.casefold().startswith(OWN):
+        raise WarehouseError(
+            f"no model can publish into {table}: names that begin with {OWN} are ingestkit's own",
+            hint="give the model another `table:`",
+        )
+
+
 def _refuse_taken(account: Account, connection: SnowflakeConnection, row: Fence) -> None:
-    if row.table.casefold().startswith(OWN):
-        raise WarehouseError(f"{row.pipeline}: {row.model} cannot publish into {row.table}, which is ingestkit's own")
+    refuse_own(row.table)
     found = owner(account, connection, row.table)
     if found not in (None, (row.pipeline, row.model)):
         raise WarehouseError(
@@ -297,6 +305,7 @@ def changes(
                 f"{table}: {name!r} is longer than the {sql.LONGEST_NAME} characters of a name in Snowflake",
                 hint="give it a shorter name, or leave it out",
             )
+    refuse_own(table)
     target, found = account.named(table), columns_of(account, connection, table)
     shown = {account.names.one(column): kind for column, kind in wanted.items()}
     if found is None:
