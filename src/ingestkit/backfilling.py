@@ -1,6 +1,6 @@
 """Done batches done again: by the rule of old work after new, or from the lake where the target lacks them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from ingestkit import attempts
@@ -21,7 +21,7 @@ from ingestkit.stages.load import newer_content
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
-from ingestkit.windowing import batches, ended, window_of
+from ingestkit.windowing import batches, ended, no_window, window_of
 from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, work
 
 
@@ -106,6 +106,8 @@ def done_models(session: Session, lease: Lease, batch: str, options: RunOptions)
     if options.run_id is not None:
         wanted = tuple(model for model in attempts.find(session, options.run_id).models if model in lease.models)
     undone = [model for model in wanted if (batch, model) not in done]
+    if not done and session.pipeline.settings.source.batches.window is not None and batch not in batches(session):
+        raise no_window(session, batch)
     if undone and not _stepped_over(session, batch, undone):
         raise UsageError(
             f"batch {batch} is not done for {', '.join(undone)}: there is nothing to do again",
@@ -170,13 +172,21 @@ def refuse_superseded(session: Session, batch: str, models: Sequence[str], optio
     if not stands:
         return
     left = [model for model in models if model not in stands]
-    name = session.pipeline.name
     raise UsageError(
         f"batch {batch} is superseded by "
         + ", ".join(f"{by} ({model})" for model, by in sorted(stands.items()))
         + ": what the newer batch said stands",
-        hint=f"ingestkit backfill {name} --batch {batch} --model {' --model '.join(left)}" if left else None,
+        hint=_instead(session, batch, left, stands),
     )
+
+
+def _instead(session: Session, batch: str, left: Sequence[str], stands: Iterable[str]) -> str:
+    again = f"ingestkit backfill {session.pipeline.name} --batch {batch}"
+    if left:
+        return f"{again} --model {' --model '.join(left)}"
+    if any(session.pipeline.model(model).load is LoadMode.REPLACE for model in stands):
+        return f"to put it back on purpose: {again} --as-of TIME --reason '...'"
+    return f"what came after it: ingestkit runs list {session.pipeline.name}"
 
 
 def redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...], kind: str) -> Unit:

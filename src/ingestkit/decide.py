@@ -43,7 +43,10 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
             done = completions.whole(conn, session.pipeline.name, batch)
             known = ledger.versions(conn, session.pipeline.name, [batch])
         if not known and not done and batch not in windowing.batches(session) and not _in_a_hole(session, batch):
-            raise UsageError(f"neither the source nor the ledger of {session.pipeline.name} knows a batch {batch!r}")
+            raise UsageError(
+                f"neither the source nor the ledger of {session.pipeline.name} knows a batch {batch!r}",
+                hint=f"those that wait: ingestkit plan {session.pipeline.name}",
+            )
         models = [model for model in session.pipeline.models if (batch, model) not in done]
         files = [file.path for file in ledger.latest(known).values() if file.model and ledger.is_unpublished(file)]
         if not models and not files:

@@ -45,7 +45,9 @@ def propose(path: Path) -> Proposed:
     try:
         dialect, sample = sampled(path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", hint="name a sample that is there: --from-file FILE"
+        ) from error
     except ContractError as error:
         raise UsageError(f"nothing can be proposed from {path}: {error.message}") from error
     table = sample.table

@@ -44,6 +44,8 @@ def test_without_a_name_queries_are_listed_with_what_they_show(
 
 
 def test_rows_are_a_table_or_what_a_program_reads(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "config/pipelines").mkdir()
+    (project / "config/pipelines/shop.yaml").write_text("pipeline: shop\n")
     assert said(capsys, "mine").splitlines()[1].split() == ["-", "none", "1"]
     asked = ("mine", "--pipeline", "shop", "--set", "word=a=b", "--output")
     row = {"pipeline": "shop", "word": "a=b", "n": 1}

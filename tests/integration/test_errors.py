@@ -255,3 +255,49 @@ def test_folders_of_the_project_that_may_not_be_read_are_named(ordinary: World) 
     pipelines.chmod(0o755)
     scratch.chmod(0)
     assert "state/scratch cannot be read" in ordinary.refused(7, "run", "p")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "list", "q"),
+        ("manifest", "show", "q"),
+        ("manifest", "export", "q"),
+        ("quarantine", "list", "q"),
+        ("query", "latest-runs", "--pipeline", "q"),
+    ],
+    ids=" ".join,
+)
+def test_of_a_pipeline_that_nobody_knows_nothing_is_found_nor_said_to_be_nothing(
+    world: World, command: tuple[str, ...]
+) -> None:
+    assert "there is no pipeline 'q'; known are p" in world.refused(3, *command)
+    world.drop(FIRST)
+    world.does("run")
+    # What was done by a pipeline whose file is gone can still be asked for.
+    (world.root / "config/pipelines/p.yaml").rename(world.root / "config/p.yaml")
+    gone = [word if word != "q" else "p" for word in command]
+    assert world.call(*gone).code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (("runs", "list", "--status", "filed"), "such as: --status FAILED"),
+        (("manifest", "show", "--status", "foo"), "such as: --status f"),
+        (("quarantine", "list", "--status", "opened"), "such as: --status open"),
+        (("runs", "list", "--since", "soon"), "such as: --since 2026-01-31, or --since 24h"),
+        (("skip", "p", "--batch", "20260199", "--reason", "x"), "those that wait: ingestkit plan p"),
+        (("new", "pipeline", "q", "--from-file=/nowhere.csv"), "--from-file FILE"),
+        (
+            ("backfill", "p", "--batch", "20260101", "--model", "a"),
+            "to put it back on purpose: ingestkit backfill p --batch 20260101 --as-of TIME --reason '...'",
+        ),
+        (("backfill", "p", "--batch", "20260101"), "ingestkit backfill p --batch 20260101 --model b"),
+    ],
+    ids=lambda said: " ".join(said) if isinstance(said, tuple) else "",
+)
+def test_a_refusal_says_what_to_type_instead(world: World, command: tuple[str, ...], hint: str) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    assert hint in world.refused(2, *command).partition("hint: ")[2]

@@ -378,6 +378,16 @@ def test_windows_that_a_clock_ahead_has_done_are_told_and_wait_for_their_end(
     assert windowed.does("plan", "p")["ahead"] == []
 
 
+def test_a_key_within_a_window_is_told_to_be_none(windowed: World, at: Callable[[str], None]) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    for command in (("run",), ("backfill",)):
+        said = windowed.refused(2, *command, "p", "--batch", "2026-03-28T12:00")
+        assert "no window of p that has ended begins at 20260328T110000Z" in said
+    windowed.does("backfill", "p", "--batch", "2026-03-28")
+
+
 def test_windows_before_a_floor_are_not_taken_and_the_next_begins_behind_it(
     windowed: World, at: Callable[[str], None]
 ) -> None:

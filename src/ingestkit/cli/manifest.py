@@ -168,7 +168,9 @@ def _found(
     wanted = None if status is None else opening.one_of(FileStatus, status.lower(), "--status")
     from ingestkit.states import views
 
-    with opening.reading(opening.project_of(ctx)) as conn:
+    loaded = opening.project_of(ctx)
+    with opening.reading(loaded) as conn:
+        opening.require_pipeline(loaded, conn, pipeline)
         return views.manifest(
             conn,
             pipeline=pipeline,

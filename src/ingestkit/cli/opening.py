@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import typer
 
 from ingestkit.cli import handler, render
 from ingestkit.cli.options import Globals, Output
-from ingestkit.errors import TargetError, UsageError
+from ingestkit.errors import ConfigError, TargetError, UsageError
 from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
@@ -112,6 +111,17 @@ def state_of(loaded: "Project") -> "Iterator[StateDatabase]":
         state.close()
 
 
+def require_pipeline(loaded: "Project", conn: "Connection", name: str | None) -> None:
+    """Refuse what neither the project nor the state knows: that nothing is found of it would sound like an answer."""
+    from ingestkit.shapes import nearest
+    from ingestkit.states import runs
+
+    known = loaded.pipelines()
+    if name is None or name in known or runs.pipeline_row(conn, name) is not None:
+        return
+    raise ConfigError(f"there is no pipeline {name!r}{nearest(name, known)}", hint="those of all: ingestkit runs list")
+
+
 def pipeline_name(loaded: "Project", name: str | None, run_id: str | None = None) -> str:
     """The pipeline meant: the one named, the only one, or the one the run belongs to."""
     known = sorted(loaded.pipelines())
@@ -191,13 +201,15 @@ def queue_of(loaded: "Project") -> "PendingQueue":
     return PendingQueue(loaded.folder / "pending_updates.jsonl")
 
 
-def one_of(kind: type[StrEnum], said: str, flag: str) -> str:
-    """A word that must be one of a kind's."""
-    try:
-        return kind(said).value
-    except ValueError:
-        known = ", ".join(one.value for one in kind)
-        raise UsageError(f"{flag} {said!r} is unknown; known are {known}") from None
+def one_of(known: Iterable[str], said: str, flag: str) -> str:
+    """A word that must be one of these."""
+    from difflib import get_close_matches
+
+    words = [str(one) for one in known]
+    if said in words:
+        return said
+    meant = get_close_matches(said, words, n=1, cutoff=0)[0]
+    raise UsageError(f"{flag} {said!r} is unknown; known are {', '.join(words)}", hint=f"such as: {flag} {meant}")
 
 
 def moment(said: str | None, flag: str) -> "datetime | None":
@@ -209,7 +221,7 @@ def moment(said: str | None, flag: str) -> "datetime | None":
     try:
         return None if said is None else settings.moment(said, datetime.now(UTC))
     except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from error
+        raise UsageError(f"{flag}: {error}", hint=f"such as: {flag} 2026-01-31, or {flag} 24h") from error
 
 
 def past(said: str | None, flag: str) -> "datetime | None":

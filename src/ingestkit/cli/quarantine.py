@@ -63,7 +63,9 @@ def list_reasons(
     from ingestkit.states import views
 
     wanted = {"pipeline": pipeline, "batch": batch, "model": model, "column": column, "code": code}
-    with opening.reading(opening.project_of(ctx)) as conn:
+    loaded = opening.project_of(ctx)
+    with opening.reading(loaded) as conn:
+        opening.require_pipeline(loaded, conn, pipeline)
         found = views.rejects(conn, wanted | {"path": path, "run_id": run_id}, _statuses(status))
     render.emit(found, output, columns=COLUMNS, empty="nothing waits in quarantine")
 
@@ -161,6 +163,4 @@ def _statuses(said: str | None) -> tuple[str, ...]:
         return KNOWN[:2]
     if said == "all":
         return KNOWN
-    if said not in KNOWN:
-        raise UsageError(f"--status {said!r} is unknown; known are {', '.join(KNOWN)}, all")
-    return (said,)
+    return (opening.one_of((*KNOWN, "all"), said, "--status"),)

@@ -57,6 +57,7 @@ def query(
     with opening.state_of(loaded) as state:
         found = queries.find(loaded.root, name, state.dialect)
         with state.read() as conn:
+            opening.require_pipeline(loaded, conn, pipeline)
             now = state.now(conn, SystemClock())
         rows = queries.asked(state, found, said, now)
     render.emit(rows, output, empty="no rows")

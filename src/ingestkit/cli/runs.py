@@ -85,7 +85,9 @@ def list_runs(
     from ingestkit.states import views
 
     wanted = {"pipeline": pipeline, "status": named, "batch": batch, "invocation": invocation}
-    with opening.reading(opening.project_of(ctx)) as conn:
+    loaded = opening.project_of(ctx)
+    with opening.reading(loaded) as conn:
+        opening.require_pipeline(loaded, conn, pipeline)
         found = views.runs(conn, wanted, model, begun, ended, limit)
     render.emit(found, output, columns=COLUMNS, empty="no runs")
 
