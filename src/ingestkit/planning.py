@@ -9,7 +9,7 @@ from ingestkit.active import usual_rows
 from ingestkit.check import newest_done, refuse_missing_file, warn_of_tables
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
-from ingestkit.errors import ContractError, IngestkitError, SourceError, StateError, WarehouseError
+from ingestkit.errors import ContractError, IngestkitError, SourceError, TargetError, WarehouseError
 from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
 from ingestkit.mirroring import refuse_empty_state
@@ -78,7 +78,7 @@ def _refused(session: Session, models: Sequence[str]) -> IngestkitError | None:
     try:
         refuse_empty_state(session)
         refuse_missing_file(session, newest_done(session, [model for model in models if model not in building]))
-    except (StateError, WarehouseError) as error:
+    except TargetError as error:
         return error
     return None
 

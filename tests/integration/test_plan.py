@@ -126,6 +126,8 @@ def test_a_sensor_is_told_that_the_state_is_empty_where_its_mirror_is_not(world:
     found = unchanged(world, "plan", "p", code=7)
     assert "the state knows nothing of p, but its mirror shows run p.20260101.1" in found["failure"]["message"]
     assert "state adopt p" in found["failure"]["hint"]
+    (world.root / "state/mirror/p.json").unlink()
+    assert "the lake" in unchanged(world, "plan", "p", code=7)["failure"]["message"]
 
 
 def test_nobody_waits_for_files_to_settle_to_see_a_plan_of_them(world: World) -> None:
