@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,23 @@ def test_a_machine_that_froze_publishes_nothing_when_it_wakes(machines: tuple[Wo
     _, err = frozen.communicate(timeout=60)
     assert "no longer holds the lease" in err or "a later owner" in err, err
     done_once(one)
+
+
+def loaded_of(world: World) -> int:
+    """The number that all rows of model `a` carry in the warehouse of all machines."""
+    with duckdb.connect(str(world.root.parent / "warehouse.duckdb"), read_only=True) as target:
+        [(number,)] = target.execute("SELECT DISTINCT n FROM a").fetchall()
+    return int(number)
+
+
+def test_a_snapshot_put_back_is_a_pin_until_the_newest_is_loaded_again(machines: tuple[World, World]) -> None:
+    one, two = machines
+    one.does("run")
+    known = datetime.now(UTC).isoformat()
+    one.does("backfill", "p", "--batch", "20260103", "--as-of", known, "--reason", "x")
+    assert loaded_of(one) == 3
+    assert [pin["model"] for pin in two.does("state", "show", "p")["pins"]] == ["a", "b"]
+    (one.root.parent / "drops/20260106/a.csv").touch()
+    one.does("run")
+    assert loaded_of(one) == 6
+    assert [pin["model"] for pin in two.does("state", "show", "p")["pins"]] == ["b"]
