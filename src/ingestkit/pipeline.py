@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from ingestkit.errors import ConfigError, IngestkitError, UsageError
 from ingestkit.lake import Lake, Place
 from ingestkit.model import Artifact, LoadMode, SqlCheck, Window, sha256_of
-from ingestkit.ports import Bounds, Copying, Source, TargetColumn, Warehouse
-from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings
+from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse
+from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings, rejects_beside
 from ingestkit.windows import days_within, zone_of
 
 ROW_DELTA_OF_REPLACE = 50.0
@@ -70,6 +70,11 @@ class Pipeline:
     def columns(self, model: str) -> tuple[TargetColumn, ...]:
         columns = self.model(model).columns.items()
         return tuple(TargetColumn(name, column.type, column.max_length) for name, column in columns)
+
+    def rejects(self, model: str) -> Rejects | None:
+        """The table of the model's rejects, nothing in it; None where it is to have none."""
+        said = self.model(model).rejects_table
+        return None if said == "off" else Rejects(rejects_beside(self.table(model)), raw=said == "raw")
 
     def copying(self, model: str) -> Copying:
         said = self.model(model).copy_

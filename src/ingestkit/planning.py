@@ -221,8 +221,11 @@ def _ddl(session: Session, model: str, found: Found) -> list[dict[str, str]]:
                 known = {name.casefold() for name in extra}
                 extra += [name for name in _header(session, model, item).extra if name.casefold() not in known]
     columns = (*contract, *(TargetColumn(name, "string") for name in extra if name.casefold() not in names))
+    wanted = [(session.pipeline.table(model), columns, session.pipeline.lineage())]
+    if (rejects := session.pipeline.rejects(model)) is not None:
+        wanted.append((rejects.table, rejects.columns, rejects.lineage))
     try:
-        planned = session.warehouse.planned(session.pipeline.table(model), columns, session.pipeline.lineage())
+        planned = [one for each in wanted for one in session.warehouse.planned(*each)]
     except WarehouseError as error:
         return [{"trouble": error.message}]
     return [{"statement": one} for one in planned]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from ingestkit.model import Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
+from ingestkit.settings import LINEAGE
 
 
 class Source(Protocol):
@@ -260,6 +261,26 @@ class Copying:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejects:
+    """A table beside the target with what was rejected of a batch: a row for each reason of each record."""
+
+    table: str
+    files: tuple[Path, ...] = ()
+    """Parquet with path, record, line, raw and errors of records that break the contract."""
+    losers: Path | None = None
+    """The same, without raw, of records left out because their key came before."""
+    raw: bool = False
+    """Whether the records' texts are for the table too."""
+
+    lineage: tuple[str, ...] = LINEAGE
+
+    @property
+    def columns(self) -> tuple[TargetColumn, ...]:
+        texts = ("column", "code", "message", *(["raw"] if self.raw else []))
+        return (TargetColumn("line", "integer"), *(TargetColumn(name, "string") for name in texts))
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """All that publishes one model. `newer` is what newer batches have said, where `mode` is merge."""
 
@@ -273,7 +294,7 @@ class Load:
     newer: Said = Said()
     previous: Said | None = Said()
     """What this batch's earlier generation said, for what a redone merge leaves behind; None: it is gone."""
-    lineage: tuple[str, ...] = ("_batch", "_run_id", "_source_file", "_record_no")
+    lineage: tuple[str, ...] = LINEAGE
     deletes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Where `mode` is merge: by column, the values (as text) of rows that remove their key instead of being written."""
     bounds: Bounds | None = None
@@ -281,6 +302,7 @@ class Load:
     evolved: tuple[str, ...] = ()
     """Those of `columns` that some file added once: texts, and null for files that lack them."""
     copying: Copying = Copying()
+    rejects: Rejects | None = None
 
 
 def forget(model: str, facts: Mapping[str, Any]) -> None:

@@ -370,6 +370,11 @@ OtherNames = Annotated[
 ]
 
 
+def rejects_beside(table: str) -> str:
+    """The table that says what of a target's files was rejected."""
+    return f"{table}__rejects"
+
+
 class Model(Section):
     """One logical table of a pipeline."""
 
@@ -399,6 +404,8 @@ class Model(Section):
     """What a column that is in no contract does: fail its file, become a column of the target, or be left out."""
     gate: ModelGate = ModelGate()
     copy_: Copying = Field(default=Copying(), alias="copy")
+    rejects_table: Literal["off", "places", "raw"] = "off"
+    """Whether the target has a table of rejects beside it, and whether that holds the records' texts."""
     columns: dict[str, Column] = Field(min_length=1)
 
     @field_validator("columns")
@@ -802,9 +809,10 @@ class PipelineSettings(Section):
         owners: dict[str, str] = {}
         for name, model in self.models.items():
             table = (model.table or name).lower()
-            if table in owners:
-                raise ValueError(f"models {owners[table]!r} and {name!r} both publish into table {table!r}")
-            owners[table] = name
+            for one in (table, *([rejects_beside(table)] if model.rejects_table != "off" else [])):
+                if one in owners:
+                    raise ValueError(f"models {owners[one]!r} and {name!r} both publish into table {one!r}")
+                owners[one] = name
         return self
 
     def _windows_fit(self) -> None:

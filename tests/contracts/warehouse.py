@@ -15,7 +15,9 @@ import pytest
 from ingestkit import steps
 from ingestkit.errors import Fenced, GateClosed, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, Intent, LoadMode, Receipt
-from ingestkit.ports import Bounds, Load, Publication, Said, TargetColumn, ValidFile, Warehouse
+from ingestkit.ports import Bounds, Load, Publication, Rejects, Said, TargetColumn, ValidFile, Warehouse
+from ingestkit.stages.validate_file import REJECTS
+from ingestkit.stages.validate_keys import LOSERS
 
 Rows = Iterable[tuple[Any, ...]]
 
@@ -69,6 +71,23 @@ def write_losers(path: Path, losers: Iterable[tuple[str, int]]) -> Path:
     schema = pa.schema([("file_id", pa.string()), ("record_no", pa.int64())])
     rows = [{"file_id": file_id, "record_no": number} for file_id, number in losers]
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    return path
+
+
+def write_rejects(path: Path, records: Iterable[tuple[int, bytes | None, Iterable[str]]]) -> Path:
+    """Records of drop/a.csv by number, with their bytes and the codes of what they broke; as validate leaves them."""
+    rows = [
+        {
+            "file_id": "f1",
+            "path": "drop/a.csv",
+            "record": number,
+            "line": number + 1,
+            "raw": raw,
+            "errors": [{"column": "city", "code": code, "message": f"is {code}", "value": "v"} for code in codes],
+        }
+        for number, raw, codes in records
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, REJECTS), path)
     return path
 
 
@@ -520,6 +539,59 @@ class WarehouseContract:
             ("2", "y", "drop/a.csv", 2),
             ("3", "z", "drop/b.csv", 2),
         ]
+
+    def with_rejects(self, warehouse: Warehouse, beside: Rejects, made: Load) -> Load:
+        warehouse.evolve(beside.table, beside.columns, beside.lineage)
+        return replace(made, rejects=beside)
+
+    @pytest.mark.parametrize("mode", WITHOUT_WINDOW)
+    def test_rejects_go_into_a_table_beside_the_target_batch_by_batch(
+        self, warehouse: Warehouse, tmp_path: Path, mode: LoadMode
+    ) -> None:
+        ready(warehouse, "hcp")
+        found = write_rejects(
+            tmp_path / "r.parquet", [(2, b"2,\xc3\xa9", ["type", "required"]), (3, b"3,\xe9\0", ["enum"])]
+        )
+        losers = tmp_path / "l.parquet"
+        error = {"column": "id", "code": "duplicate", "message": "came before", "value": "1"}
+        lost = {"file_id": "f1", "path": "drop/p.csv", "record_no": 2, "line": 4, "errors": [error]}
+        pq.write_table(pa.Table.from_pylist([lost], LOSERS), losers)
+        valid = (write_valid(tmp_path / "p.parquet", PERSON, [("1", "x"), ("1", "y")]),)
+        beside = Rejects("hcp__rejects", (found,), losers, raw=True)
+        warehouse.publish(publication(self.with_rejects(warehouse, beside, load(valid, mode, losers=losers))))
+        columns = [
+            self.column(one)
+            for one in ("_batch", "_run_id", "_source_file", "_record_no", "line", "column", "code", "message", "raw")
+        ]
+        shown = self.rows(warehouse, "hcp__rejects", ", ".join(columns))
+        run = f"{PIPELINE}.b1.1"
+        assert shown == [
+            ("b1", run, "drop/a.csv", 2, 3, "city", "required", "is required", "2,é"),
+            ("b1", run, "drop/a.csv", 2, 3, "city", "type", "is type", "2,é"),
+            ("b1", run, "drop/a.csv", 3, 4, "city", "enum", "is enum", r"3,\xE9\x00"),
+            ("b1", run, "drop/p.csv", 2, 4, "id", "duplicate", "came before", None),
+        ]
+        assert self.rows(warehouse) == [("1", "x")]
+        one = write_rejects(tmp_path / "s.parquet", [(9, b"9,", ["type"])])
+        later = Rejects("hcp__rejects", (one,), raw=True)
+        warehouse.publish(publication(replace(load(valid, mode, losers=losers), rejects=later), batch="b2"))
+        keys = ", ".join(columns[:1] + columns[3:4])
+        assert self.rows(warehouse, "hcp__rejects", keys) == [("b1", 2), ("b1", 2), ("b1", 2), ("b1", 3), ("b2", 9)]
+        # Done again, the batch says of itself what it says now: here, nothing.
+        again = replace(load(valid, mode, generation=2, losers=losers), rejects=Rejects("hcp__rejects", raw=True))
+        warehouse.publish(publication(again, batch="b2"))
+        assert {batch for batch, _ in self.rows(warehouse, "hcp__rejects", keys)} == {"b1"}
+
+    def test_rejects_are_taken_back_with_the_rows(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        found = write_rejects(tmp_path / "r.parquet", [(2, b"2,x", ["type"])])
+        valid = (write_valid(tmp_path / "p.parquet", PERSON, [("1", "x")]),)
+        made = self.with_rejects(warehouse, Rejects("hcp__rejects", (found,)), load(valid))
+        with pytest.raises(GateClosed):
+            warehouse.publish(publication(made, judge=Judge("hcp")))
+        assert self.rows(warehouse, "hcp__rejects", self.column("code")) == []
+        warehouse.publish(publication(made))
+        assert self.rows(warehouse, "hcp__rejects", self.column("code")) == [("type",)]
 
     def test_lineage_that_is_not_wanted_is_not_written(self, warehouse: Warehouse, tmp_path: Path) -> None:
         warehouse.check()

@@ -23,7 +23,7 @@ from ingestkit.model import (
     digest_of,
 )
 from ingestkit.pipeline import Pipeline, RunContext
-from ingestkit.ports import Load, Publication, Said, TargetColumn, ValidFile
+from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         lineage=ctx.pipeline.lineage(),
         bounds=ctx.pipeline.bounds(given.model, ctx.window),
         copying=ctx.pipeline.copying(given.model),
+        rejects=_rejects(ctx, given),
     )
     return Planned(given.model, intent, load)
 
@@ -175,8 +176,12 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
     for load in loads:
         ctx.stop.check()
         mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
-        for statement in ctx.warehouse.evolve(load.table, load.columns, load.lineage, mine=mine):
-            ctx.progress.said(f"changed {load.table}", ddl=statement)
+        wanted = [(load.table, load.columns, load.lineage)]
+        if load.rejects is not None:
+            wanted.append((load.rejects.table, load.rejects.columns, load.rejects.lineage))
+        for table, columns, lineage in wanted:
+            for statement in ctx.warehouse.evolve(table, columns, lineage, mine=mine):
+                ctx.progress.said(f"changed {table}", ddl=statement)
     for remark in ctx.warehouse.remarks(ctx.pipeline.name, {load.table: load.intent.mode for load in loads}):
         ctx.progress.warned(remark)
     rules: dict[str, tuple[Rule, ...]] = {}
@@ -308,6 +313,16 @@ def _losers(ctx: RunContext, given: Given) -> Path | None:
     keys = [one for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None]
     _hold(ctx, given.model, keys)
     return ctx.lake.store.path(keys[0].path) if keys else None
+
+
+def _rejects(ctx: RunContext, given: Given) -> Rejects | None:
+    """What validate rejected of the batch, where the target has a table for it."""
+    beside = ctx.pipeline.rejects(given.model)
+    if beside is None:
+        return None
+    made = [one for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is not None]
+    _hold(ctx, given.model, made)
+    return replace(beside, files=tuple(ctx.lake.store.path(one.path) for one in made), losers=_losers(ctx, given))
 
 
 def _previous(ctx: RunContext, given: Given) -> Said | None:

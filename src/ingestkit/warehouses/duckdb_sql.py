@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from ingestkit.ports import Bounds, Load, Said, TargetColumn
+from ingestkit.ports import Bounds, Load, Rejects, Said, TargetColumn
 
 FENCES = "ingestkit_fence"
 RECEIPTS = "ingestkit_receipt"
@@ -32,6 +32,9 @@ INTEGER_DIGITS: Mapping[str, int] = {"TINYINT": 3, "SMALLINT": 5, "INTEGER": 10,
 """How many digits before the point a decimal needs to hold every value of the type."""
 
 SOURCE_PATH = "_ingestkit_path"
+AS_NAMED = "hive_partitioning=false"
+READABLE = r"replace(coalesce(try(decode(raw)), raw::VARCHAR), chr(0), '\x00')"
+"""A record's bytes as text: with escapes where they are none, and without what no warehouse takes in one."""
 
 
 def name(*parts: str) -> str:
@@ -98,9 +101,7 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
         "_record_no": "record._record_no",
     }
     if not load.files:
-        types = column_types(load.columns, load.lineage)
-        nothing = ", ".join(f"CAST(NULL AS {kind}) AS {name(column)}" for column, kind in types.items())
-        return f"SELECT {nothing} WHERE false"
+        return nothing(column_types(load.columns, load.lineage))
     shown = [
         f"NULL::VARCHAR AS {name(column.name)}" if column.name in absent else f"record.{name(column.name)}"
         for column in load.columns
@@ -123,6 +124,36 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
         f"{query} ANTI JOIN read_parquet({one_file(load.losers)}, hive_partitioning=false) AS loser "
         "ON loser.file_id = file.file_id AND loser.record_no = record._record_no"
     )
+
+
+def rejects(said: Rejects, batch: str, run_id: str) -> str:
+    """A query for what was rejected: a row for each reason of each record, with its lineage."""
+    found = [f"SELECT path, record, line, raw, errors FROM read_parquet({file_list(said.files)}, {AS_NAMED})"]
+    if said.losers is not None:
+        found.append(
+            "SELECT path, record_no AS record, line, NULL::BLOB AS raw, errors "
+            f"FROM read_parquet({one_file(said.losers)}, {AS_NAMED})"
+        )
+    shown = [
+        "line",
+        *(f"error.{name(column)} AS {name(column)}" for column in ("column", "code", "message")),
+        *([f"{READABLE} AS raw"] if said.raw else []),
+        f"{text(batch)} AS _batch",
+        f"{text(run_id)} AS _run_id",
+        "path AS _source_file",
+        "record AS _record_no",
+    ]
+    each = " UNION ALL ".join(found if said.files else found[1:])
+    if not each:
+        types = column_types(said.columns, said.lineage)
+        return nothing(types)
+    return f"SELECT {', '.join(shown)} FROM (SELECT * EXCLUDE errors, unnest(errors) AS error FROM ({each}))"
+
+
+def nothing(types: Mapping[str, str]) -> str:
+    """A query for no rows of these columns."""
+    columns = ", ".join(f"CAST(NULL AS {kind}) AS {name(column)}" for column, kind in types.items())
+    return f"SELECT {columns} WHERE false"
 
 
 def keys_of(said: Said, key: Iterable[str]) -> str:

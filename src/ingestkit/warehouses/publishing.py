@@ -16,7 +16,7 @@ import duckdb
 from ingestkit import steps
 from ingestkit.errors import Fenced, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
-from ingestkit.ports import Bounds, Load, Publication
+from ingestkit.ports import Bounds, Load, Publication, Rejects
 from ingestkit.warehouses import duckdb_sql as sql
 
 Engine = duckdb.DuckDBPyConnection
@@ -121,6 +121,8 @@ class Plan:
     deletes: int | None = None
     superseded: int | None = None
     left_behind: int | None = None
+    rejects: "Plan | None" = None
+    """What goes into the table of rejects."""
 
     @property
     def writes(self) -> int:
@@ -216,12 +218,30 @@ def planned(engine: Engine, publication: Publication, load: Load) -> Plan:
     staged, nulls, duplicates = figures(engine, sql.key_facts(query, load.key))
     columns = (*(column.name for column in load.columns), *load.lineage)
     plan = Plan(load, publication.batch, Rows(query, columns, load.key), staged, nulls, duplicates)
+    if load.rejects is not None:
+        plan = also(plan, rejects=_of_rejects(engine, publication, load, load.rejects))
     match load.intent.mode:
         case LoadMode.WINDOW:
             _refuse_strangers(engine, plan)
         case LoadMode.MERGE if plan.mergeable:
             return _to_merge(engine, plan)
     return plan
+
+
+def _of_rejects(engine: Engine, publication: Publication, load: Load, said: Rejects) -> Plan:
+    query = sql.rejects(said, publication.batch, publication.run_id)
+    columns = (*(column.name for column in said.columns), *said.lineage)
+    beside = also(
+        load,
+        intent=also(load.intent, mode=LoadMode.APPEND),
+        table=said.table,
+        columns=said.columns,
+        lineage=said.lineage,
+        files=(),
+        rejects=None,
+    )
+    (staged,) = figures(engine, sql.count(query))
+    return Plan(beside, publication.batch, Rows(query, columns), staged)
 
 
 def publish_load(transaction: Transaction, publication: Publication, plan: Plan, at: datetime) -> Receipt:
@@ -232,6 +252,8 @@ def publish_load(transaction: Transaction, publication: Publication, plan: Plan,
         written = WRITERS[load.intent.mode](transaction, plan, before)
     else:
         written = Written(expected=before, loaded=0)
+    if plan.rejects is not None:
+        _write_rejects(transaction, plan.rejects)
     steps.reached("load.rows_written")
     after = transaction.count(load.table)
     counts = Counts(
@@ -268,6 +290,14 @@ def publish_load(transaction: Transaction, publication: Publication, plan: Plan,
     )
     transaction.write_receipt(receipt)
     return receipt
+
+
+def _write_rejects(transaction: Transaction, plan: Plan) -> None:
+    """What was rejected of a batch, in place of what was said of it before."""
+    transaction.delete_batch(plan.load.table, plan.batch)
+    written = transaction.insert(plan.load.table, plan.rows)
+    if written != plan.staged:
+        raise WarehouseError(f"{plan.load.table}: of {plan.staged} rows {written} were written; nothing was published")
 
 
 def check_files(engine: Engine, load: Load) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import replace as also
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -151,12 +152,14 @@ class SnowflakeWarehouse:
                 for load in publication.loads
             }
             place = self.stage.clear(connection, publication)
-            prepared = {
-                table: self._prepared(
-                    connection, engine, plan, Sending.of(publication, plan.load.intent.model, place), folder
-                )
-                for table, plan in plans.items()
-            }
+            prepared: dict[str, Prepared] = {}
+            for table, plan in plans.items():
+                to = Sending.of(publication, plan.load.intent.model, place)
+                prepared[table] = self._prepared(connection, engine, plan, to, folder / to.model)
+                if plan.rejects is not None:
+                    to = Sending.of(publication, plan.load.intent.model, place)
+                    rejects = self._prepared(connection, engine, plan.rejects, to, folder / f"{to.model}__rejects")
+                    prepared[plan.rejects.load.table] = also(rejects, aside=True)
             with self.account.writing(connection, work.name) as writing:
                 transaction = SnowflakeTransaction(self.account, connection, writing, work, publication.batch, prepared)
                 stand = publishing.publish(transaction, publication, lambda load: plans[load.table], self.clock.now())
@@ -214,7 +217,7 @@ class SnowflakeWarehouse:
         load = plan.load
         types = {**sql.passing_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
         merging = load.intent.mode is LoadMode.MERGE
-        staged = self._staged(connection, engine, plan, to, folder / to.model)
+        staged = self._staged(connection, engine, plan, to, folder)
         if not merging or not plan.mergeable or not staged.rows:
             return Prepared(to.model, staged, types, plan.writes)
         # Of the session, and so without a schema before it.

@@ -29,6 +29,8 @@ class Prepared:
     merging: str | None = None
     queries: list[str] = field(default_factory=list)
     """The ids of those that wrote the rows."""
+    aside: bool = False
+    """Whether it is of a table beside the model's own."""
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ class SnowflakeTransaction:
         An account may let a session see late what another one committed. Then a load is done again that stands already,
         and puts the same rows in the place of the same rows.
         """
-        targets = {ready.model: table for table, ready in self.prepared.items()}
+        targets = {ready.model: table for table, ready in self.prepared.items() if not ready.aside}
         found = snowflake_tables.standing(self.account, self.connection, pipeline, self.batch, targets)
         self.raised = {one.model: one for one in found.fences}
         self.standing = {one.model: one for one in found.receipts}
