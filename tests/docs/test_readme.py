@@ -57,7 +57,7 @@ def test_what_make_is_told_to_make_can_be_made(checkout: Path) -> None:
     assert typed(checkout, "make install") == "make: Nothing to be done for 'install'.\n"
     for line in MADE:
         # Without doing it: among them are all the tests there are.
-        typed(checkout, f"{line} --dry-run")
+        assert "Nothing to be done" not in typed(checkout, f"{line} --dry-run --always-make")
 
 
 def test_the_first_two_commands_print_what_the_readme_shows(checkout: Path) -> None:
