@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from tests.doubles.dfs import hierarchical
-from tests.object_stores import AzureServer, S3Server, azurite_with_identity, s3
+from tests.object_stores import AzureServer, S3Server, azurite_with_identity, s3, s3_without_conditions
 from tests.services import PostgresServer, postgres
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +27,9 @@ TABLES = ("address", "hco", "hcp", "license", "parenthco")
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[S3Server]:
-    with s3() as server:
+@pytest.fixture(scope="module", params=[s3, s3_without_conditions], ids=["s3", "s3_without_conditions"])
+def buckets(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    with request.param() as server:
         yield server
 
 
@@ -83,16 +83,16 @@ def rows(folder: Path) -> dict[str, list[Any]]:
 
 
 def test_the_samples_go_through_a_bucket(
-    moto: S3Server, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    buckets: S3Server, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket = moto.bucket()
-    place = f"endpoint_url: '{moto.endpoint}', path_style: true, region: {moto.region}"
-    for name, value in moto.environment.items():
+    bucket = buckets.bucket()
+    place = f"endpoint_url: '{buckets.endpoint}', path_style: true, region: {buckets.region}"
+    for name, value in buckets.environment.items():
         monkeypatch.setenv(name, value)
-    keys = f"access_key: {moto.access_key}, secret_key: '${{env:AWS_SECRET_ACCESS_KEY}}'"
+    keys = f"access_key: {buckets.access_key}, secret_key: '${{env:AWS_SECRET_ACCESS_KEY}}'"
 
     def names() -> list[str]:
-        pages = moto.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        pages = buckets.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
     go_through(tmp_path, state, f"{{type: s3, bucket: {bucket}, prefix: sample/, {place}, {keys}}}", names)
