@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 import psycopg
 import pytest
+import yaml
 from alembic import command
 
 from ingestkit.states import migrate
@@ -24,6 +25,8 @@ from ingestkit.states.engine import StateDatabase
 from tests.docs.pages import page
 from tests.docs.shop import ROWS, WRONG, Project, hold
 from tests.docs.typed import understood
+from tests.doubles.httpfaults import ACCESS_DENIED, CLOCK_SKEWED, EXPIRED_TOKEN, faulty
+from tests.object_stores import s3
 from tests.services import postgres
 from tests.snowflake_server import DRIVE, asked, made_by, snowflake_server
 from tests.warehouses import LOADER, warehouse_database
@@ -324,6 +327,40 @@ def test_a_machine_that_was_lost_and_not_its_lake(shop: Project) -> None:
     shop.does(*cure("but the lake holds", shop.alone_refused("ingestkit run shop", 7)))
     assert "nothing new" in shop.does("ingestkit run shop")
     assert shop.customers() == [1, 3]
+
+
+def lake_in(shop: Project, bucket: str, endpoint: str) -> None:
+    path = shop.root / "config/settings.yaml"
+    said = yaml.safe_load(path.read_text())
+    lake = {"type": "s3", "bucket": bucket, "endpoint_url": endpoint, "path_style": True}
+    said["profiles"]["local"]["connections"]["lake"] = lake
+    path.write_text(yaml.safe_dump(said))
+
+
+@pytest.mark.services
+def test_a_lake_in_a_service_that_refuses(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.drop("2026-01-05")
+    with s3() as server, faulty(server.endpoint) as service:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        bucket = server.bucket()
+        lake_in(shop, "no-such-bucket", service.endpoint)
+        missing = cure("s3://… does not exist", shop.refused("ingestkit check shop", 7))
+        lake_in(shop, bucket, service.endpoint)
+        shop.does(missing[0])
+        service.breaks(ACCESS_DENIED, "PUT", times=None)
+        refused = cure("does not allow it", shop.refused("ingestkit check shop", 7))
+        service.heals()
+        shop.does(refused[0])
+        service.breaks(EXPIRED_TOKEN, times=None)
+        expired = cure("credentials have expired", shop.refused("ingestkit check shop", 7))
+        service.heals()
+        shop.does(expired[0])
+        service.breaks(CLOCK_SKEWED, times=None)
+        skewed = cure("clock is wrong", shop.refused("ingestkit check shop", 7))
+        service.heals()
+        shop.does(*skewed)
+    assert shop.customers() == [1, 2]
 
 
 def test_a_target_that_another_project_writes_to(shop: Project) -> None:
