@@ -87,8 +87,12 @@ def test_killed_at_random_moments_and_its_disk_thrown_away(object_story: Story, 
     assert at_random(object_story, tmp_path / "world", seed, bare=True, takes=4.0) == []
 
 
-# One lake that keeps to conditions, and the one that renames.
-FROZEN = [case for case in cases({}, IN_THE_LAKE) if case.values[0] in ("s3", "adls_rename")]
+# One lake that keeps to conditions, one that keeps to none, and the one that renames.
+FROZEN = [
+    case
+    for case in cases({"s3_without_conditions": ["extract.begun"]}, IN_THE_LAKE)
+    if case.values[0] in ("s3", "s3_without_conditions", "adls_rename")
+]
 
 
 @pytest.mark.parametrize(("object_story", "step"), FROZEN, indirect=["object_story"])
