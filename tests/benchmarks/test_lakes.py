@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from filecmp import cmp
 from itertools import product
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from tests.benchmarks.measure import Program, cost, script
 from tests.benchmarks.test_sftp import emptied
-from tests.doubles.httpfaults import Meanwhile, faulty
+from tests.doubles.httpfaults import FaultyServer, Meanwhile, faulty
 from tests.object_stores import azurite, s3, s3_without_conditions
 
 pytestmark = pytest.mark.services
@@ -101,8 +102,7 @@ def test_a_large_object_beside_the_vendors_own_transfer_manager(
         assert max(one[2] for one in ours) < MOST
 
 
-def project(folder: Path, connection: dict[str, Any]) -> None:
-    lake = {**connection, "secret_key": "${env:LAKE_SECRET}"}
+def project(folder: Path, lake: dict[str, Any]) -> None:
     drop = {"type": "local", "path": str(folder / "drop")}
     warehouse = {"type": "duckdb", "path": "warehouse.duckdb"}
     profile = {"connections": {"drop": drop, "lake": lake, "warehouse": warehouse}}
@@ -112,28 +112,53 @@ def project(folder: Path, connection: dict[str, Any]) -> None:
     (folder / "config/pipelines/small.yaml").write_text(PIPELINE)
 
 
-@pytest.mark.timeout(3600)
-def test_many_small_objects_beside_the_vendors_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of many small files."""
     (tmp_path / "drop/1").mkdir(parents=True)
     for number in range(MANY):
         line = f"{number},{Random(number).randbytes((SMALL - 20) // 2).hex()}\n"
         (tmp_path / f"drop/1/{number:04}.csv").write_text(f"id,text\n{line}")
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    return tmp_path
+
+
+def extracted(folder: Path, late: FaultyServer) -> None:
+    """The small files brought into a lake whose service answers late, in little memory."""
+    late.breaks(Meanwhile(lambda: time.sleep(LATE)), times=None)
+    ours = cost(Program("extract", [script("ingestkit"), "extract", "small"], folder))
+    asked = Counter(one.partition(" ")[0] for one in late.seen)
+    print(f"\n{MANY} objects of {SMALL} bytes, each answer {LATE * 1000:.0f} ms late")
+    print(f"extract, the whole command: {ours.seconds:.2f} s, requests: {dict(asked)}")
+    print(f"most memory {ours.peak / 2**20:.0f} MiB, of {MOST / 2**20:.0f}")
+    assert ours.peak < MOST
+
+
+@pytest.mark.timeout(3600)
+def test_many_small_objects_beside_the_vendors_client(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3() as server, faulty(server.endpoint) as late:
         connection = {**server.connection(), "endpoint_url": late.endpoint}
         monkeypatch.setenv("LAKE_SECRET", server.secret_key)
-        project(tmp_path, connection)
-        late.breaks(Meanwhile(lambda: time.sleep(LATE)), times=None)
-        ours = cost(Program("extract", [script("ingestkit"), "extract", "small"], tmp_path)).seconds
-        asked = Counter(one.partition(" ")[0] for one in late.seen)
+        project(small, {**connection, "secret_key": "${env:LAKE_SECRET}"})
+        extracted(small, late)
         pages = server.client().get_paginator("list_objects_v2").paginate(Bucket=connection["bucket"], Prefix="raw/")
         assert sum(page["KeyCount"] for page in pages) == MANY
-        told = [json.dumps(connection), str(tmp_path / "drop/1")]
+        told = [json.dumps(connection), str(small / "drop/1")]
         vendor = {}
         for side_by_side in ("1", "8"):
             command = [sys.executable, "-m", "tests.benchmarks.putting", *told, side_by_side]
-            cost(Program("vendor", command, tmp_path))
-            [vendor[side_by_side]] = json.loads((tmp_path / "said.txt").read_text())
-    print(f"\n{MANY} objects of {SMALL} bytes, each answer {LATE * 1000:.0f} ms late")
-    print(f"extract, the whole command: {ours:.2f} s, requests: {dict(asked)}")
+            cost(Program("vendor", command, small))
+            [vendor[side_by_side]] = json.loads((small / "said.txt").read_text())
     print("  ".join(f"vendor, {number} at once: {seconds:.2f} s" for number, seconds in vendor.items()))
+
+
+@pytest.mark.timeout(3600)
+def test_many_small_objects_in_a_container(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with azurite() as account, faulty(account.endpoint) as late:
+        connection = account.connection()
+        monkeypatch.setenv("LAKE_SECRET", replace(account, endpoint=late.endpoint).connection_string)
+        project(small, {**connection, "connection_string": "${env:LAKE_SECRET}"})
+        extracted(small, late)
+        container = connection["url"].removeprefix("abfss://").partition("@")[0]
+        with account.service() as service, service.get_container_client(container) as objects:
+            assert len(list(objects.list_blob_names(name_starts_with="raw/"))) == MANY
