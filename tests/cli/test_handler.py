@@ -193,13 +193,17 @@ def test_what_a_command_returns_is_the_exit_code() -> None:
         ),
         (["validate", "--batch", "1"], "no such option: --batch", "ingestkit validate --help"),
         (["run", "--output", "xml"], "invalid value for '--output'", "ingestkit run --help"),
-        (["manifest", "show", "--status", "lost"], "--status 'lost' is unknown; known are seen, landed", None),
-        (["runs", "list", "--status", "lost"], "--status 'LOST' is unknown; known are OPEN", None),
+        (
+            ["manifest", "show", "--status", "lost"],
+            "--status 'lost' is unknown; known are seen, landed",
+            "such as: --status loaded",
+        ),
+        (["runs", "list", "--status", "lost"], "--status 'LOST' is unknown; known are OPEN", "such as: --status OPEN"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_usage_error_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, hint: str | None, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(arguments) == 2
     shown = capsys.readouterr()
@@ -207,7 +211,7 @@ def test_a_usage_error_is_one_line_and_exit_code_2(
     lines = shown.err.splitlines()
     assert lines[0].startswith("error: ")
     assert message in lines[0]
-    assert lines[1:] == ([f"hint: {hint}"] if hint else [])
+    assert lines[1:] == [f"hint: {hint}"]
 
 
 def test_a_flag_can_come_from_the_environment(
