@@ -11,6 +11,7 @@ from ingestkit.errors import LakeError
 from ingestkit.files import shown
 from ingestkit.model import (
     Artifact,
+    Completion,
     CompletionStatus,
     FileVersion,
     Stage,
@@ -152,3 +153,9 @@ def _share(limit: str, among: int) -> str:
     return (
         f"{float(match[1]) / among:.0f}{match[2]}" if match[2][0] == "M" else f"{float(match[1]) / among:.3f}{match[2]}"
     )
+
+
+def _alike(session: Session, done: Completion) -> bool:
+    """Whether a batch is to be compared with others of its model: of changes alone there are as many as there are."""
+    settings = session.pipeline.model(done.model)
+    return settings.delta is None or done.mode is settings.load

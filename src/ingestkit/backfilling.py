@@ -157,7 +157,11 @@ def superseded(
     """
     receipts = session.warehouse.receipts(session.pipeline.name)
     back = options is not None and options.as_of is not None
-    modes = {model: session.pipeline.model(model).load for model in models}
+    with session.state.read() as conn:
+        files = ledger.versions(conn, session.pipeline.name, [batch])
+    modes = {
+        model: session.pipeline.mode(model, (file.path for file in ledger.candidates(files, model))) for model in models
+    }
     return {
         model: by
         for model, mode in modes.items()

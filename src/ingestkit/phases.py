@@ -30,6 +30,7 @@ from ingestkit.model import (
     FileStatus,
     FileVersion,
     Item,
+    LoadMode,
     Receipt,
     Rule,
     Stage,
@@ -373,7 +374,6 @@ def _works(rows: Mapping[tuple[Stage, str], StageRow], model: str) -> dict[Stage
 def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Completion:
     loaded = works[Stage.LOAD]
     intent = loaded.details.get("intent")
-    mode = active.session.pipeline.model(model).load
     if loaded.details.get("superseded_by"):
         before = _done_before(active, model)
         if before is not None and before.generation == loaded.details.get("stays"):
@@ -394,7 +394,7 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
         batch=active.batch,
         model=model,
         status=status,
-        mode=mode if intent else None,
+        mode=LoadMode(intent["mode"]) if intent else None,
         generation=intent["generation"] if intent else 0,
         digest=intent["digest"] if intent else None,
         settings=intent["settings"] if intent else None,

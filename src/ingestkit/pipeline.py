@@ -1,15 +1,17 @@
 """Pipeline and RunContext: what a stage is given. No stage knows more than this."""
 
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingestkit.errors import ConfigError, IngestkitError, UsageError
+from ingestkit.errors import ConfigError, ContractError, IngestkitError, UsageError
+from ingestkit.files import shown
 from ingestkit.lake import Lake, Place
 from ingestkit.model import Artifact, LoadMode, SqlCheck, Window, sha256_of
 from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse
@@ -57,6 +59,23 @@ class Pipeline:
 
     def table(self, model: str) -> str:
         return self.settings.models[model].table or model
+
+    def mode(self, model: str, paths: Iterable[str]) -> LoadMode:
+        """How these files, which are all that a batch has of a model, are loaded."""
+        settings = self.model(model)
+        kinds = {self.holds_changes(model, path): path for path in paths}
+        if len(kinds) > 1:
+            raise ContractError(
+                f"{model}: {shown(kinds[True])} holds changes by its name, and {shown(kinds[False])} of the same batch "
+                "all there is",
+                hint="have them delivered in batches of their own, or make `delta` of the model match both or neither",
+            )
+        return LoadMode.MERGE if True in kinds else settings.load
+
+    def holds_changes(self, model: str, path: str) -> bool:
+        """Whether a file of a model that is replaced holds what has changed alone."""
+        delta = self.model(model).delta
+        return delta is not None and re.search(delta, path) is not None
 
     def order(self, batch: str) -> tuple[int, str]:
         """Where a batch key stands among others; keys of one pipeline are of one kind."""

@@ -50,6 +50,7 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
     with session.state.read() as conn:
         # What a person has put back is put back again.
         pins = completions.pins(conn, name)
+        published = completions.published(conn, name, models)
         behind = {
             (model, batch): completions.left_behind(conn, name, batch, model)
             for model, batches in lacks.items()
@@ -58,7 +59,7 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
     _tell_left_behind(session, behind)
     pinned = {(one.batch, one.model): one.as_of for one in pins}
     for one in pins:
-        snapshot = session.pipeline.model(one.model).load is LoadMode.REPLACE
+        snapshot = published[one.batch, one.model].mode is LoadMode.REPLACE
         if snapshot and one.batch not in lacks.get(one.model, [one.batch]):
             newest = max(lacks[one.model], key=session.pipeline.order)
             session.progress.warned(f"{one.model} stood as batch {one.batch} was; it is built again as of {newest}")

@@ -385,6 +385,8 @@ class Model(Section):
     """What its files, and in reports its columns, may be called besides."""
     key: tuple[str, ...] = ()
     load: LoadMode = LoadMode.REPLACE
+    delta: Pattern | None = None
+    """With `load: replace`: what is found in the paths of files that hold changes alone; these are merged by key."""
     window_column: str | None = None
     """With `load: window`: the date or timestamp by which a row belongs to its window."""
     table: str | None = None
@@ -430,17 +432,25 @@ class Model(Section):
         return self
 
     @model_validator(mode="after")
+    def changes_have_keys(self) -> "Model":
+        if self.delta is not None and self.load is not LoadMode.REPLACE:
+            raise ValueError(f"delta is of load: replace, and this is {self.load.value}")
+        if self.delta is not None and not self.key:
+            raise ValueError("delta needs a key: changes are merged by it")
+        if self.delete_when and self.load is not LoadMode.MERGE and self.delta is None:
+            raise ValueError(f"delete_when is of load: merge, or of delta, and this is {self.load.value}")
+        for name in self.delete_when:
+            if name not in self.columns:
+                raise ValueError(f"delete_when: {name!r} is not among the columns")
+        return self
+
+    @model_validator(mode="after")
     def keys_are_columns(self) -> "Model":
         for name in self.key:
             if name not in self.columns:
                 raise ValueError(f"key column {name!r} is not among the columns")
         if self.load is LoadMode.MERGE and not self.key:
             raise ValueError("load: merge needs a key")
-        if self.delete_when and self.load is not LoadMode.MERGE:
-            raise ValueError(f"delete_when is of load: merge, and this is {self.load.value}")
-        for name in self.delete_when:
-            if name not in self.columns:
-                raise ValueError(f"delete_when: {name!r} is not among the columns")
         if self.gate.freshness is not None:
             dated = self.columns.get(self.gate.freshness.column)
             if dated is None or dated.type not in ("date", "timestamp"):

@@ -11,11 +11,11 @@ from ingestkit.settings import Batches, Model
 from ingestkit.windows import first_showing, zone_of
 
 TOLERANT = (
-    r"(?:[a-z]{{2,3}}_)?(?:{names})(?:[-_. ](?:\d[\dtz]*|full|part\d*))*"
+    r"(?:[a-z]{{2,3}}_)?(?:{names})(?:[-_. ](?:\d[\dtz]*|{words}|part\d*))*"
     r"\.(?:(?:csv|tsv|txt|dat|jsonl|ndjson)(?:\.gz)?|parquet)"
 )
 """How files of a model are called when it does not say: in any case, of one or of many, with `US_` before, and a date,
-number or `full` behind."""
+number or `full` behind, or `delta` where the model takes changes."""
 PLURALS = (
     (r"(.+[^aeiou])(?:y|ies)", "(?:y|ies?)"),
     (r"(.+(?:ss|x|z|ch|sh))(?:es)?", "(?:es)?"),
@@ -105,7 +105,8 @@ def _claims_of(name: str, model: Model) -> tuple[re.Pattern[str], re.Pattern[str
         "|".join("[-_ ]*".join([*map(re.escape, before), ending(last)]) for *before, last in names)
         for ending in (re.escape, _number_of)
     )
-    exact, loose = (re.compile(TOLERANT.format(names=one), re.IGNORECASE) for one in several)
+    words = "full" if model.delta is None else "full|delta"
+    exact, loose = (re.compile(TOLERANT.format(names=one, words=words), re.IGNORECASE) for one in several)
     return exact, loose
 
 

@@ -79,7 +79,7 @@ def intended(
     pipeline: Pipeline, batch: str, window: Window | None, given: Given, receipts: Sequence[Receipt]
 ) -> Intent:
     """Which generation of which content this run means to publish."""
-    mode = pipeline.model(given.model).load
+    mode = pipeline.mode(given.model, (file.path for file in given.files))
     digest = digest_of(given.files)
     settings = pipeline.load_settings(given.model, window)
     own = _own(receipts, given.model, batch)

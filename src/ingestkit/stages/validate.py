@@ -234,7 +234,9 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
     whole = (_whole(ctx, model, part.file, part.valid_rows) for part in files.over)
     unread = (_whole(ctx, model, one.file, one.records or 0) for one in files.broken)
     uncounted = any(one.records is None for one in files.broken)
-    rules = judged(ctx, model, counts, [part.reject_percent for part in files.kept], uncounted=uncounted)
+    percents = [part.reject_percent for part in files.kept]
+    mode = ctx.pipeline.mode(model, (row.path for row in rows))
+    rules = judged(ctx, model, counts, percents, mode, uncounted=uncounted)
     return Work(
         counts=counts,
         files=tuple(rows),

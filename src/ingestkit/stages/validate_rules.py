@@ -16,7 +16,13 @@ def percent(part: int, whole: int) -> float:
 
 
 def judged(
-    ctx: RunContext, model: str, counts: Counts, file_percents: Sequence[float], *, uncounted: bool = False
+    ctx: RunContext,
+    model: str,
+    counts: Counts,
+    file_percents: Sequence[float],
+    mode: LoadMode,
+    *,
+    uncounted: bool = False,
 ) -> tuple[Rule, ...]:
     """Every rule of validate. `file_percents` are the reject rates of the files that were kept.
 
@@ -33,11 +39,12 @@ def judged(
             max(file_percents, default=0.0),
             ctx.pipeline.settings.validation.max_file_reject_pct,
         ),
-        _at_least("empty", model, valid, 0 if _may_be_empty(ctx, model) else 1),
+        _at_least("empty", model, valid, 0 if _may_be_empty(ctx, model, mode) else 1),
     ]
     if limits.min_rows is not None:
         rules.append(_at_least("min_rows", model, valid, limits.min_rows))
-    if limits.row_delta_pct is not None:
+    # Of changes alone there are many today and few tomorrow.
+    if limits.row_delta_pct is not None and mode is ctx.pipeline.model(model).load:
         rules.append(_row_delta(ctx, model, valid, limits.row_delta_pct))
     if uncounted:
         rules = [replace(rule, figure=None, passed=None) if rule.name == "reject_rate" else rule for rule in rules]
@@ -46,9 +53,8 @@ def judged(
     return tuple(rules)
 
 
-def _may_be_empty(ctx: RunContext, model: str) -> bool:
-    settings = ctx.pipeline.model(model)
-    return settings.allow_empty or settings.load is not LoadMode.REPLACE
+def _may_be_empty(ctx: RunContext, model: str, mode: LoadMode) -> bool:
+    return ctx.pipeline.model(model).allow_empty or mode is not LoadMode.REPLACE
 
 
 def _row_delta(ctx: RunContext, model: str, valid: int, limit: float) -> Rule:

@@ -225,6 +225,8 @@ def planned(engine: Engine, publication: Publication, load: Load) -> Plan:
             _refuse_strangers(engine, plan)
         case LoadMode.MERGE if plan.mergeable:
             return _to_merge(engine, plan)
+        case LoadMode.REPLACE if load.deletes:
+            return _without_gone(engine, plan)
     return plan
 
 
@@ -336,7 +338,7 @@ def check_files(engine: Engine, load: Load) -> frozenset[str]:
 def replace(transaction: Transaction, plan: Plan, before: int) -> Written:
     """Put the rows in place of all that is there."""
     loaded = transaction.replace(plan.load.table, plan.rows)
-    return Written(expected=plan.staged, loaded=loaded, deleted=before)
+    return Written(expected=plan.writes, loaded=loaded, deleted=before)
 
 
 def append(transaction: Transaction, plan: Plan, before: int) -> Written:
@@ -373,6 +375,14 @@ def _refuse_strangers(engine: Engine, plan: Plan) -> None:
             f"{plan.load.table}: {strangers} rows lie outside of their window, and would stay when it is replaced",
             hint="validate again: ingestkit validate --force",
         )
+
+
+def _without_gone(engine: Engine, plan: Plan) -> Plan:
+    """All there is, but for the rows that say their key is gone."""
+    gone = sql.says_gone(plan.load.deletes)
+    rows = f"SELECT * FROM ({plan.rows.query}) WHERE NOT {gone}"
+    (deletes,) = figures(engine, sql.count(f"SELECT * FROM ({plan.rows.query}) WHERE {gone}"))
+    return also(plan, rows=Rows(rows, plan.rows.columns, plan.load.key), deletes=deletes)
 
 
 def _to_merge(engine: Engine, plan: Plan) -> Plan:

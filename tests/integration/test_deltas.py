@@ -1,0 +1,101 @@
+"""Full files and files of changes alone, told apart by their names: the one replaces a table, the other is merged."""
+
+import pytest
+
+from tests.integration.world import World, batches_of
+
+DELTAS = {"models.a.delta": "(?i)delta", "models.a.delete_when": {"n": ["-1"]}, "gate": {"row_delta_pct": 30}}
+FULL = {"20260101/a_full.csv": "id,n\n1,10\n2,20\n3,30\n4,-1\n"}
+CHANGES = {"20260108/a_delta.csv": "id,n\n2,21\n3,-1\n5,50\n"}
+AGAIN = {"20260115/A_FULL_20260115.csv": "id,n\n1,11\n5,50\n6,60\n"}
+
+
+@pytest.fixture
+def told_apart(world: World) -> World:
+    world.set_up(DELTAS)
+    return world
+
+
+def modes(world: World) -> list[tuple[object, ...]]:
+    return sorted(world.state("SELECT batch, mode FROM completion WHERE model = 'a'"))
+
+
+def test_a_full_file_replaces_and_changes_are_merged_batch_by_batch(told_apart: World) -> None:
+    told_apart.drop(FULL, CHANGES)
+    assert batches_of(told_apart.does("run")) == ["20260101", "20260108"]
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
+    assert modes(told_apart) == [("20260101", "replace"), ("20260108", "merge")]
+    told_apart.drop(AGAIN)
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 11), ("5", 50), ("6", 60)]
+    assert told_apart.does("run")["status"] == "nothing new"
+
+
+def test_what_says_that_its_key_is_gone_is_not_in_a_full_table_either_and_is_counted(told_apart: World) -> None:
+    told_apart.drop(FULL)
+    [result] = [one for one in told_apart.does("run")["results"] if one["model"] == "a"]
+    assert told_apart.table("a", "id") == [("1",), ("2",), ("3",)]
+    counts = told_apart.run_row(result["run_id"])["counts"]
+    assert (counts["valid"], counts["staged"], counts["deletes"], counts["loaded"]) == (4, 4, 1, 3)
+
+
+def test_full_and_changes_in_one_batch_are_refused_by_name(told_apart: World) -> None:
+    told_apart.drop(FULL, {"20260101/a_delta.csv": "id,n\n9,9\n"})
+    said = told_apart.refused(5, "run")
+    assert (
+        "20260101/a_delta.csv holds changes by its name, and 20260101/a_full.csv of the same batch all there is" in said
+    )
+    assert told_apart.state("SELECT count(*) FROM completion") == [(0,)]
+
+
+def test_changes_are_not_held_against_the_rows_of_full_files(told_apart: World) -> None:
+    """One row where three are usual would close a full batch's rule."""
+    told_apart.drop(FULL, {"20260108/a_delta.csv": "id,n\n7,70\n"})
+    told_apart.does("run")
+    told_apart.drop({"20260115/a_full.csv": "id,n\n1,1\n"})
+    assert "row_delta" in told_apart.refused(6, "run")
+
+
+def test_a_late_change_to_a_done_batch_leaves_what_newer_batches_said(told_apart: World) -> None:
+    told_apart.drop(FULL, CHANGES, {"20260115/a_delta.csv": "id,n\n2,22\n"})
+    told_apart.does("run")
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n2,99\n3,33\n5,51\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 22), ("3", 33), ("5", 51)]
+
+
+def test_the_target_is_built_again_from_the_newest_full_file_on(told_apart: World) -> None:
+    told_apart.drop(FULL, CHANGES, AGAIN, {"20260122/a_delta.csv": "id,n\n6,-1\n7,70\n"})
+    told_apart.does("run")
+    before = told_apart.table("a", "id", "n")
+    (told_apart.root / "warehouse.duckdb").unlink()
+    built = told_apart.does("backfill", "p", "--from-lake")
+    assert batches_of(built) == ["20260115", "20260122"]
+    assert told_apart.table("a", "id", "n") == before == [("1", 11), ("5", 50), ("7", 70)]
+
+
+def test_of_waiting_batches_only_the_newest_full_one_is_loaded_and_changes_behind_it_are(told_apart: World) -> None:
+    told_apart.set_up(DELTAS | {"catch_up": "newest"})
+    told_apart.drop(FULL, CHANGES, AGAIN, {"20260122/a_delta.csv": "id,n\n7,70\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 11), ("5", 50), ("6", 60), ("7", 70)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"models.a.delta": "delta", "models.a.key": None}, "delta needs a key"),
+        ({"models.b.delta": "delta"}, "delta is of load: replace, and this is merge"),
+        ({"models.a.delete_when": {"n": ["1"]}}, "delete_when is of load: merge, or of delta"),
+    ],
+)
+def test_changes_need_a_key_and_a_model_that_is_replaced(world: World, changes: dict[str, object], said: str) -> None:
+    world.set_up(changes)
+    assert said in world.refused(3, "plan")
+
+
+def test_a_name_with_delta_is_of_no_model_that_takes_none(world: World) -> None:
+    world.drop({"20260101/a.csv": "id,n\n1,1\n", "20260101/b_delta.csv": "id,d\nx,2026-01-01\n"})
+    world.does("run")
+    assert world.does("plan")["unmapped"] == []
+    assert world.statuses()["20260101/b_delta.csv"] == "quarantined"
