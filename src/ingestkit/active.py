@@ -11,9 +11,8 @@ from ingestkit.errors import LakeError
 from ingestkit.files import shown
 from ingestkit.model import (
     Artifact,
-    Completion,
-    CompletionStatus,
     FileVersion,
+    LoadMode,
     Stage,
     safe_name,
 )
@@ -129,7 +128,12 @@ def usual_rows(
     order, name = session.pipeline.order, session.pipeline.name
     among = session.pipeline.settings.gate.row_delta_batches
     with session.state.read() as conn:
-        older = {key for key, (status, _) in completions.done(conn, name).items() if status is CompletionStatus.DONE}
+        # Of changes alone there are as many as there are.
+        older = {
+            (batch, model)
+            for (batch, model), done in completions.published(conn, name, session.pipeline.models).items()
+            if session.pipeline.model(model).delta is None or done.mode is LoadMode.REPLACE
+        }
         rehearsed = {(batch, model) for batch, rows in (tried or {}).items() for model in rows}
         newest: dict[str, list[str]] = {}
         for model in session.pipeline.models:
@@ -153,9 +157,3 @@ def _share(limit: str, among: int) -> str:
     return (
         f"{float(match[1]) / among:.0f}{match[2]}" if match[2][0] == "M" else f"{float(match[1]) / among:.3f}{match[2]}"
     )
-
-
-def _alike(session: Session, done: Completion) -> bool:
-    """Whether a batch is to be compared with others of its model: of changes alone there are as many as there are."""
-    settings = session.pipeline.model(done.model)
-    return settings.delta is None or done.mode is settings.load

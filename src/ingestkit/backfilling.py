@@ -165,7 +165,7 @@ def superseded(
     return {
         model: by
         for model, mode in modes.items()
-        if not (back and mode is LoadMode.REPLACE)
+        if not (back and mode is LoadMode.REPLACE and session.pipeline.model(model).delta is None)
         and (by := newer_content(session.pipeline, batch, model, mode, receipts))
     }
 

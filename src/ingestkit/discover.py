@@ -353,7 +353,9 @@ def _caught_up(session: Session, units: Sequence[Unit], known: Mapping[str, list
             found.append(unit)
             continue
         whole = [model for model in unit.models if _is_snapshot(session, unit, model, known.get(unit.batch, ()))]
-        found.append(replace(unit, newer={model: newest[model] for model in whole if model in newest}))
+        # Files of changes are passed over for a newer full one as well.
+        over = [model for model in unit.models if session.pipeline.model(model).load is LoadMode.REPLACE]
+        found.append(replace(unit, newer={model: newest[model] for model in over if model in newest}))
         for model in whole:
             if unit.wanted.get(model) or ledger.candidates(known.get(unit.batch, ()), model):
                 newest.setdefault(model, unit.batch)

@@ -72,6 +72,10 @@ class Pipeline:
             )
         return LoadMode.MERGE if True in kinds else settings.load
 
+    def takes_changes(self, model: str, mode: LoadMode) -> bool:
+        """Whether that mode is of files that hold changes alone, of a model that has full ones besides."""
+        return self.model(model).delta is not None and mode is LoadMode.MERGE
+
     def holds_changes(self, model: str, path: str) -> bool:
         """Whether a file of a model that is replaced holds what has changed alone."""
         delta = self.model(model).delta
@@ -130,12 +134,13 @@ class Pipeline:
         names = names | {"names"} if self.model(model).header.style == "report" else names
         return self.model(model).model_dump(mode="json", include=names, exclude={"columns": {"__all__": {"pii"}}})
 
-    def load_settings(self, model: str, window: Window | None) -> str:
+    def load_settings(self, model: str, window: Window | None, mode: LoadMode | None = None) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
         shown = self._shown(model, {*OF_VALID_ROWS, "load", "table", "delete_when"})
         validation = self.settings.validation.model_dump(mode="json")
         versions = [VALIDATE_VERSION, LOAD_VERSION]
-        return sha256_of([*versions, model, shown, validation, self.lineage(), *self._bounded(model, window)])
+        chosen = [mode.value] if mode is not None and self.model(model).delta is not None else []
+        return sha256_of([*versions, model, shown, validation, self.lineage(), *self._bounded(model, window), *chosen])
 
     def extract_settings(self) -> str:
         return sha256_of(self.settings.source.model_dump(mode="json"))

@@ -94,10 +94,13 @@ def _receipts(session: Session) -> Sequence[Receipt]:
 def _superseded(session: Session, unit: Unit, receipts: Sequence[Receipt]) -> dict[str, str]:
     """The models of a batch over which newer content stands or waits: their files are landed, and not loaded."""
     found = {}
+    with session.state.read() as conn:
+        known = ledger.versions(conn, session.pipeline.name, [unit.batch])
     for model in unit.models:
         # What is published and only to be judged is in the target already.
         if unit.reason != "not judged" or unit.wanted.get(model):
-            mode = session.pipeline.model(model).load
+            wanted = [file for file, _ in unit.wanted.get(model, ())]
+            mode = session.pipeline.mode(model, {file.path for file in [*wanted, *ledger.candidates(known, model)]})
             found[model] = newer_content(session.pipeline, unit.batch, model, mode, receipts)
     return {**{model: by for model, by in found.items() if by is not None}, **unit.newer}
 

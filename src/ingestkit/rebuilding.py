@@ -59,7 +59,8 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
     _tell_left_behind(session, behind)
     pinned = {(one.batch, one.model): one.as_of for one in pins}
     for one in pins:
-        snapshot = published[one.batch, one.model].mode is LoadMode.REPLACE
+        done = published.get((one.batch, one.model))
+        snapshot = done is not None and done.mode is LoadMode.REPLACE
         if snapshot and one.batch not in lacks.get(one.model, [one.batch]):
             newest = max(lacks[one.model], key=session.pipeline.order)
             session.progress.warned(f"{one.model} stood as batch {one.batch} was; it is built again as of {newest}")

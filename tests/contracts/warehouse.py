@@ -421,6 +421,29 @@ class WarehouseContract:
         assert self.rows(warehouse) == [("1", "X"), ("2", "Y"), ("3", "z"), ("4", "new")]
         assert stand["hcp"].counts == Counts(staged=4, loaded=2, deleted=0, superseded=2, left_behind=0, target=4)
 
+    def test_a_full_load_goes_under_what_newer_changes_have_said(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready(warehouse, "hcp")
+        first = write_valid(tmp_path / "1.parquet", PERSON, [("1", "x"), ("2", "x"), ("3", "x")])
+        warehouse.publish(publication(load((first,))))
+        changes = write_valid(tmp_path / "2.parquet", PERSON, [("2", "y"), ("5", "y"), ("3", "gone")])
+        merged = replace(load((changes,), LoadMode.MERGE), deletes={"city": ("gone",)})
+        warehouse.publish(publication(merged, batch="b2"))
+        again = write_valid(
+            tmp_path / "3.parquet", PERSON, [("1", "z"), ("2", "z"), ("3", "z"), ("4", "z"), ("6", "gone")]
+        )
+        judge = Judge()
+        full = load((again,), generation=2, newer=Said((changes,)))
+        full = replace(full, deletes={"city": ("gone",)})
+        warehouse.publish(publication(full, token=2, judge=judge))
+        assert self.rows(warehouse) == [("1", "z"), ("2", "y"), ("4", "z"), ("5", "y")]
+        counts, facts = judge.seen["hcp"]
+        assert (counts.staged, counts.loaded, counts.superseded, counts.deletes, counts.deleted) == (5, 2, 2, 1, 1)
+        assert (facts["expected_target"], counts.target) == (4, 4)
+        # Nothing of its own is left of it, and what the changes said stays.
+        none = load((), generation=3, newer=Said((changes,)))
+        warehouse.publish(publication(none, token=3))
+        assert self.rows(warehouse) == [("2", "y"), ("5", "y")]
+
     def test_a_record_that_a_newer_batch_left_out_says_nothing_of_its_key(
         self, warehouse: Warehouse, tmp_path: Path
     ) -> None:

@@ -1,10 +1,14 @@
 """Full files and files of changes alone, told apart by their names: the one replaces a table, the other is merged."""
 
+import time
+from datetime import UTC, datetime
+
 import pytest
 
 from tests.integration.world import World, batches_of
 
 DELTAS = {"models.a.delta": "(?i)delta", "models.a.delete_when": {"n": ["-1"]}, "gate": {"row_delta_pct": 30}}
+ANY_SIZE = DELTAS | {"gate": {"row_delta_pct": "never"}}
 FULL = {"20260101/a_full.csv": "id,n\n1,10\n2,20\n3,30\n4,-1\n"}
 CHANGES = {"20260108/a_delta.csv": "id,n\n2,21\n3,-1\n5,50\n"}
 AGAIN = {"20260115/A_FULL_20260115.csv": "id,n\n1,11\n5,50\n6,60\n"}
@@ -14,6 +18,14 @@ AGAIN = {"20260115/A_FULL_20260115.csv": "id,n\n1,11\n5,50\n6,60\n"}
 def told_apart(world: World) -> World:
     world.set_up(DELTAS)
     return world
+
+
+def now() -> str:
+    """The present instant, with room on both sides of it."""
+    time.sleep(0.01)
+    said = datetime.now(UTC).isoformat()
+    time.sleep(0.01)
+    return said
 
 
 def modes(world: World) -> list[tuple[object, ...]]:
@@ -79,6 +91,89 @@ def test_of_waiting_batches_only_the_newest_full_one_is_loaded_and_changes_behin
     told_apart.drop(FULL, CHANGES, AGAIN, {"20260122/a_delta.csv": "id,n\n7,70\n"})
     told_apart.does("run")
     assert told_apart.table("a", "id", "n") == [("1", 11), ("5", 50), ("6", 60), ("7", 70)]
+
+
+def test_a_full_file_that_comes_again_leaves_what_newer_changes_said(told_apart: World) -> None:
+    """Its own keys come and go; a key that changes brought, changed or removed is theirs."""
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,12\n2,29\n3,39\n6,60\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 12), ("2", 21), ("5", 50), ("6", 60)]
+    told_apart.drop({"20260101/a_full.csv": "id,n\n6,61\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("2", 21), ("5", 50), ("6", 61)]
+    assert modes(told_apart) == [("20260101", "replace"), ("20260108", "merge")]
+    built_again(told_apart)
+
+
+def built_again(world: World) -> None:
+    """What the lake holds makes the same table."""
+    before = world.table("a", "id", "n")
+    (world.root / "warehouse.duckdb").unlink()
+    world.does("backfill", "p", "--from-lake")
+    assert world.table("a", "id", "n") == before
+
+
+def test_a_full_file_that_comes_late_goes_under_newer_changes(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE | {"source.late": "load"})
+    told_apart.drop(FULL, {"20260115/a_delta.csv": "id,n\n2,22\n7,70\n"})
+    told_apart.does("run")
+    told_apart.drop({"20260108/a_full.csv": "id,n\n2,28\n8,80\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("2", 22), ("7", 70), ("8", 80)]
+    built_again(told_apart)
+    # Behind it, the first one has nothing to say any more.
+    told_apart.drop({"20260101/a_full.csv": "id,n\n9,90\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("2", 22), ("7", 70), ("8", 80)]
+
+
+def test_a_late_file_of_changes_behind_a_newer_full_one_is_superseded(told_apart: World) -> None:
+    told_apart.drop(FULL, CHANGES, AGAIN)
+    told_apart.does("run")
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n1,99\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 11), ("5", 50), ("6", 60)]
+
+
+def test_what_was_a_full_batch_is_not_taken_for_changes(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL, {"20260108/a_full.csv": "id,n\n5,50\n"})
+    told_apart.does("run")
+    (told_apart.root / "drops/20260108/a_full.csv").unlink()
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n7,70\n"})
+    told_apart.does("manifest", "forget", "p", "--path", "20260108/a_full.csv", "--reason", "other", "--yes")
+    said = told_apart.refused(5, "run")
+    assert "batch 20260108 was published as all there is, and its files hold changes alone now" in said
+    assert told_apart.table("a", "id", "n") == [("5", 50)]
+
+
+def test_a_full_file_of_rows_that_are_gone_empties_no_table(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL)
+    told_apart.does("run")
+    told_apart.drop({"20260108/a_full.csv": "id,n\n1,-1\n2,-1\n"})
+    assert "all_gone" in told_apart.refused(6, "run")
+    assert told_apart.table("a", "id") == [("1",), ("2",), ("3",)]
+
+
+def test_a_full_file_of_an_earlier_time_is_put_back_under_the_changes_and_not_behind_a_full_one(
+    told_apart: World,
+) -> None:
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    then = now()
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,12\n"})
+    told_apart.does("run")
+    why = ("--reason", "seen", "--by", "me")
+    told_apart.does("backfill", "p", "--batch", "20260101", "--as-of", then, *why)
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
+    told_apart.drop(AGAIN)
+    told_apart.does("run")
+    said = told_apart.refused(2, "backfill", "p", "--batch", "20260101", "--as-of", then, *why)
+    assert "superseded by 20260115" in said
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ingestkit.errors import GateClosed, WarehouseError
+from ingestkit.errors import ContractError, GateClosed, WarehouseError
 from ingestkit.model import (
     Artifact,
     ArtifactKind,
@@ -81,14 +81,17 @@ def intended(
     """Which generation of which content this run means to publish."""
     mode = pipeline.mode(given.model, (file.path for file in given.files))
     digest = digest_of(given.files)
-    settings = pipeline.load_settings(given.model, window)
+    settings = pipeline.load_settings(given.model, window, mode)
     own = _own(receipts, given.model, batch)
+    if own is not None and own.mode is LoadMode.REPLACE and pipeline.takes_changes(given.model, mode):
+        raise _replaced_before(pipeline, own)
     gone = own.generation if own is not None and _buried(pipeline, own, mode, receipts) else 0
     alike = own is not None and (own.digest, own.settings, own.mode) == (digest, settings, mode)
     if own is not None and alike and not (given.redo or gone):
         return Intent(given.model, own.generation, digest, settings, mode)
     kept = given.kept
-    if kept is not None and (kept.digest, kept.settings) == (digest, settings) and kept.generation > gone:
+    meant = (digest, settings, mode)
+    if kept is not None and (kept.digest, kept.settings, kept.mode) == meant and kept.generation > gone:
         return kept
     highest = max(given.highest, own.generation if own else 0)
     return Intent(given.model, highest + 1, digest, settings, mode)
@@ -99,13 +102,23 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
 
     Its receipt is there and its rows are not.
     """
-    if newer_content(pipeline, own.batch, own.model, mode, receipts) is not None:
+    if pipeline.model(own.model).delta is not None or newer_content(pipeline, own.batch, own.model, mode, receipts):
+        # Beside files of changes, an older full file takes the place of its own rows alone.
         return False
     order = pipeline.order
     return any(
         one.mode is LoadMode.REPLACE and order(one.batch) < order(own.batch) and one.since > own.since
         for one in receipts
         if one.model == own.model
+    )
+
+
+def _replaced_before(pipeline: Pipeline, own: Receipt) -> ContractError:
+    """What was there before a full file took its place is not known to whoever only has changes."""
+    return ContractError(
+        f"{own.model}: batch {own.batch} was published as all there is, and its files hold changes alone now",
+        hint=f"to build the table again from the full batch before it: drop {pipeline.table(own.model)}, then "
+        f"ingestkit backfill {pipeline.name} --from-lake",
     )
 
 
@@ -120,16 +133,25 @@ def superseded_by(pipeline: Pipeline, batch: str, intent: Intent, receipts: Sequ
 def newer_content(
     pipeline: Pipeline, batch: str, model: str, mode: LoadMode, receipts: Sequence[Receipt]
 ) -> str | None:
-    """The newest batch that stands over this one whole: a newer replace does, and over a replace anything newer."""
+    """The newest batch that stands over this one whole: a newer replace does, and over a replace anything newer.
+
+    Where files of changes come behind full ones, the changes stand, and what they do not speak of is the full one's.
+    """
     newer = _newer(pipeline, batch, model, receipts)
-    whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or mode is LoadMode.REPLACE]
+    alone = _alone(pipeline, model, mode)
+    whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or alone]
     return max(whole, key=pipeline.order, default=None)
+
+
+def _alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
+    """Whether what is loaded so is all that the table holds, and never beside what others say."""
+    return mode is LoadMode.REPLACE and pipeline.model(model).delta is None
 
 
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
-    goes_before = given.puts_back and intent.mode is LoadMode.REPLACE
+    goes_before = given.puts_back and _alone(ctx.pipeline, given.model, intent.mode)
     by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
         return Planned(given.model, intent, None, by, stays=_put_back(receipts, given.model, ctx.batch))
@@ -138,14 +160,15 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     previous: Said | None = Said()
     own = _own(receipts, given.model, ctx.batch)
     published = own is not None and own.answers(intent)
-    if intent.mode is LoadMode.MERGE and not published:
+    behind = intent.mode is LoadMode.MERGE or ctx.pipeline.model(given.model).delta is not None
+    if behind and not published:
         for receipt in _newer(ctx.pipeline, ctx.batch, given.model, receipts):
             found = given.newer.get(receipt.batch, ())
             if not any(one.kind is ArtifactKind.VALID for one in found) and (receipt.counts.staged or 0) > 0:
                 raise _gone(ctx, given.model, receipt.batch)
             newer.extend(found)
         _hold(ctx, given.model, newer)
-        previous = _previous(ctx, given)
+        previous = _previous(ctx, given) if intent.mode is LoadMode.MERGE else previous
     contract = ctx.pipeline.columns(given.model)
     known = {column.name.casefold() for column in contract}
     evolved = tuple(name for name in given.evolved if name.casefold() not in known)
@@ -188,7 +211,7 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
     facts: dict[str, Mapping[str, Any]] = {}
 
     def judge(model: str, counts: Counts, figures: Mapping[str, int]) -> None:
-        rules[model] = judged(model, counts, figures, expected[model])
+        rules[model] = (*judged(model, counts, figures, expected[model]), *_emptied(ctx.pipeline, model, counts))
         for rule in rules[model]:
             if rule.passed is False:
                 raise GateClosed(
@@ -222,6 +245,15 @@ def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) 
         Rule(name, Stage.LOAD, model, float(figure), 0.0, figure == 0, approvable=False)
         for name, figure in figures.items()
     )
+
+
+def _emptied(pipeline: Pipeline, model: str, counts: Counts) -> tuple[Rule, ...]:
+    """The rule for full files whose rows may all say that their keys are gone: as of a file without rows."""
+    settings = pipeline.model(model)
+    if settings.delta is None or counts.deletes is None or settings.allow_empty:
+        return ()
+    left = (counts.target or 0) > 0 or not counts.deletes
+    return (Rule("all_gone", Stage.LOAD, model, float(not left), 0.0, left, approvable=False),)
 
 
 def read_back(ctx: RunContext, given: Given, planned: Planned, published: Published) -> Work:

@@ -41,9 +41,9 @@ def judged(
         ),
         _at_least("empty", model, valid, 0 if _may_be_empty(ctx, model, mode) else 1),
     ]
-    if limits.min_rows is not None:
-        rules.append(_at_least("min_rows", model, valid, limits.min_rows))
     # Of changes alone there are many today and few tomorrow.
+    if limits.min_rows is not None and mode is ctx.pipeline.model(model).load:
+        rules.append(_at_least("min_rows", model, valid, limits.min_rows))
     if limits.row_delta_pct is not None and mode is ctx.pipeline.model(model).load:
         rules.append(_row_delta(ctx, model, valid, limits.row_delta_pct))
     if uncounted:

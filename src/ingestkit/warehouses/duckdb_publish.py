@@ -73,6 +73,9 @@ class DuckdbTransaction:
     def delete_window(self, table: str, bounds: Bounds) -> int:
         return self._figure(f"DELETE FROM {self._named(table)} WHERE {sql.within(bounds)}")
 
+    def delete_others(self, table: str, kept: Rows) -> int:
+        return self._figure(sql.delete_others(self._named(table), kept.query, kept.key))
+
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         target = self._named(table)
         deleted = self._figure(sql.delete(target, gone, rows.key)) if gone is not None else 0

@@ -195,6 +195,12 @@ def delete(target: str, rows: str, key: tuple[str, ...]) -> str:
     return f"DELETE FROM {target} AS target USING (SELECT DISTINCT {names(key)} FROM ({rows})) AS gone WHERE {same}"
 
 
+def delete_others(target: str, kept: str, key: tuple[str, ...]) -> str:
+    """Rows of the target that have none of these keys are removed."""
+    same = " AND ".join(f"target.{name(column)} = kept.{name(column)}" for column in key)
+    return f"DELETE FROM {target} AS target WHERE NOT EXISTS (SELECT 1 FROM ({kept}) AS kept WHERE {same})"
+
+
 def within(bounds: Bounds) -> str:
     """Whether a row lies in a window; one without a value lies in none."""
     kind = "TIMESTAMPTZ" if isinstance(bounds.low, datetime) else "DATE"

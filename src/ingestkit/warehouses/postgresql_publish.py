@@ -87,6 +87,12 @@ class PostgresqlTransaction:
     def delete_window(self, table: str, bounds: Bounds) -> int:
         return self.connection.execute(f"DELETE FROM {self._named(table)} WHERE {sql.within(bounds)}").rowcount
 
+    def delete_others(self, table: str, kept: Rows) -> int:
+        self._staged(STAGE, table, kept)
+        deleted = self.connection.execute(sql.delete_others(self._named(table), STAGE, kept.key)).rowcount
+        self.connection.execute(f"DROP TABLE {STAGE}")
+        return deleted
+
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         """By a stage that is gone with the transaction, and one statement each: no unique index is needed."""
         target, deleted = self._named(table), 0

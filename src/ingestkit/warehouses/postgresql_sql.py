@@ -97,6 +97,12 @@ def delete_keys(target: str, gone: str, key: tuple[str, ...]) -> str:
     return f"DELETE FROM {target} AS target USING {gone} AS gone WHERE {same_key('target', 'gone', key)}"
 
 
+def delete_others(target: str, kept: str, key: tuple[str, ...]) -> str:
+    """Rows of the target that have no key of the other table are removed."""
+    same = same_key("target", "kept", key)
+    return f"DELETE FROM {target} AS target WHERE NOT EXISTS (SELECT 1 FROM {kept} AS kept WHERE {same})"
+
+
 def update_keys(target: str, stage: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
     """Rows of a known key say what the stage says of it, in all columns named."""
     changed = ", ".join(f"{name(column)} = staged.{name(column)}" for column in columns if column not in key)

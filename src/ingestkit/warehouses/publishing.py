@@ -97,6 +97,10 @@ class Transaction(Protocol):
         """Delete the rows that lie within the bounds; how many there were."""
         ...
 
+    def delete_others(self, table: str, kept: Rows) -> int:
+        """Delete the rows that have none of these keys; how many there were."""
+        ...
+
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         """Delete the keys that the query `gone` names, then write the rows by key: over those there are, or as new."""
         ...
@@ -121,6 +125,8 @@ class Plan:
     deletes: int | None = None
     superseded: int | None = None
     left_behind: int | None = None
+    kept: str | None = None
+    """Of a replace: the query for keys that newer files of changes have spoken of, whose rows stay."""
     rejects: "Plan | None" = None
     """What goes into the table of rejects."""
 
@@ -225,8 +231,8 @@ def planned(engine: Engine, publication: Publication, load: Load) -> Plan:
             _refuse_strangers(engine, plan)
         case LoadMode.MERGE if plan.mergeable:
             return _to_merge(engine, plan)
-        case LoadMode.REPLACE if load.deletes:
-            return _without_gone(engine, plan)
+        case LoadMode.REPLACE if plan.mergeable and (load.deletes or load.newer.files):
+            return _to_replace(engine, plan)
     return plan
 
 
@@ -337,8 +343,12 @@ def check_files(engine: Engine, load: Load) -> frozenset[str]:
 
 def replace(transaction: Transaction, plan: Plan, before: int) -> Written:
     """Put the rows in place of all that is there."""
-    loaded = transaction.replace(plan.load.table, plan.rows)
-    return Written(expected=plan.writes, loaded=loaded, deleted=before)
+    if plan.kept is None:
+        loaded = transaction.replace(plan.load.table, plan.rows)
+        return Written(expected=plan.writes, loaded=loaded, deleted=before)
+    deleted = transaction.delete_others(plan.load.table, Rows(plan.kept, plan.rows.key, plan.rows.key))
+    loaded = transaction.insert(plan.load.table, plan.rows)
+    return Written(expected=before - deleted + plan.writes, loaded=loaded, deleted=deleted)
 
 
 def append(transaction: Transaction, plan: Plan, before: int) -> Written:
@@ -377,12 +387,21 @@ def _refuse_strangers(engine: Engine, plan: Plan) -> None:
         )
 
 
-def _without_gone(engine: Engine, plan: Plan) -> Plan:
-    """All there is, but for the rows that say their key is gone."""
-    gone = sql.says_gone(plan.load.deletes)
-    rows = f"SELECT * FROM ({plan.rows.query}) WHERE NOT {gone}"
-    (deletes,) = figures(engine, sql.count(f"SELECT * FROM ({plan.rows.query}) WHERE {gone}"))
-    return also(plan, rows=Rows(rows, plan.rows.columns, plan.load.key), deletes=deletes)
+def _to_replace(engine: Engine, plan: Plan) -> Plan:
+    """All there is, but for keys of which newer changes have spoken, and for rows that say their key is gone."""
+    load, rows = plan.load, plan.rows.query
+    kept = sql.keys_of(load.newer, load.key) if load.newer.files else None
+    superseded = deletes = None
+    if kept is not None:
+        rows = sql.without(rows, kept, load.key)
+        (published,) = figures(engine, sql.count(rows))
+        superseded = plan.staged - published
+    if load.deletes:
+        gone = sql.says_gone(load.deletes)
+        (deletes,) = figures(engine, sql.count(f"SELECT * FROM ({rows}) WHERE {gone}"))
+        rows = f"SELECT * FROM ({rows}) WHERE NOT {gone}"
+    rows_ = Rows(rows, plan.rows.columns, load.key)
+    return also(plan, rows=rows_, kept=kept, deletes=deletes, superseded=superseded)
 
 
 def _to_merge(engine: Engine, plan: Plan) -> Plan:

@@ -218,6 +218,9 @@ class SnowflakeWarehouse:
         types = {**sql.passing_types(load.columns, load.lineage), sql.GONE: "BOOLEAN"}
         merging = load.intent.mode is LoadMode.MERGE
         staged = self._staged(connection, engine, plan, to, folder)
+        if plan.kept is not None:
+            keeping = self._keeping(connection, engine, plan, plan.kept, to, folder)
+            return Prepared(to.model, staged, types, plan.writes, keeping=keeping)
         if not merging or not plan.mergeable or not staged.rows:
             return Prepared(to.model, staged, types, plan.writes)
         # Of the session, and so without a schema before it.
@@ -225,7 +228,32 @@ class SnowflakeWarehouse:
         named = {self.account.names.one(column): types[column] for column in staged.columns}
         execute(connection, sql.created(f"OR REPLACE TEMPORARY TABLE {table}", named))
         queries = copy(self.account, connection, table, types, staged)
-        return Prepared(to.model, staged, types, plan.writes, table, queries)
+        return Prepared(to.model, staged, types, plan.writes, table, queries=queries)
+
+    def _keeping(
+        self,
+        connection: SnowflakeConnection,
+        engine: duckdb.DuckDBPyConnection,
+        plan: publishing.Plan,
+        kept: str,
+        to: Sending,
+        folder: Path,
+    ) -> str | None:
+        """The keys whose rows stay, in a table that goes with the session; None where there are none."""
+        load = plan.load
+        columns = tuple(column for column in load.columns if column.name in load.key)
+        said = also(load, intent=also(load.intent, mode=LoadMode.APPEND), columns=columns, lineage=())
+        keys = also(plan, load=said, rows=publishing.Rows(kept, load.key, load.key), kept=None)
+        sending = Sending.of(to.publication, to.model, to.place)
+        staged = self._staged(connection, engine, keys, sending, folder.with_name(f"{folder.name}__kept"))
+        if not staged.rows:
+            return None
+        types = sql.column_types(columns, ())
+        table = self.account.names.one(f"{sql.STAGE}_{to.model}")
+        named = {self.account.names.one(column): types[column] for column in load.key}
+        execute(connection, sql.created(f"OR REPLACE TEMPORARY TABLE {table}", named))
+        copy(self.account, connection, table, types, staged)
+        return table
 
     def _staged(
         self,

@@ -27,6 +27,8 @@ class Prepared:
     writes: int
     """Of the rows staged, how many are to be written; the others delete."""
     merging: str | None = None
+    keeping: str | None = None
+    """The table of the keys whose rows stay where all others are replaced."""
     queries: list[str] = field(default_factory=list)
     """The ids of those that wrote the rows."""
     aside: bool = False
@@ -125,6 +127,13 @@ class SnowflakeTransaction:
     def delete_window(self, table: str, bounds: Bounds) -> int:
         where = sql.within(self.account.names, bounds)
         return changed(self.connection, f"DELETE FROM {self.account.named(table)} WHERE {where}")
+
+    def delete_others(self, table: str, kept: Rows) -> int:
+        keeping = self.prepared[table].keeping
+        key = [self.account.names.one(column) for column in kept.key]
+        if keeping is None:
+            return changed(self.connection, f"DELETE FROM {self.account.named(table)}")
+        return changed(self.connection, sql.delete_others(self.account.named(table), keeping, key))
 
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         del gone

@@ -192,6 +192,12 @@ def _moment(value: date) -> str:
     return f"{said}::TIMESTAMP_TZ" if isinstance(value, datetime) else f"TO_DATE({said}, 'YYYY-MM-DD')"
 
 
+def delete_others(target: str, kept: str, key: Sequence[str]) -> str:
+    """Rows of the target that have no key of the other table are removed. All names are quoted."""
+    same = " AND ".join(f"target.{column} = kept.{column}" for column in key)
+    return f"DELETE FROM {target} AS target WHERE NOT EXISTS (SELECT 1 FROM {kept} AS kept WHERE {same})"
+
+
 def merge(target: str, stage: str, columns: Sequence[str], key: Sequence[str]) -> str:
     """Rows of a known key say what the stage says of it, or are deleted; others are added. All names are quoted."""
     same = " AND ".join(f"target.{column} = staged.{column}" for column in key)

@@ -100,12 +100,18 @@ def demand_lengths(session: Session, target: Name) -> None:
     """Raises where the table holds a text that is longer than its column, which DuckDB does not mind."""
     duck = session.fake._duck_conn
     database, schema, name = (literal(part) for part in target)
+    place = home(duck, target)
+    # Of a temporary table that went with its session, what is known of its columns stays.
+    here = " AND ".join(
+        f"{part}_name = {literal(one)}" for part, one in zip(("database", "schema", "table"), place, strict=True)
+    )
     sizes = f"""
         SELECT ext_column_name, ext_character_maximum_length FROM _fs_global._fs_information_schema._fs_columns_ext
         WHERE ext_table_catalog = {database} AND ext_table_schema = {schema} AND ext_table_name = {name}
+        AND ext_column_name IN (SELECT column_name FROM duckdb_columns() WHERE {here})
     """
     for column, size in duck.execute(sizes).fetchall():
-        named, where = identifier(column), quoted(home(duck, target))
+        named, where = identifier(column), quoted(place)
         found = f"SELECT {named} FROM {where} WHERE length({named}) > {size} LIMIT 1"
         if (row := duck.execute(found).fetchone()) is not None:
             raise Refused(100_078, "22000", f"String '{row[0]}' is too long and would be truncated")
