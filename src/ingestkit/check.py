@@ -167,13 +167,14 @@ def _known(session: Session, models: Sequence[str]) -> Known:
 
 
 def _check_owner(session: Session, model: str) -> None:
-    table, mine = session.pipeline.table(model), (session.pipeline.name, model)
-    owner = session.warehouse.table_owner(table)
-    if owner is not None and owner != mine:
-        raise WarehouseError(
-            f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
-            hint=f"give the model another one: models.{model}.table in pipeline {mine[0]}",
-        )
+    mine, beside = (session.pipeline.name, model), session.pipeline.rejects(model)
+    for table in (session.pipeline.table(model), *([beside.table] if beside is not None else [])):
+        owner = session.warehouse.table_owner(table)
+        if owner is not None and owner != mine:
+            raise WarehouseError(
+                f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
+                hint=f"give the model another one: models.{model}.table in pipeline {mine[0]}",
+            )
 
 
 def _check_fence(session: Session, known: Known, model: str, fence: Fence | None, *, rebuilding: bool) -> None:

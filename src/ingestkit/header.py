@@ -10,7 +10,7 @@ from ingestkit.contract import Contract
 from ingestkit.errors import ContractError
 from ingestkit.files import shown
 from ingestkit.model import Drift
-from ingestkit.settings import LINE, LINEAGE, Model
+from ingestkit.settings import FLAG, LINE, LINEAGE, Model
 
 ALIKE = 0.75
 """How much of two names must be the same for one to be the other, renamed."""
@@ -166,7 +166,7 @@ def _renamed(
 
 def _extra(found: Findings, settings: Model, added: Sequence[str], expected: Sequence[str]) -> None:
     """Columns in no contract, by the model's policy."""
-    taken = {name.casefold() for name in (*expected, *LINEAGE, LINE)}
+    taken = {name.casefold() for name in (*expected, *LINEAGE, LINE, *([FLAG] if settings.flag_when else []))}
     for name in added:
         if settings.drift == "freeze":
             found.fail("extra", name, None, name, f"{name!r} is in no contract")

@@ -15,7 +15,7 @@ from ingestkit.files import shown
 from ingestkit.lake import Lake, Place
 from ingestkit.model import Artifact, LoadMode, SqlCheck, Window, sha256_of
 from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse
-from ingestkit.settings import LINEAGE, Freshness, Model, PipelineSettings, rejects_beside
+from ingestkit.settings import FLAG, LINEAGE, Freshness, Model, PipelineSettings, rejects_beside
 from ingestkit.windows import days_within, zone_of
 
 ROW_DELTA_OF_REPLACE = 50.0
@@ -91,8 +91,11 @@ class Pipeline:
         return tuple(compress(LINEAGE, chosen))
 
     def columns(self, model: str) -> tuple[TargetColumn, ...]:
-        columns = self.model(model).columns.items()
-        return tuple(TargetColumn(name, column.type, column.max_length) for name, column in columns)
+        """The target's columns by the contract, and the one that says which rows are flagged where some may be."""
+        settings = self.model(model)
+        flag = [TargetColumn(FLAG, "boolean")] if settings.flag_when else []
+        said = settings.columns.items()
+        return (*(TargetColumn(name, column.type, column.max_length) for name, column in said), *flag)
 
     def rejects(self, model: str) -> Rejects | None:
         """The table of the model's rejects, nothing in it; None where it is to have none."""
@@ -136,7 +139,8 @@ class Pipeline:
 
     def load_settings(self, model: str, window: Window | None, mode: LoadMode | None = None) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""
-        shown = self._shown(model, {*OF_VALID_ROWS, "load", "table", "delete_when"})
+        flagged = ["flag_when"] if self.model(model).flag_when else []
+        shown = self._shown(model, {*OF_VALID_ROWS, "load", "table", "delete_when", *flagged})
         validation = self.settings.validation.model_dump(mode="json")
         versions = [VALIDATE_VERSION, LOAD_VERSION]
         chosen = [mode.value] if mode is not None and self.model(model).delta is not None else []

@@ -296,7 +296,9 @@ class Load:
     """What this batch's earlier generation said, for what a redone merge leaves behind; None: it is gone."""
     lineage: tuple[str, ...] = LINEAGE
     deletes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Where `mode` is merge: by column, the values (as text) of rows that remove their key instead of being written."""
+    """By column, the values (as text) of rows that are not written, and where `mode` is merge remove their key."""
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The same of rows that are written, and flagged in the one of `columns` that no file has."""
     bounds: Bounds | None = None
     """Where `mode` is window: whose rows are replaced. None of the files' rows lies outside."""
     evolved: tuple[str, ...] = ()

@@ -25,6 +25,8 @@ from ingestkit import layouts, textformat, windows
 from ingestkit.model import LoadMode, Window
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
+FLAG = "_deleted"
+"""What a row says that stays, and whose key is gone."""
 LINE = "_line"
 """Where valid rows say on which line they begin; no table has it."""
 DURATION = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)"
@@ -400,7 +402,9 @@ class Model(Section):
     normalise: Normalisations = ()
     """What is done to the texts of every string column that does not say it itself."""
     delete_when: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    """With `load: merge`: values by column that say of a row that its key is gone from the target."""
+    """Values by column that say of a row that its key is gone: merged, it goes; of a whole table, it is left out."""
+    flag_when: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """The same of rows that stay, with true in the column `_deleted` of the target."""
     header: Header = Header()
     drift: Literal["freeze", "evolve", "ignore"] = "freeze"
     """What a column that is in no contract does: fail its file, become a column of the target, or be left out."""
@@ -437,11 +441,14 @@ class Model(Section):
             raise ValueError(f"delta is of load: replace, and this is {self.load.value}")
         if self.delta is not None and not self.key:
             raise ValueError("delta needs a key: changes are merged by it")
-        if self.delete_when and self.load is not LoadMode.MERGE and self.delta is None:
-            raise ValueError(f"delete_when is of load: merge, or of delta, and this is {self.load.value}")
-        for name in self.delete_when:
-            if name not in self.columns:
-                raise ValueError(f"delete_when: {name!r} is not among the columns")
+        if self.delete_when and self.load not in (LoadMode.MERGE, LoadMode.REPLACE):
+            raise ValueError(f"delete_when is of load: merge or replace, and this is {self.load.value}")
+        if self.flag_when and FLAG in {name.casefold() for name in self.columns}:
+            raise ValueError(f"flag_when makes a column {FLAG}, and there is one among the columns")
+        for said, columns in (("delete_when", self.delete_when), ("flag_when", self.flag_when)):
+            for name in columns:
+                if name not in self.columns:
+                    raise ValueError(f"{said}: {name!r} is not among the columns")
         return self
 
     @model_validator(mode="after")

@@ -176,12 +176,47 @@ def test_a_full_file_of_an_earlier_time_is_put_back_under_the_changes_and_not_be
     assert "superseded by 20260115" in said
 
 
+FLAGGED = ANY_SIZE | {"models.a.flag_when": {"n": ["-2", "-3"]}}
+
+
+def test_rows_that_are_flagged_stay_and_say_so(told_apart: World) -> None:
+    """What is merged into another record and what is invalid, say, is kept; what is deleted goes."""
+    told_apart.set_up(FLAGGED)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,10\n2,-2\n3,-1\n4,40\n5,\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "_deleted") == [("1", False), ("2", True), ("4", False), ("5", False)]
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n2,20\n4,-3\n1,-1\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n", "_deleted") == [("2", 20, False), ("4", -3, True), ("5", None, False)]
+
+
+def test_a_model_that_comes_to_flag_rows_flags_those_that_come_then(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,10\n2,-2\n"})
+    told_apart.does("run")
+    told_apart.set_up(FLAGGED)
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n3,-2\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "_deleted") == [("1", None), ("2", None), ("3", True)]
+
+
+def test_of_a_snapshot_rows_that_are_gone_are_left_out(world: World) -> None:
+    world.set_up({"models.a.delete_when": {"n": ["-1"]}})
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,-1\n"})
+    world.does("run")
+    assert world.table("a", "id") == [("1",)]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"models.a.delta": "delta", "models.a.key": None}, "delta needs a key"),
         ({"models.b.delta": "delta"}, "delta is of load: replace, and this is merge"),
-        ({"models.a.delete_when": {"n": ["1"]}}, "delete_when is of load: merge, or of delta"),
+        ({"models.a.flag_when": {"x": ["1"]}}, "flag_when: 'x' is not among the columns"),
+        (
+            {"models.a.flag_when": {"n": ["1"]}, "models.a.columns._Deleted": {}},
+            "flag_when makes a column _deleted, and there is one",
+        ),
     ],
 )
 def test_changes_need_a_key_and_a_model_that_is_replaced(world: World, changes: dict[str, object], said: str) -> None:

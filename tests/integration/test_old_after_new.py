@@ -190,7 +190,7 @@ def test_a_row_that_says_its_key_is_gone_removes_it_and_is_counted(world: World,
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"models.hist.delete_when": {"state": ["X"]}}, "delete_when is of load: merge"),
+        ({"models.hist.delete_when": {"state": ["X"]}}, "delete_when is of load: merge or replace"),
         ({"models.part.delete_when": {"nothing": ["X"]}}, "'nothing' is not among the columns"),
         ({"models.part.delete_when": {"state": []}}, "at least 1"),
     ],

@@ -177,6 +177,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         table=ctx.pipeline.table(given.model),
         columns=(*contract, *(TargetColumn(name, "string") for name in evolved)),
         deletes=ctx.pipeline.model(given.model).delete_when,
+        flags=ctx.pipeline.model(given.model).flag_when,
         evolved=evolved,
         key=ctx.pipeline.model(given.model).key,
         files=current,
@@ -250,7 +251,7 @@ def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) 
 def _emptied(pipeline: Pipeline, model: str, counts: Counts) -> tuple[Rule, ...]:
     """The rule for full files whose rows may all say that their keys are gone: as of a file without rows."""
     settings = pipeline.model(model)
-    if settings.delta is None or counts.deletes is None or settings.allow_empty:
+    if settings.load is not LoadMode.REPLACE or counts.deletes is None or settings.allow_empty:
         return ()
     left = (counts.target or 0) > 0 or not counts.deletes
     return (Rule("all_gone", Stage.LOAD, model, float(not left), 0.0, left, approvable=False),)

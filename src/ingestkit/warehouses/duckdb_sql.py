@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ingestkit.ports import Bounds, Load, Rejects, Said, TargetColumn
+from ingestkit.settings import FLAG
 
 FENCES = "ingestkit_fence"
 RECEIPTS = "ingestkit_receipt"
@@ -102,10 +103,10 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
     }
     if not load.files:
         return nothing(column_types(load.columns, load.lineage))
-    shown = [
-        f"NULL::VARCHAR AS {name(column.name)}" if column.name in absent else f"record.{name(column.name)}"
-        for column in load.columns
-    ]
+    made = {column: f"NULL::VARCHAR AS {name(column)}" for column in absent}
+    if load.flags:
+        made[FLAG] = f"{says_gone(load.flags, 'record.')} AS {name(FLAG)}"
+    shown = [made.get(column.name, f"record.{name(column.name)}") for column in load.columns]
     shown += [f"{origin[column]} AS {name(column)}" for column in load.lineage]
     files = ", ".join(
         f"({text(str(file.path.resolve()))}, {text(file.source_file)}, {text(file.file_id)})" for file in load.files
@@ -180,10 +181,10 @@ def without(rows: str, others: str, key: Iterable[str]) -> str:
     return f"SELECT * FROM ({rows}) AS one ANTI JOIN ({others}) AS other ON {same}"
 
 
-def says_gone(deletes: Mapping[str, tuple[str, ...]]) -> str:
+def says_gone(deletes: Mapping[str, tuple[str, ...]], of: str = "") -> str:
     """Whether a row says of its key that it is gone."""
     each = (
-        f"coalesce(CAST({name(column)} AS VARCHAR) IN ({', '.join(map(text, values))}), false)"
+        f"coalesce(CAST({of}{name(column)} AS VARCHAR) IN ({', '.join(map(text, values))}), false)"
         for column, values in deletes.items()
     )
     return f"({' OR '.join(each)})"

@@ -17,6 +17,7 @@ from ingestkit import steps
 from ingestkit.errors import Fenced, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.ports import Bounds, Load, Publication, Rejects
+from ingestkit.settings import FLAG
 from ingestkit.warehouses import duckdb_sql as sql
 
 Engine = duckdb.DuckDBPyConnection
@@ -326,6 +327,8 @@ def check_files(engine: Engine, load: Load) -> frozenset[str]:
         others, count = kinds.get(column.casefold(), ([], 0))
         kinds[column.casefold()] = (sorted({*others, *types}), count + files)
     wanted = sql.column_types(load.columns, ()) | {"_record_no": "BIGINT"}
+    if load.flags:
+        del wanted[FLAG]
     for column, target_kind in wanted.items():
         kind = sql.IN_FILES.get(target_kind, target_kind)
         types, files = kinds.get(column.casefold(), ([], 0))
