@@ -188,7 +188,8 @@ def _instead(session: Session, batch: str, left: Sequence[str], stands: Iterable
     again = f"ingestkit backfill {session.pipeline.name} --batch {batch}"
     if left:
         return f"{again} --model {' --model '.join(left)}"
-    if any(session.pipeline.model(model).load is LoadMode.REPLACE for model in stands):
+    settings = [session.pipeline.model(model) for model in stands]
+    if any(one.load is LoadMode.REPLACE and one.delta is None for one in settings):
         return f"to put it back on purpose: {again} --as-of TIME --reason '...'"
     return f"what came after it: ingestkit runs list {session.pipeline.name}"
 

@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import sqlalchemy as sql
+from dataclasses import dataclass
 
 from ingestkit import steps
 from ingestkit.errors import IngestkitError, StateError, WarehouseError
 from ingestkit.mirroring import refuse_empty_state
-from ingestkit.model import Completion, CompletionStatus, Fence, FileVersion, LoadMode, Receipt
+from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
-from ingestkit.states import completions, decisions, ledger, runs
+from ingestkit.states import completions, decisions, runs
 from ingestkit.states.completions import Published
 from ingestkit.states.lease import Lease
 
@@ -206,7 +204,7 @@ def lacking(
     """
     order = session.pipeline.order
     with session.state.read() as conn:
-        done = _as_loaded_again(session, conn, completions.published(conn, session.pipeline.name, models))
+        done = completions.published(conn, session.pipeline.name, models)
     full = completions.newest((key for key, one in done.items() if one.mode is LoadMode.REPLACE), order)
     standing = {(one.batch, one.model): one for one in receipts if one.model not in set(gone)}
     found: dict[str, list[str]] = {}
@@ -217,23 +215,6 @@ def lacking(
         if receipt is None or not _stands_for(receipt, one):
             found.setdefault(model, []).append(batch)
     return found
-
-
-def _as_loaded_again(
-    session: Session, conn: sql.Connection, done: Mapping[tuple[str, str], Published]
-) -> dict[tuple[str, str], Published]:
-    """What was published, in today's modes: full files and those of changes may be told apart otherwise by now."""
-    mixed = {key for key in done if session.pipeline.model(key[1]).delta is not None}
-    files: dict[str, list[FileVersion]] = {}
-    for file in ledger.versions(conn, session.pipeline.name, sorted({batch for batch, _ in mixed})) if mixed else ():
-        files.setdefault(file.batch, []).append(file)
-    again = {
-        (batch, model): session.pipeline.mode(
-            model, (file.path for file in ledger.file_set(files.get(batch, []), model))
-        )
-        for batch, model in mixed
-    }
-    return {key: replace(one, mode=again.get(key, one.mode)) for key, one in done.items()}
 
 
 def tables_gone(session: Session, models: Sequence[str]) -> frozenset[str]:

@@ -352,18 +352,15 @@ def _caught_up(session: Session, units: Sequence[Unit], known: Mapping[str, list
         if unit.reason != "new":
             found.append(unit)
             continue
-        whole = [model for model in unit.models if _is_snapshot(session, unit, model, known.get(unit.batch, ()))]
-        # Files of changes are passed over for a newer full one as well.
-        over = [model for model in unit.models if session.pipeline.model(model).load is LoadMode.REPLACE]
-        found.append(replace(unit, newer={model: newest[model] for model in over if model in newest}))
+        whole = [model for model in unit.models if _is_snapshot(session, model)]
+        found.append(replace(unit, newer={model: newest[model] for model in whole if model in newest}))
         for model in whole:
             if unit.wanted.get(model) or ledger.candidates(known.get(unit.batch, ()), model):
                 newest.setdefault(model, unit.batch)
     return tuple(reversed(found))
 
 
-def _is_snapshot(session: Session, unit: Unit, model: str, known: Sequence[FileVersion]) -> bool:
-    if session.pipeline.model(model).load is not LoadMode.REPLACE:
-        return False
-    files = [*(file for file, _ in unit.wanted.get(model, ())), *ledger.candidates(known, model)]
-    return not any(session.pipeline.holds_changes(model, file.path) for file in files)
+def _is_snapshot(session: Session, model: str) -> bool:
+    """Whether each batch says all there is. Changes that are passed over for a full batch that fails would be lost."""
+    settings = session.pipeline.model(model)
+    return settings.load is LoadMode.REPLACE and settings.delta is None

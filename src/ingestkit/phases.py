@@ -300,9 +300,18 @@ def _given(active: Active, known: Known, models: Sequence[str], receipts: Sequen
             highest=max(highest.get(model, 0), entry[0].generation if entry else 0),
             newer=newer[model],
             evolved=evolved.get(model, ()),
+            stood=_stood(active, entry[0] if entry else None),
             puts_back=active.run.as_of is not None,
         )
     return given
+
+
+def _stood(active: Active, done: Completion | None) -> load.Stood | None:
+    """What a target held that is built again. Windows are cut by today's settings."""
+    if active.run.kind != "restore" or done is None or done.mode not in (LoadMode.REPLACE, LoadMode.MERGE):
+        return None
+    keyed = active.session.pipeline.model(done.model).key
+    return load.Stood(done.mode, done.digest) if keyed or done.mode is LoadMode.REPLACE else None
 
 
 def _published_newer(

@@ -63,7 +63,7 @@ class Pipeline:
     def mode(self, model: str, paths: Iterable[str]) -> LoadMode:
         """How these files, which are all that a batch has of a model, are loaded."""
         settings = self.model(model)
-        kinds = {self.holds_changes(model, path): path for path in paths}
+        kinds = {self._holds_changes(model, path): path for path in paths}
         if len(kinds) > 1:
             raise ContractError(
                 f"{model}: {shown(kinds[True])} holds changes by its name, and {shown(kinds[False])} of the same batch "
@@ -72,11 +72,7 @@ class Pipeline:
             )
         return LoadMode.MERGE if True in kinds else settings.load
 
-    def takes_changes(self, model: str, mode: LoadMode) -> bool:
-        """Whether that mode is of files that hold changes alone, of a model that has full ones besides."""
-        return self.model(model).delta is not None and mode is LoadMode.MERGE
-
-    def holds_changes(self, model: str, path: str) -> bool:
+    def _holds_changes(self, model: str, path: str) -> bool:
         """Whether a file of a model that is replaced holds what has changed alone."""
         delta = self.model(model).delta
         return delta is not None and re.search(delta, path) is not None

@@ -119,7 +119,8 @@ def _newest(active: Active, model: str, paths: Sequence[Path], asked: Freshness)
     ]
     pipeline, warehouse = active.session.pipeline, active.session.warehouse
     table = pipeline.table(model)
-    if pipeline.model(model).load is not LoadMode.REPLACE and table not in warehouse.missing((table,)):
+    beside = pipeline.model(model).load is not LoadMode.REPLACE or pipeline.model(model).delta is not None
+    if beside and table not in warehouse.missing((table,)):
         values.append(warehouse.newest(table, asked.column))
     instants = (gate.instant(value) for value in values)
     return max((one for one in instants if one is not None), default=None)

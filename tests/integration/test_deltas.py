@@ -86,11 +86,13 @@ def test_the_target_is_built_again_from_the_newest_full_file_on(told_apart: Worl
     assert told_apart.table("a", "id", "n") == before == [("1", 11), ("5", 50), ("7", 70)]
 
 
-def test_of_waiting_batches_only_the_newest_full_one_is_loaded_and_changes_behind_it_are(told_apart: World) -> None:
-    told_apart.set_up(DELTAS | {"catch_up": "newest"})
-    told_apart.drop(FULL, CHANGES, AGAIN, {"20260122/a_delta.csv": "id,n\n7,70\n"})
+def test_none_is_passed_over_for_a_newer_one_that_may_fail(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE | {"catch_up": "newest"})
+    told_apart.drop(FULL)
     told_apart.does("run")
-    assert told_apart.table("a", "id", "n") == [("1", 11), ("5", 50), ("6", 60), ("7", 70)]
+    told_apart.drop(CHANGES, {"20260115/a_full.csv": "id,n\nx,broken\n"})
+    assert told_apart.call("run").code in (5, 6)
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
 
 
 def test_a_full_file_that_comes_again_leaves_what_newer_changes_said(told_apart: World) -> None:
@@ -174,6 +176,69 @@ def test_a_full_file_of_an_earlier_time_is_put_back_under_the_changes_and_not_be
     told_apart.does("run")
     said = told_apart.refused(2, "backfill", "p", "--batch", "20260101", "--as-of", then, *why)
     assert "superseded by 20260115" in said
+
+
+def test_changes_that_were_put_back_stay_so_when_the_target_is_built_again(told_apart: World) -> None:
+    """Also when a full file has come under them since."""
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    then = now()
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n2,99\n"})
+    told_apart.does("run")
+    told_apart.does("backfill", "p", "--batch", "20260108", "--as-of", then, "--reason", "seen", "--by", "me")
+    held = [("1", 10), ("2", 21), ("5", 50)]
+    assert told_apart.table("a", "id", "n") == held
+    built_again(told_apart)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,11\n2,29\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 11), *held[1:]]
+    [pin] = told_apart.does("state", "show", "p")["pins"]
+    assert pin["batch"] == "20260108"
+    built_again(told_apart)
+
+
+def test_a_batch_of_changes_whose_files_were_forgotten_hides_nothing_before_it(told_apart: World) -> None:
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    (told_apart.root / "drops/20260108/a_delta.csv").unlink()
+    told_apart.does("manifest", "forget", "p", "--path", "20260108/a_delta.csv", "--reason", "wrong", "--yes")
+    (told_apart.root / "warehouse.duckdb").unlink()
+    told_apart.does("backfill", "p", "--from-lake")
+    assert told_apart.table("a", "id", "n")[0] == ("1", 10)
+
+
+def test_a_restated_file_of_changes_that_is_bad_hides_nothing_before_it(told_apart: World) -> None:
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n2,x\n3,x\n5,x\n"})
+    told_apart.call("run")
+    (told_apart.root / "warehouse.duckdb").unlink()
+    told_apart.call("backfill", "p", "--from-lake")
+    assert ("1", 10) in told_apart.table("a", "id", "n")
+
+
+def test_a_file_of_changes_becomes_no_full_one_by_another_setting(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    told_apart.set_up(ANY_SIZE | {"models.a.delta": "changes", "models.a.files": r"a_\w+\.csv"})
+    built_again(told_apart)
+    told_apart.drop({"20260108/a_delta.csv": "id,n\n2,22\n"})
+    said = told_apart.refused(5, "run")
+    assert "20260108/a_delta.csv was published as changes, and is a full file by `delta` as it is now" in said
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
+
+
+def test_changes_may_leave_nothing_and_a_full_file_under_them_may_not(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,10\n"}, {"20260108/a_delta.csv": "id,n\n2,20\n"})
+    told_apart.does("run")
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,-1\n"})
+    assert "all_gone" in told_apart.refused(6, "run")
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,10\n"}, {"20260115/a_delta.csv": "id,n\n1,-1\n2,-1\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id") == []
 
 
 FLAGGED = ANY_SIZE | {"models.a.flag_when": {"n": ["-2", "-3"]}}

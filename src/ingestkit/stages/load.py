@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestkit.errors import ContractError, GateClosed, WarehouseError
+from ingestkit.files import shown
 from ingestkit.model import (
     Artifact,
     ArtifactKind,
@@ -24,6 +25,12 @@ from ingestkit.model import (
 )
 from ingestkit.pipeline import Pipeline, RunContext
 from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile
+
+
+@dataclass(frozen=True, slots=True)
+class Stood:
+    mode: LoadMode
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Given:
     """What newer batches published, by batch: valid rows, and the records left out for their keys."""
     evolved: tuple[str, ...] = ()
     """Columns beyond the contract's that files have added to the target."""
+    stood: Stood | None = None
+    """Of a target that is built again: what it held of this batch."""
     puts_back: bool = False
     """Whether old content is wanted in place of what newer batches have said."""
 
@@ -79,12 +88,10 @@ def intended(
     pipeline: Pipeline, batch: str, window: Window | None, given: Given, receipts: Sequence[Receipt]
 ) -> Intent:
     """Which generation of which content this run means to publish."""
-    mode = pipeline.mode(given.model, (file.path for file in given.files))
     digest = digest_of(given.files)
-    settings = pipeline.load_settings(given.model, window, mode)
     own = _own(receipts, given.model, batch)
-    if own is not None and own.mode is LoadMode.REPLACE and pipeline.takes_changes(given.model, mode):
-        raise _replaced_before(pipeline, own)
+    mode = _mode(pipeline, given, digest, own)
+    settings = pipeline.load_settings(given.model, window, mode)
     gone = own.generation if own is not None and _buried(pipeline, own, mode, receipts) else 0
     alike = own is not None and (own.digest, own.settings, own.mode) == (digest, settings, mode)
     if own is not None and alike and not (given.redo or gone):
@@ -113,13 +120,28 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
     )
 
 
-def _replaced_before(pipeline: Pipeline, own: Receipt) -> ContractError:
-    """What was there before a full file took its place is not known to whoever only has changes."""
-    return ContractError(
-        f"{own.model}: batch {own.batch} was published as all there is, and its files hold changes alone now",
-        hint=f"to build the table again from the full batch before it: drop {pipeline.table(own.model)}, then "
-        f"ingestkit backfill {pipeline.name} --from-lake",
-    )
+def _mode(pipeline: Pipeline, given: Given, digest: str, own: Receipt | None) -> LoadMode:
+    """How these files are loaded: as their names say; what is built again, as it was."""
+    stood = given.stood
+    if stood is not None and (stood.digest == digest or not given.files):
+        return stood.mode
+    mode = pipeline.mode(given.model, (file.path for file in given.files))
+    before = stood.mode if stood is not None else own.mode if own is not None else mode
+    if mode is before or pipeline.model(given.model).delta is None:
+        return mode
+    if mode is LoadMode.MERGE:
+        raise ContractError(
+            f"{given.model}: a batch was published as all there is, and its files hold changes alone now: what they "
+            "had replaced is not known any more",
+            hint="have the full file delivered again, or the changes as a batch of their own",
+        )
+    known = {file.path for file in (*given.files, *given.replaced) if file.loaded is not None}
+    if here := sorted(known & {file.path for file in given.files}):
+        raise ContractError(
+            f"{given.model}: {shown(here[0])} was published as changes, and is a full file by `delta` as it is now",
+            hint=f"set models.{given.model}.delta back",
+        )
+    return mode
 
 
 def superseded_by(pipeline: Pipeline, batch: str, intent: Intent, receipts: Sequence[Receipt]) -> str | None:
@@ -208,11 +230,13 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
                 ctx.progress.said(f"changed {table}", ddl=statement)
     for remark in ctx.warehouse.remarks(ctx.pipeline.name, {load.table: load.intent.mode for load in loads}):
         ctx.progress.warned(remark)
+    modes = {load.intent.model: load.intent.mode for load in loads}
     rules: dict[str, tuple[Rule, ...]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
 
     def judge(model: str, counts: Counts, figures: Mapping[str, int]) -> None:
-        rules[model] = (*judged(model, counts, figures, expected[model]), *_emptied(ctx.pipeline, model, counts))
+        emptied = _emptied(ctx.pipeline, model, modes[model], counts)
+        rules[model] = (*judged(model, counts, figures, expected[model]), *emptied)
         for rule in rules[model]:
             if rule.passed is False:
                 raise GateClosed(
@@ -248,12 +272,11 @@ def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) 
     )
 
 
-def _emptied(pipeline: Pipeline, model: str, counts: Counts) -> tuple[Rule, ...]:
+def _emptied(pipeline: Pipeline, model: str, mode: LoadMode, counts: Counts) -> tuple[Rule, ...]:
     """The rule for full files whose rows may all say that their keys are gone: as of a file without rows."""
-    settings = pipeline.model(model)
-    if settings.load is not LoadMode.REPLACE or counts.deletes is None or settings.allow_empty:
+    if mode is not LoadMode.REPLACE or counts.deletes is None or pipeline.model(model).allow_empty:
         return ()
-    left = (counts.target or 0) > 0 or not counts.deletes
+    left = (counts.loaded or 0) > 0 or not counts.deletes
     return (Rule("all_gone", Stage.LOAD, model, float(not left), 0.0, left, approvable=False),)
 
 

@@ -215,6 +215,8 @@ class _Loaded:
 
     batch: str
     mode: LoadMode
+    alone: bool
+    """Whether what it left is all that the table held then, and not beside what newer changes had said."""
     since: tuple[int, datetime]
     recorded: tuple[int, datetime]
 
@@ -268,11 +270,12 @@ def _loaded(batch: str, sidecar: Mapping[str, Any]) -> _Loaded | None:
     # Sidecars that say nothing of it are of a time when nobody asked.
     said = details.get("published")
     since = (said["token"], instant(said["at"])) if said else recorded
-    return _Loaded(batch, LoadMode(details["intent"]["mode"]), since, recorded)
+    alone = sidecar["counts"].get("superseded") is None
+    return _Loaded(batch, LoadMode(details["intent"]["mode"]), alone, since, recorded)
 
 
 def _ends(other: _Loaded, put_back: _Loaded) -> bool:
     """Whether a load ended a pin: a snapshot published over it, or its batch loaded again where that is no snapshot."""
-    if other.mode is LoadMode.REPLACE:
+    if other.mode is LoadMode.REPLACE and (other.alone or other.batch == put_back.batch):
         return other.since > put_back.since
     return other.batch == put_back.batch and other.recorded > put_back.recorded
