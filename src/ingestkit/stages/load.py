@@ -90,7 +90,7 @@ def intended(
     """Which generation of which content this run means to publish."""
     digest = digest_of(given.files)
     own = _own(receipts, given.model, batch)
-    mode = _mode(pipeline, given, digest, own)
+    mode = _mode(pipeline, batch, given, digest, own)
     settings = pipeline.load_settings(given.model, window, mode)
     gone = own.generation if own is not None and _buried(pipeline, own, mode, receipts) else 0
     alike = own is not None and (own.digest, own.settings, own.mode) == (digest, settings, mode)
@@ -120,7 +120,7 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
     )
 
 
-def _mode(pipeline: Pipeline, given: Given, digest: str, own: Receipt | None) -> LoadMode:
+def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, own: Receipt | None) -> LoadMode:
     """How these files are loaded: as their names say; what is built again, as it was."""
     stood = given.stood
     if stood is not None and (stood.digest == digest or not given.files):
@@ -131,8 +131,8 @@ def _mode(pipeline: Pipeline, given: Given, digest: str, own: Receipt | None) ->
         return mode
     if mode is LoadMode.MERGE:
         raise ContractError(
-            f"{given.model}: a batch was published as all there is, and its files hold changes alone now: what they "
-            "had replaced is not known any more",
+            f"{given.model}: batch {batch} was published as all there is, and its files hold changes alone now: what "
+            "they had replaced is not known any more",
             hint="have the full file delivered again, or the changes as a batch of their own",
         )
     known = {file.path for file in (*given.files, *given.replaced) if file.loaded is not None}
