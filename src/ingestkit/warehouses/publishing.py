@@ -232,7 +232,7 @@ def planned(engine: Engine, publication: Publication, load: Load) -> Plan:
             _refuse_strangers(engine, plan)
         case LoadMode.MERGE if plan.mergeable:
             return _to_merge(engine, plan)
-        case LoadMode.REPLACE if plan.mergeable and (load.deletes or load.newer.files):
+        case LoadMode.REPLACE if load.deletes or load.newer.files:
             return _to_replace(engine, plan)
     return plan
 
@@ -403,8 +403,8 @@ def _to_replace(engine: Engine, plan: Plan) -> Plan:
         gone = sql.says_gone(load.deletes)
         (deletes,) = figures(engine, sql.count(f"SELECT * FROM ({rows}) WHERE {gone}"))
         rows = f"SELECT * FROM ({rows}) WHERE NOT {gone}"
-    rows_ = Rows(rows, plan.rows.columns, load.key)
-    return also(plan, rows=rows_, kept=kept, deletes=deletes, superseded=superseded)
+    left = Rows(rows, plan.rows.columns, load.key)
+    return also(plan, rows=left, kept=kept, deletes=deletes, superseded=superseded)
 
 
 def _to_merge(engine: Engine, plan: Plan) -> Plan:
