@@ -103,7 +103,7 @@ def _line(model: type[BaseModel], node: Node, at: Keys, found: ErrorDetails) -> 
         case "model_attributes_type" | "model_type" | "dict_type":
             return f"{where}: should be a mapping"
         case "tuple_type" | "list_type":
-            return f"{where}: should be a list, such as [a, b]"
+            return f'{where}: should be a list, such as ["a", "b"]'
         case _:
             said = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return f"{where}: {said}{_trap(found)}"

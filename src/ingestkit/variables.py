@@ -124,6 +124,9 @@ def _decoded(shape: type[BaseSettings], keys: tuple[str, ...], variable: Variabl
     try:
         value: Any = source()
     except SettingsError as error:
+        if not variable.text.lstrip().startswith(("[", "{")):
+            # One of a setting that may be one or several; where it may not, its own check says so.
+            return variable.text
         raise ConfigError(
             f"{variable.origin.place}: {dotted(keys)} is a list or mapping, and the value is not JSON"
         ) from error

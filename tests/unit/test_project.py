@@ -225,15 +225,24 @@ def test_problems_of_a_variable_name_the_variable(tmp_path: Path) -> None:
     }
     asked = {
         "INGESTKIT__PIPELINES__DEMO__MODELS__HCP__KEY": "vid__v",
+        "INGESTKIT__PIPELINES__DEMO__MODELS__HCP__COLUMNS": "{vid__v",
         "INGESTKIT__PIPELINES__DEMO__GATE__MAX_REJECT_PCT": "400",
     }
     assert set(problems(lambda: load(root, asked).pipeline("demo"))) == {
+        'INGESTKIT__PIPELINES__DEMO__MODELS__HCP__KEY: models.hcp.key: should be a list, such as ["a", "b"]',
         (
-            "INGESTKIT__PIPELINES__DEMO__MODELS__HCP__KEY: pipelines.demo.models.hcp.key is a list or mapping,"
+            "INGESTKIT__PIPELINES__DEMO__MODELS__HCP__COLUMNS: pipelines.demo.models.hcp.columns is a list or mapping,"
             " and the value is not JSON"
         ),
         "INGESTKIT__PIPELINES__DEMO__GATE__MAX_REJECT_PCT: gate.max_reject_pct: should be less than or equal to 100",
     }
+
+
+def test_a_variable_may_say_one_of_a_setting_that_may_be_several(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    for said, meant in {"n/a": ("n/a",), '["n/a", "-"]': ("n/a", "-")}.items():
+        asked = {"INGESTKIT__PIPELINES__DEMO__MODELS__HCP__NULLS": said}
+        assert load(root, asked).pipeline("demo").model("hcp").nulls == meant
 
 
 def test_one_setting_named_by_two_variables_is_refused(tmp_path: Path) -> None:
