@@ -12,14 +12,20 @@ import duckdb
 import pytest
 
 from ingestkit import errors
-from tests.docs.pages import ROOT, below, commands, page, table, typed_below
+from tests.docs.pages import ROOT, below, commands, page, prose, table, typed_below
 from tests.docs.shop import BIN, in_a_shell
 from tests.docs.typed import every_command
+from tests.services import sftp
 
 README = page("README.md")
 MADE = [line for line in commands(README) if line.startswith("make ")]
 AT_ONCE = "export INGESTKIT__PIPELINES__{}__SOURCE__SETTLE__QUIET=0s"
 """Typed once there is the pipeline: instead of the minute for which files must have been quiet."""
+STOCK = """
+pipeline: stock
+source: {type: files, connection: tills, batches: {folders: '(?P<batch>[^/]+)', kind: text}}
+models: {items: {files: items, columns: {sku: {type: string}}}}
+"""
 
 
 def test_the_table_of_commands_is_what_help_says() -> None:
@@ -47,11 +53,15 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def made_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell of somebody's own: a make that runs these tests hands down what it was told itself."""
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def typed(folder: Path, line: str) -> str:
-    # As in a shell of somebody's own: a make that runs these tests hands down what it was told itself.
-    env = {name: said for name, said in os.environ.items() if name not in {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}}
-    words = shlex.split(line)
-    told = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    told = subprocess.run(shlex.split(line), cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert told.returncode == 0, told.stderr
     return told.stdout
 
@@ -74,15 +84,18 @@ def test_the_first_two_commands_print_what_the_readme_shows(checkout: Path) -> N
     assert "20260104_180000" in typed(checkout, f".venv/bin/{look}")
 
 
-def test_ones_own_files_are_loaded_in_five_minutes(tmp_path: Path) -> None:
+def test_ones_own_files_are_loaded_in_five_minutes(checkout: Path, tmp_path: Path) -> None:
     """All that is typed, in one shell; what it writes and prints is what is shown."""
     heading = "Your own files in five minutes"
     lines = typed_below(README, heading)
+    # The program is on the path once that was typed, and not before.
+    path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if one != str(BIN))
     assert lines[:2] == ["make install", ". .venv/bin/activate"]
     [pipeline] = [block.text for block in below(README, heading) if block.language == "yaml"]
     [run] = [block.text for block in below(README, heading) if block.language == "console"]
     check = lines.index("ingestkit check shop")
-    printed = in_a_shell(*lines[2:check], AT_ONCE.format("SHOP"), *lines[check:], HOME=str(tmp_path))
+    there = [f"cd {checkout}", *lines[:check], AT_ONCE.format("SHOP"), *lines[check:]]
+    printed = in_a_shell(*there, HOME=str(tmp_path), PATH=path)
     assert pipeline == "# config/pipelines/shop.yaml\n" + (tmp_path / "shop/config/pipelines/shop.yaml").read_text()
     assert "\n".join(without_times(run)[1:]) in "\n".join(without_times(printed))
     with duckdb.connect(str(tmp_path / "shop/state/warehouse.duckdb"), read_only=True) as target:
@@ -101,6 +114,51 @@ def test_another_pipeline_and_another_source_are_added_as_the_readme_says(tmp_pa
     assert "items" in printed
     assert f"{{type: local, path: {tmp_path}/tills}}" in printed
     assert not (tmp_path / "state/warehouse.duckdb").exists()
+
+
+def test_a_host_key_is_trusted_once_somebody_has_looked_at_it(tmp_path: Path) -> None:
+    """On a terminal, as somebody types it who is asked and says yes."""
+    said = " ".join(prose(README).split())
+    [url] = re.findall(r"`--url (sftp://\S+)`", said)
+    [pin] = re.findall(r"`ingestkit (check PIPELINE --pin)`", said)
+    with sftp() as server:
+        (tmp_path / "tills").mkdir()
+        there = url.replace("USER", server.user).replace("HOST", f"127.0.0.1:{server.port}")
+        there = there.replace("/FOLDER", f"{tmp_path}/tills")
+        key = f"export INGESTKIT__CONNECTIONS__TILLS__KEY={server.folder}/client"
+        pipeline = tmp_path / "config/pipelines/stock.yaml"
+        pipeline.parent.mkdir(parents=True)
+        pipeline.write_text(STOCK)
+        in_a_shell(f"cd {tmp_path}", "ingestkit init . --empty", f"ingestkit new source tills --url {there}")
+        shown = on_a_terminal(tmp_path, f"{key}; ingestkit {pin.replace('PIPELINE', 'stock')}", "y")
+        assert server.fingerprint() in shown
+        assert (tmp_path / "config/known_hosts").read_text() == server.known()
+        in_a_shell(f"cd {tmp_path}", key, "ingestkit check stock")
+
+
+def on_a_terminal(folder: Path, line: str, answer: str) -> str:
+    """Type a line, and what it asks for; all that it shows."""
+    ours, theirs = os.openpty()
+    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["bash", "-c", line], cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as told:
+        os.write(ours, f"{answer}\n".encode())
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert told.returncode == 0, shown
+    return shown
+
+
+def test_init_makes_a_project_that_runs_at_once_wherever_one_stands(tmp_path: Path) -> None:
+    said = " ".join(prose(README).split())
+    [init] = re.findall(r"`(ingestkit init DIR)`", said)
+    [option] = re.findall(r"`(--project DIR)`", said)
+    lines = [init, f"ingestkit {option} run opendata", "cd DIR/config/pipelines", "ingestkit run opendata"]
+    printed = in_a_shell(f"cd {tmp_path}", *(line.replace("DIR", "here") for line in lines))
+    assert "3 batches done" in printed
+    assert printed.rstrip().endswith("nothing new for opendata; the last batch done is 20260118_180000")
 
 
 def without_times(text: str) -> list[str]:
