@@ -17,7 +17,7 @@ TIMED = """
 import json, sys, time
 from contextlib import contextmanager
 from ingestkit import phases
-from ingestkit.cli.main import call
+from ingestkit.cli.main import call, collect_seldom
 from ingestkit.lake import Lake
 from ingestkit.states.engine import StateDatabase
 
@@ -52,6 +52,7 @@ def timed_call(owner, attribute):
 timed_block(StateDatabase, "read")
 timed_block(StateDatabase, "write")
 timed_call(Lake, "write_sidecar")
+collect_seldom()
 began = time.perf_counter()
 code = call(["--quiet", "run", "opendata", "--jobs", "1", "--output", "json"])
 print()

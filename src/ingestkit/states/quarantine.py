@@ -36,6 +36,7 @@ def _changed(*where: sql.ColumnElement[bool]) -> sql.Update:
     return sql.update(quarantine).where(*where).values(status=sql.bindparam("now_is"), at=sql.bindparam("now"))
 
 
+SAID = sql.select((quarantine.c.run_id == sql.bindparam("run")).label("mine")).distinct().where(*_BATCH)
 SAID_BEFORE = sql.delete(quarantine).where(_MINE, quarantine.c.model == sql.bindparam("one"), _NOT_NEWER)
 HELD_BEFORE = _changed(*_BATCH, ~_MINE, quarantine.c.status == "held", _NOT_NEWER)
 HELD = _changed(*_BATCH, _MINE, quarantine.c.status == "held")
@@ -46,18 +47,26 @@ OF_OTHERS = _changed(*_BATCH, ~_MINE, quarantine.c.status.in_(WAITING))
 
 def forget(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     """A stage done again says anew what it rejects; what earlier attempts held came to nothing, and is superseded."""
+    here = _here(sidecar)
+    # Most batches reject nothing, and a statement that finds nothing costs as much as one that does.
+    if not conn.execute(SAID, here).all():
+        return
     conn.execute(SAID_BEFORE, {"run": sidecar.run_id, "one": sidecar.model, "mine": sidecar.token})
-    conn.execute(HELD_BEFORE, _here(sidecar) | {"mine": sidecar.token, "now_is": "superseded", "now": now})
+    conn.execute(HELD_BEFORE, here | {"mine": sidecar.token, "now_is": "superseded", "now": now})
 
 
 def release(conn: sql.Connection, sidecar: Sidecar, now: datetime) -> None:
     """With the publish, this run's rejects are open; those of other attempts at the same rows are superseded."""
-    here = _here(sidecar) | {"now": now}
-    conn.execute(HELD, here | {"now_is": "open"})
-    conn.execute(GIVEN_UP, here | {"now_is": "discarded"})
-    # What a replay took in again, it took in; any other attempt only says it anew.
-    gone = "replayed" if sidecar.run.get("kind") == "replay" else "superseded"
-    conn.execute(OF_OTHERS, here | {"now_is": gone})
+    here = _here(sidecar)
+    known = conn.execute(SAID, here).all()
+    here["now"] = now
+    if any(row.mine for row in known):
+        conn.execute(HELD, here | {"now_is": "open"})
+        conn.execute(GIVEN_UP, here | {"now_is": "discarded"})
+    if any(not row.mine for row in known):
+        # What a replay took in again, it took in; any other attempt only says it anew.
+        gone = "replayed" if sidecar.run.get("kind") == "replay" else "superseded"
+        conn.execute(OF_OTHERS, here | {"now_is": gone})
 
 
 def _here(sidecar: Sidecar) -> Row:

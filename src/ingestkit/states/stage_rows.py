@@ -30,10 +30,13 @@ ONE = (
     pipeline_stage.c.stage == sql.bindparam("phase"),
     pipeline_stage.c.model == sql.bindparam("of"),
 )
-BEGUN = sql.select(pipeline_stage.c.retry, pipeline_stage.c.sequence).where(*ONE)
 LEFT = sql.select(pipeline_stage.c.retry, pipeline_stage.c.started_at, pipeline_stage.c.sidecar).where(*ONE)
 PAST_SECONDS = (
-    sql.select(pipeline_stage.c.seconds)
+    sql.select(
+        pipeline_stage.c.seconds,
+        sql.cast(sql.null(), sql.Integer).label("retry"),
+        sql.cast(sql.null(), sql.Integer).label("sequence"),
+    )
     .where(
         pipeline_stage.c.pipeline == sql.bindparam("pipe"),
         pipeline_stage.c.stage == sql.bindparam("phase"),
@@ -43,6 +46,11 @@ PAST_SECONDS = (
     )
     .order_by(pipeline_stage.c.ended_at.desc())
     .limit(EXPECTED_FROM)
+)
+# The row as it was last begun, and how long the stage took before, told apart by what each has not.
+BEFORE = sql.union_all(
+    sql.select(PAST_SECONDS.subquery()),
+    sql.select(sql.cast(sql.null(), sql.Float), pipeline_stage.c.retry, pipeline_stage.c.sequence).where(*ONE),
 )
 MODELS = (
     sql.select(run_model.c.model, run_model.c.status)
@@ -154,7 +162,9 @@ def begin(
     conn: sql.Connection, run: RunKey, stage: Stage, model: str, token: int, now: datetime, retry: int | None = None
 ) -> int:
     """Mark a stage RUNNING, and return its retry number: one more than when it was last begun."""
-    before = conn.execute(BEGUN, _one(run.run_id, stage, model)).one_or_none()
+    known = conn.execute(BEFORE, _one(run.run_id, stage, model) | {"pipe": run.pipeline}).all()
+    before = next((row for row in known if row.retry is not None), None)
+    past = [float(row.seconds) for row in known if row.seconds is not None]
     number = 0 if before is None else before.retry + 1
     values = {
         "run_id": run.run_id,
@@ -167,7 +177,7 @@ def begin(
         "started_at": now,
         "ended_at": None,
         "seconds": None,
-        "expected_seconds": expected_seconds(conn, run.pipeline, stage, model),
+        "expected_seconds": median(past) if past else None,
         "error": None,
         "token": token,
         "sequence": before.sequence if before else 0,
@@ -227,12 +237,6 @@ def interrupt(conn: sql.Connection, run_id: str, models: Iterable[str], below: i
         .values(status=StageStatus.INTERRUPTED.value, error="its process ended before it did", ended_at=now)
     )
     return changed.rowcount
-
-
-def expected_seconds(conn: sql.Connection, pipeline: str, stage: Stage, model: str) -> float | None:
-    here = {"pipe": pipeline, "phase": stage.value, "of": model}
-    past = [float(seconds) for (seconds,) in conn.execute(PAST_SECONDS, here)]
-    return median(past) if past else None
 
 
 def note_phases(conn: sql.Connection, run_id: str) -> None:
