@@ -9,6 +9,7 @@ from ingestkit.errors import IngestkitError, StateError, WarehouseError
 from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
+from ingestkit.stages.load import refuse_of_another
 from ingestkit.states import completions, decisions, runs
 from ingestkit.states.completions import Published
 from ingestkit.states.lease import Lease
@@ -167,12 +168,7 @@ def _known(session: Session, models: Sequence[str]) -> Known:
 def _check_owner(session: Session, model: str) -> None:
     mine, beside = (session.pipeline.name, model), session.pipeline.rejects(model)
     for table in (session.pipeline.table(model), *([beside.table] if beside is not None else [])):
-        owner = session.warehouse.table_owner(table)
-        if owner is not None and owner != mine:
-            raise WarehouseError(
-                f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
-                hint=f"give the model another one: models.{model}.table in pipeline {mine[0]}",
-            )
+        refuse_of_another(session.warehouse, mine, table)
 
 
 def _check_fence(session: Session, known: Known, model: str, fence: Fence | None, *, rebuilding: bool) -> None:

@@ -372,9 +372,13 @@ OtherNames = Annotated[
 ]
 
 
+OF_REJECTS = "__rejects"
+"""By which a table of rejects ends, and no target: none can be both."""
+
+
 def rejects_beside(table: str) -> str:
     """The table that says what of a target's files was rejected."""
-    return f"{table}__rejects"
+    return table + OF_REJECTS
 
 
 class Model(Section):
@@ -825,11 +829,15 @@ class PipelineSettings(Section):
         self._windows_fit()
         owners: dict[str, str] = {}
         for name, model in self.models.items():
-            table = (model.table or name).lower()
-            for one in (table, *([rejects_beside(table)] if model.rejects_table != "off" else [])):
-                if one in owners:
-                    raise ValueError(f"models {owners[one]!r} and {name!r} both publish into table {one!r}")
-                owners[one] = name
+            table = (model.table or name).casefold()
+            if table.endswith(OF_REJECTS):
+                said = f"{self.pipeline}.{name} cannot publish into {model.table or name!r}"
+                raise ValueError(
+                    f"{said}: tables that end in {OF_REJECTS} hold what was rejected; set models.{name}.table"
+                )
+            if table in owners:
+                raise ValueError(f"models {owners[table]!r} and {name!r} both publish into table {table!r}")
+            owners[table] = name
         return self
 
     def _windows_fit(self) -> None:

@@ -85,7 +85,32 @@ def test_it_comes_back_with_a_target_that_is_put_back_from_the_lake(told: World)
     assert len(rejects(world, "b", "code")) == 1
 
 
-def test_no_other_model_may_have_its_name(told: World) -> None:
+OF_ANOTHER = "q.x cannot publish into {!r}: tables that end in __rejects hold what was rejected; set models.{}.table"
+
+
+@pytest.mark.parametrize("named", ["a__rejects", "A__Rejects"])
+def test_no_target_may_have_such_a_name(told: World, named: str) -> None:
     world = told
-    world.set_up(TABLES | {"models.b.table": "A__Rejects"})
-    assert "models 'a' and 'b' both publish into table 'a__rejects'" in world.refused(3, "run")
+    world.drop(BAD)
+    world.does("run")
+    column = {"files": r"^x\.csv$", "columns": {"id": {}}}
+    world.set_up({"models": {"x": column | {"table": named}}}, pipeline="q")
+    assert OF_ANOTHER.format(named, "x") in world.refused(3, "run", "q")
+    world.set_up({"models": {"x__rejects": column}}, pipeline="q")
+    assert OF_ANOTHER.replace("q.x", "q.x__rejects").format("x__rejects", "x__rejects") in world.refused(3, "run", "q")
+
+
+def test_a_table_of_anothers_is_neither_changed_nor_written(told: World) -> None:
+    """As one that a version made which knew no such names."""
+    world = told
+    world.drop(FIRST)
+    world.does("run")
+    world.target_does("CREATE OR REPLACE TABLE a__rejects AS SELECT '1' AS id, '20260108' AS _batch")
+    world.target_does("INSERT INTO ingestkit_fence VALUES ('q', 'x', 'S', 1, 'A__rejects')")
+    world.drop({"20260108/a.csv": "id,n\n1,11\n3,three\n"})
+    assert "table a__rejects belongs to q.x, not to p.a" in world.refused(7, "run")
+    assert world.table("a__rejects") == [("1", "20260108")]
+    assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
+    checked = world.call("check")
+    assert checked.code == 7
+    assert "table a__rejects belongs to q.x, not to p.a" in checked.out

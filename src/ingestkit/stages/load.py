@@ -24,7 +24,7 @@ from ingestkit.model import (
     digest_of,
 )
 from ingestkit.pipeline import Pipeline, RunContext
-from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile
+from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile, Warehouse
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +219,7 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
     loads = tuple(one.load for one in sorted(planned, key=lambda one: one.model) if one.load is not None)
     if not loads:
         return Published()
-    for load in loads:
-        ctx.stop.check()
-        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
-        wanted = [(load.table, load.columns, load.lineage)]
-        if load.rejects is not None:
-            wanted.append((load.rejects.table, load.rejects.columns, load.rejects.lineage))
-        for table, columns, lineage in wanted:
-            for statement in ctx.warehouse.evolve(table, columns, lineage, mine=mine):
-                ctx.progress.said(f"changed {table}", ddl=statement)
+    _evolve(ctx, loads)
     for remark in ctx.warehouse.remarks(ctx.pipeline.name, {load.table: load.intent.mode for load in loads}):
         ctx.progress.warned(remark)
     modes = {load.intent.model: load.intent.mode for load in loads}
@@ -255,6 +247,32 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
         told=facts.__setitem__,
     )
     return Published(ctx.warehouse.publish(publication), rules, facts)
+
+
+def _evolve(ctx: RunContext, loads: Sequence[Load]) -> None:
+    """Make the tables that are to be published into, or add what they lack; nothing where one of them is another's."""
+    for load in loads:
+        if load.rejects is not None:
+            refuse_of_another(ctx.warehouse, (ctx.pipeline.name, load.intent.model), load.rejects.table)
+    for load in loads:
+        ctx.stop.check()
+        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
+        wanted = [(load.table, load.columns, load.lineage)]
+        if load.rejects is not None:
+            wanted.append((load.rejects.table, load.rejects.columns, load.rejects.lineage))
+        for table, columns, lineage in wanted:
+            for statement in ctx.warehouse.evolve(table, columns, lineage, mine=mine):
+                ctx.progress.said(f"changed {table}", ddl=statement)
+
+
+def refuse_of_another(warehouse: Warehouse, mine: tuple[str, str], table: str) -> None:
+    """No (pipeline, model) writes into a table that is another's, be it for its rows or its rejects."""
+    owner = warehouse.table_owner(table)
+    if owner is not None and owner != mine:
+        raise WarehouseError(
+            f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
+            hint=f"give the model another one: models.{mine[1]}.table in pipeline {mine[0]}",
+        )
 
 
 def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) -> tuple[Rule, ...]:
