@@ -9,7 +9,7 @@ import pytest
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
-from ingestkit.ports import TargetColumn
+from ingestkit.ports import Said, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from tests.contracts.snowflake import account, empty
 from tests.contracts.warehouse import LINEAGE, WITHOUT_WINDOW, fence, load, publication, write_valid
@@ -99,6 +99,29 @@ def test_what_was_valid_when_more_was_allowed_is_loaded_whole_or_refused(
     with pytest.raises(WarehouseError, match=r"CITY does not take a value of record 1 of drop/a\.csv"):
         warehouse.publish(publication(replace(load((file,), mode, model="hco"), columns=today), batch="b2", token=2))
     assert warehouse.query("SELECT * FROM PUBLIC.HCO") == []
+
+
+def test_a_key_that_newer_changes_speak_of_is_known_whole_under_a_contract_that_allows_less(
+    warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    columns = (TargetColumn("id", "string", 20), TargetColumn("city", "string"))
+    today = (ID, columns[1])
+    warehouse.check()
+    warehouse.fence((fence("hcp"),))
+    warehouse.evolve("hcp", columns, LINEAGE)
+    changes = write_valid(tmp_path / "b.parquet", columns, [("2", "newer"), ("x" * 15, "newer")])
+    warehouse.publish(publication(replace(load((changes,), LoadMode.MERGE), columns=columns), batch="b2"))
+    full = write_valid(tmp_path / "a.parquet", today, [("1", "older"), ("2", "older"), ("x" * 10, "older")])
+    work = replace(load((full,), newer=Said((changes,))), columns=today)
+    stood = warehouse.publish(publication(work, token=2))
+    assert sorted(warehouse.query("SELECT id, city FROM PUBLIC.HCP")) == [
+        ("1", "older"),
+        ("2", "newer"),
+        ("x" * 10, "older"),
+        ("x" * 15, "newer"),
+    ]
+    counts = stood["hcp"].counts
+    assert (counts.loaded, counts.superseded, counts.target) == (2, 1, 4)
 
 
 @pytest.mark.parametrize("mode", WITHOUT_WINDOW)

@@ -248,7 +248,7 @@ class SnowflakeWarehouse:
         staged = self._staged(connection, engine, keys, sending, folder.with_name(f"{folder.name}__kept"))
         if not staged.rows:
             return None
-        types = sql.column_types(columns, ())
+        types = sql.passing_types(columns, ())
         table = self.account.names.one(f"{sql.STAGE}_{to.model}")
         named = {self.account.names.one(column): types[column] for column in load.key}
         execute(connection, sql.created(f"OR REPLACE TEMPORARY TABLE {table}", named))
