@@ -116,7 +116,7 @@ def _takes_contracts(session: Session) -> None:
 def warn_of_tables(session: Session) -> None:
     """What is set on the target tables that changes what publishing into them means."""
     pipeline = session.pipeline
-    modes = {pipeline.table(one): pipeline.model(one).load for one in pipeline.models}
+    modes = {pipeline.table(one): pipeline.modes(one) for one in pipeline.models}
     for remark in session.warehouse.remarks(pipeline.name, modes):
         session.progress.warned(remark)
 

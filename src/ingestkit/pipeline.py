@@ -72,6 +72,11 @@ class Pipeline:
             )
         return LoadMode.MERGE if True in kinds else settings.load
 
+    def modes(self, model: str) -> frozenset[LoadMode]:
+        """All by which its files may be loaded, as they are named."""
+        settings = self.model(model)
+        return frozenset((settings.load, *([LoadMode.MERGE] if settings.delta is not None else [])))
+
     def _holds_changes(self, model: str, path: str) -> bool:
         """Whether a file of a model that is replaced holds what has changed alone."""
         delta = self.model(model).delta

@@ -376,8 +376,10 @@ class Warehouse(Protocol):
         """The statements `evolve` would run; nothing is changed, nor made where there is nothing."""
         ...
 
-    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+    def remarks(self, pipeline: str, tables: Mapping[str, Collection[LoadMode]]) -> tuple[str, ...]:
         """What somebody has set on a pipeline's targets that changes what publishing into them means; one line each.
+
+        `tables` says of each by which modes it may be loaded.
 
         Nothing of it loses a row. Asks, and changes nothing; tables that do not exist are nothing to remark on.
         WarehouseError where nothing could be published at all.

@@ -106,7 +106,7 @@ def test_a_publish_of_several_models_takes_at_most_eight_round_trips_and_six_for
 Asked = Callable[[SnowflakeWarehouse], object]
 TALLER = (*PERSON, TargetColumn("height", "decimal(10,2)"))
 WIDER = (*PERSON, TargetColumn("height", "decimal(12,2)"))
-MODES = {"hcp": LoadMode.REPLACE}
+MODES = {"hcp": [LoadMode.REPLACE]}
 # One after the other, in a database that has nothing yet.
 BESIDE: dict[str, Asked] = {
     "check of an empty schema": lambda warehouse: warehouse.check(),

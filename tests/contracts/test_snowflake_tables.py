@@ -81,17 +81,18 @@ def test_rows_that_a_merge_leaves_out_all_the_same_are_missed(
 def test_tables_that_log_errors_and_streams_are_named(server: SnowflakeServer, warehouse: SnowflakeWarehouse) -> None:
     ready(warehouse, "hco")
     assert (
-        warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE, "none": LoadMode.REPLACE}) == ()
+        warehouse.remarks("opendata", {"hcp": [LoadMode.REPLACE], "hco": [LoadMode.MERGE], "none": [LoadMode.REPLACE]})
+        == ()
     )
     does(server, warehouse, "ALTER TABLE hco SET ERROR_LOGGING = TRUE")
     place = f"{warehouse.account.database}.PUBLIC"
     for stream, table in (("CHANGES", "HCP"), ("OTHERS", "HCO")):
         server.streams(stream, f"{place}.{table}")
     server.streams("ELSEWHERE", "D0.PUBLIC.HCP")
-    errors, *streams = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    errors, *streams = warehouse.remarks("opendata", {"hcp": [LoadMode.REPLACE], "hco": [LoadMode.MERGE]})
     assert errors.startswith("table hco logs errors")
     assert [one.partition(":")[0] for one in streams] == [
-        "stream CHANGES is on table hcp, which each load replaces",
+        "stream CHANGES is on table hcp, which loads replace",
         "stream OTHERS is on table hco, which each load merges into",
     ]
 
@@ -101,7 +102,7 @@ def test_a_stream_is_named_with_what_it_shows_of_each_mode(
     server: SnowflakeServer, warehouse: SnowflakeWarehouse, mode: LoadMode
 ) -> None:
     server.streams("CHANGES", f"{warehouse.account.database}.PUBLIC.HCP")
-    [told] = warehouse.remarks("opendata", {"hcp": mode})
+    [told] = warehouse.remarks("opendata", {"hcp": [mode]})
     assert told == f"stream CHANGES is on table hcp, {snowflake_tables.SEEN_BY_STREAMS[mode]}"
 
 
@@ -114,7 +115,7 @@ def test_streams_are_looked_for_nearer_where_an_account_has_more_than_are_shown_
         server.streams(name, "D0.PUBLIC.HCP")
     monkeypatch.setattr(snowflake_tables, "MOST", 3)
     before = len(server.sent)
-    [stream] = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE})
+    [stream] = warehouse.remarks("opendata", {"hcp": [LoadMode.REPLACE]})
     assert stream.startswith("stream NEAR is on table hcp")
     shown = [one.sql.split(" IN ")[1] for one in server.sent[before:] if one.sql.startswith("SHOW STREAMS")]
     assert shown == ["ACCOUNT", f'DATABASE "{warehouse.account.database}"']
@@ -126,7 +127,7 @@ def test_more_tables_than_are_shown_at_once_are_asked_for_by_name(
     ready(warehouse, "hco")
     does(server, warehouse, "CREATE TABLE hcp_2 (id VARCHAR)", "ALTER TABLE hcp SET ERROR_LOGGING = TRUE")
     monkeypatch.setattr(snowflake_tables, "MOST", 1)
-    [errors] = warehouse.remarks("opendata", {"hcp": LoadMode.REPLACE, "hco": LoadMode.MERGE})
+    [errors] = warehouse.remarks("opendata", {"hcp": [LoadMode.REPLACE], "hco": [LoadMode.MERGE]})
     assert errors.startswith("table hcp logs errors")
     with warehouse.account.session() as connection:
         assert snowflake_tables.missing(warehouse.account, connection, ["hcp", "hcpx2", "none"]) == {"hcpx2", "none"}

@@ -105,6 +105,36 @@ def test_a_table_of_another_role_that_cannot_be_written_is_named_with_what_gives
         assert f'GRANT OWNERSHIP ON TABLE "{world.account_database}"."PUBLIC"."A" TO ROLE "LOADER"' in told
 
 
+@pytest.mark.parametrize("lacks", ["UPDATE", "DELETE", "TRUNCATE"])
+def test_a_model_of_full_files_and_changes_needs_the_rights_of_both(world: AtSnowflake, lacks: str) -> None:
+    world.set_up({"models.a.delta": "(?i)delta"})
+    world.does("run")
+    table = f"{world.account_database}.PUBLIC.A"
+    world.server.takes("OWNERSHIP", "TABLE", table)
+    assert world.does("check")
+    world.server.takes(lacks, "TABLE", table)
+    world.waits(2)
+    checked = world.call("check")
+    assert checked.code == 7
+    for told in (checked.out, world.refused(7, "run")):
+        assert f"table a belongs to role SOMEBODY_ELSE, and role LOADER lacks {lacks} on it" in told
+
+
+def test_a_column_that_only_the_owner_can_add_is_told_before_a_run(world: AtSnowflake) -> None:
+    world.does("run")
+    world.server.takes("OWNERSHIP", "TABLE", f"{world.account_database}.PUBLIC.A")
+    assert world.does("check")
+    world.set_up({"models.a.flag_when": {"n": ["-1"]}})
+    world.waits(2)
+    checked = world.call("check")
+    assert checked.code == 7
+    for told in (checked.out, world.refused(7, "run")):
+        assert "table a belongs to role SOMEBODY_ELSE, and role LOADER lacks OWNERSHIP on it" in told
+        assert f'GRANT OWNERSHIP ON TABLE "{world.account_database}"."PUBLIC"."A" TO ROLE "LOADER"' in told
+    [told] = world.does("plan")["ddl"]
+    assert "lacks OWNERSHIP on it" in str(told)
+
+
 def test_a_table_of_another_role_that_lets_rows_be_written_is_loaded_with_a_remark(world: AtSnowflake) -> None:
     world.does("run")
     for table in "AB":

@@ -220,7 +220,9 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
     if not loads:
         return Published()
     _evolve(ctx, loads)
-    for remark in ctx.warehouse.remarks(ctx.pipeline.name, {load.table: load.intent.mode for load in loads}):
+    # What is built again is loaded as it was, whatever its model says now.
+    ways = {load.table: ctx.pipeline.modes(load.intent.model) | {load.intent.mode} for load in loads}
+    for remark in ctx.warehouse.remarks(ctx.pipeline.name, ways):
         ctx.progress.warned(remark)
     modes = {load.intent.model: load.intent.mode for load in loads}
     rules: dict[str, tuple[Rule, ...]] = {}

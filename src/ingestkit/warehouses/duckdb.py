@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -125,7 +125,7 @@ class DuckdbWarehouse:
         with self._session() as connection:
             return duckdb_tables.changes(connection, self.schema, table, wanted)
 
-    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+    def remarks(self, pipeline: str, tables: Mapping[str, Collection[LoadMode]]) -> tuple[str, ...]:
         """None: whatever is set on a table here either counts as told, or fails the load."""
         del pipeline, tables
         return ()

@@ -1,6 +1,6 @@
 """The PostgreSQL warehouse: one session for each call, every table named with its schema, rows by COPY."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -114,7 +114,7 @@ class PostgresqlWarehouse:
             self._serves(connection)
             return postgresql_tables.changes(connection, self.schema, table, wanted)
 
-    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+    def remarks(self, pipeline: str, tables: Mapping[str, Collection[LoadMode]]) -> tuple[str, ...]:
         """None: whatever is set on a table here either counts as told, or fails the load."""
         del pipeline, tables
         return ()

@@ -1,6 +1,6 @@
 """The Snowflake warehouse: rows go as Parquet through a stage of the schema's own, and DDL comes before BEGIN."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from dataclasses import replace as also
 from datetime import UTC, datetime
@@ -129,7 +129,7 @@ class SnowflakeWarehouse:
         with self.account.session() as connection:
             return snowflake_tables.changes(self.account, connection, table, wanted)
 
-    def remarks(self, pipeline: str, tables: Mapping[str, LoadMode]) -> tuple[str, ...]:
+    def remarks(self, pipeline: str, tables: Mapping[str, Collection[LoadMode]]) -> tuple[str, ...]:
         """Of tables that log errors or are another role's, and of streams that see rows go and come."""
         with self.account.session() as connection:
             role = look_in(self.account, connection)

@@ -1,6 +1,6 @@
 """Whether a role may do in Snowflake what a warehouse must, proved without making anything."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from snowflake.connector import SnowflakeConnection
@@ -32,6 +32,17 @@ class Owned:
     kind: str
     name: str
     owner: str
+
+
+def needed_for(modes: Collection[LoadMode]) -> tuple[str, ...]:
+    """What any of the modes needs. Where files of changes are merged, full ones behind them delete what they say."""
+    return tuple(dict.fromkeys(one for mode, rights in NEEDED.items() if mode in modes for one in rights))
+
+
+def role_of(connection: SnowflakeConnection) -> str:
+    [here] = execute(connection, "SELECT CURRENT_ROLE()")
+    (role,) = here.values()
+    return str(role)
 
 
 def look_in(account: Account, connection: SnowflakeConnection) -> str:

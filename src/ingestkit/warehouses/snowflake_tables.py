@@ -4,7 +4,7 @@ Whoever changes a row there holds the whole table until the transaction ends: pi
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,7 @@ from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
-from ingestkit.warehouses.snowflake_rights import NEEDED, OF_FENCES, OF_RECEIPTS, Owned, owned_by_another
+from ingestkit.warehouses.snowflake_rights import OF_FENCES, OF_RECEIPTS, Owned, needed_for, owned_by_another, role_of
 from ingestkit.warehouses.snowflake_session import Account, changed, execute
 
 FENCE = "ingestkit_fence_"
@@ -43,7 +43,7 @@ RECEIPT_COLUMNS = {
     "at": "TIMESTAMP_TZ",
 }
 SEEN_BY_STREAMS = {
-    LoadMode.REPLACE: "which each load replaces: it shows every row deleted and inserted again",
+    LoadMode.REPLACE: "which loads replace: it shows every row deleted and inserted again",
     LoadMode.MERGE: "which each load merges into: it shows every row of a batch changed, whether it differs or not",
     LoadMode.WINDOW: "of which each load replaces a window: it shows every row of that deleted and inserted again",
     LoadMode.APPEND: "which is added to: of a batch that is done again it shows every row deleted and inserted again",
@@ -58,25 +58,29 @@ def receipt_table(account: Account, pipeline: str) -> str:
     return account.named(RECEIPT + pipeline)
 
 
-def tables(account: Account, connection: SnowflakeConnection, like: str = "%") -> frozenset[str]:
-    """The names of the schema's tables, as they are spelled there."""
+def owners(account: Account, connection: SnowflakeConnection, like: str = "%") -> dict[str, str]:
+    """The names of the schema's tables, as they are spelled there, and the role that each belongs to."""
     pattern = sql.text(account.names.spelled(like))
     found = execute(connection, f"SHOW TABLES LIKE {pattern} IN SCHEMA {account.named()}")
-    return frozenset(row["name"] for row in found)
+    return {row["name"]: row["owner"] for row in found}
 
 
 def has(account: Account, connection: SnowflakeConnection, table: str) -> bool:
     """LIKE takes names without regard to case, and an underscore for any sign."""
-    return account.names.spelled(table) in tables(account, connection, table)
+    return account.names.spelled(table) in owners(account, connection, table)
 
 
 def remarks(
-    account: Account, connection: SnowflakeConnection, role: str, pipeline: str, tables: Mapping[str, LoadMode]
+    account: Account,
+    connection: SnowflakeConnection,
+    role: str,
+    pipeline: str,
+    tables: Mapping[str, Collection[LoadMode]],
 ) -> tuple[str, ...]:
     """What is set on the tables that changes what publishing into them means."""
     own = {FENCE + pipeline: OF_FENCES, RECEIPT + pipeline: OF_RECEIPTS}
     needed = {account.names.spelled(table): (table, rights) for table, rights in own.items()}
-    by_name = {account.names.spelled(table): (table, mode) for table, mode in tables.items()}
+    by_name = {account.names.spelled(table): (table, modes) for table, modes in tables.items()}
     rows = execute(connection, f"SHOW TABLES IN SCHEMA {account.named()}")
     if len(rows) >= MOST:
         each = (f"SHOW TABLES LIKE {sql.text(name)} IN SCHEMA {account.named()}" for name in (*by_name, *needed))
@@ -93,16 +97,18 @@ def remarks(
         if (known := needed.get(row["name"])) is not None:
             owned_by_another(account, connection, role, Owned("TABLE", known[0], row["owner"]), known[1])
         if row["name"] in by_name:
-            table, load = by_name[row["name"]]
-            cure = owned_by_another(account, connection, role, Owned("TABLE", table, row["owner"]), NEEDED[load])
+            table, modes = by_name[row["name"]]
+            owned = Owned("TABLE", table, row["owner"])
+            cure = owned_by_another(account, connection, role, owned, needed_for(modes))
             so = f"table {table} belongs to role {row['owner']}: no column can be added or widened until that says "
             found.extend([so + cure] if cure else [])
     for row in _streams(account, connection):
         on = str(row["table_name"]).replace('"', "")
         here = f"{account.names.spelled(account.database)}.{account.names.spelled(account.schema)}."
-        table, mode = by_name.get(on.removeprefix(here), ("", None)) if on.startswith(here) else ("", None)
-        if mode is not None:
-            found.append(f"stream {row['name']} is on table {table}, {SEEN_BY_STREAMS[mode]}")
+        table, modes = by_name.get(on.removeprefix(here), ("", ())) if on.startswith(here) else ("", ())
+        # The first of them shows the most.
+        if seen := [told for mode, told in SEEN_BY_STREAMS.items() if mode in modes]:
+            found.append(f"stream {row['name']} is on table {table}, {seen[0]}")
     return tuple(found)
 
 
@@ -118,7 +124,7 @@ def _streams(account: Account, connection: SnowflakeConnection) -> list[dict[str
 
 def missing(account: Account, connection: SnowflakeConnection, wanted: Iterable[str]) -> frozenset[str]:
     """Those that do not exist."""
-    found = tables(account, connection)
+    found = owners(account, connection)
     if len(found) >= MOST:
         return frozenset(table for table in wanted if not has(account, connection, table))
     return frozenset(table for table in wanted if account.names.spelled(table) not in found)
@@ -144,7 +150,7 @@ def fences(account: Account, connection: SnowflakeConnection, pipeline: str) -> 
 def owner(account: Account, connection: SnowflakeConnection, table: str) -> tuple[str, str] | None:
     """Whose fence row names the table, of all pipelines there."""
     prefix = account.names.spelled(FENCE)
-    known = sorted(name for name in tables(account, connection, f"{FENCE}%") if name.startswith(prefix))
+    known = sorted(name for name in owners(account, connection, f"{FENCE}%") if name.startswith(prefix))
     if not known:
         return None
     model, said = account.names.one("model"), account.names.one("table")
@@ -287,14 +293,6 @@ def _values(row: Receipt) -> list[Any]:
     return [known[column] for column in RECEIPT_COLUMNS]
 
 
-def columns_of(account: Account, connection: SnowflakeConnection, table: str) -> dict[str, str] | None:
-    """The columns of a table and their types, as they are spelled there; None where there is none."""
-    if not has(account, connection, table):
-        return None
-    rows = execute(connection, f"DESCRIBE TABLE {account.named(table)}")
-    return {row["name"]: row["type"] for row in rows}
-
-
 def changes(
     account: Account, connection: SnowflakeConnection, table: str, wanted: Mapping[str, str]
 ) -> tuple[str, ...]:
@@ -306,10 +304,11 @@ def changes(
                 hint="give it a shorter name, or leave it out",
             )
     refuse_own(table)
-    target, found = account.named(table), columns_of(account, connection, table)
-    shown = {account.names.one(column): kind for column, kind in wanted.items()}
-    if found is None:
+    target, owner = account.named(table), owners(account, connection, table).get(account.names.spelled(table))
+    if owner is None:
+        shown = {account.names.one(column): kind for column, kind in wanted.items()}
         return (sql.created(f"TABLE {target}", shown),)
+    found = {row["name"]: row["type"] for row in execute(connection, f"DESCRIBE TABLE {target}")}
     statements, added = [], []
     for column, kind in wanted.items():
         has_kind, named = found.get(account.names.spelled(column)), account.names.one(column)
@@ -325,5 +324,9 @@ def changes(
                 f"{sql.unmade(has_kind, kind)}",
                 hint=f"set the contract's type back, or change the column yourself: ALTER TABLE {target} ...",
             )
-    # One statement adds them all.
-    return (*([f"ALTER TABLE {target} ADD COLUMN {', '.join(added)}"] if added else ()), *statements)
+    if added:
+        # One statement adds them all.
+        statements.insert(0, f"ALTER TABLE {target} ADD COLUMN {', '.join(added)}")
+    if statements:
+        owned_by_another(account, connection, role_of(connection), Owned("TABLE", table, owner), ("OWNERSHIP",))
+    return tuple(statements)
