@@ -107,17 +107,19 @@ def _keeps_what_is_written(session: Session) -> None:
 def _takes_contracts(session: Session) -> None:
     """The warehouse answers, and its tables are what the contracts say or can become it."""
     session.warehouse.receipts(session.pipeline.name)
-    for model in session.pipeline.models:
-        pipeline = session.pipeline
+    pipeline = session.pipeline
+    for model in pipeline.models:
         session.warehouse.planned(pipeline.table(model), pipeline.columns(model), pipeline.lineage())
+        if (beside := pipeline.rejects(model)) is not None:
+            session.warehouse.planned(beside.table, beside.columns, beside.lineage)
     warn_of_tables(session)
 
 
 def warn_of_tables(session: Session) -> None:
-    """What is set on the target tables that changes what publishing into them means."""
+    """What is set on the tables of a pipeline that changes what publishing into them means."""
     pipeline = session.pipeline
-    modes = {pipeline.table(one): pipeline.modes(one) for one in pipeline.models}
-    for remark in session.warehouse.remarks(pipeline.name, modes):
+    written = {table: modes for one in pipeline.models for table, modes in pipeline.written(one).items()}
+    for remark in session.warehouse.remarks(pipeline.name, written):
         session.progress.warned(remark)
 
 

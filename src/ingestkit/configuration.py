@@ -24,6 +24,7 @@ from ingestkit.settings import (
     SftpConnection,
     SnowflakeConnection,
     Warehouse,
+    rejects_beside,
 )
 from ingestkit.shapes import checked, nearest
 from ingestkit.variables import Variable
@@ -336,9 +337,12 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
 
 
 def _named(settings: PipelineSettings) -> Iterator[tuple[Keys, str]]:
-    """What is a name in the warehouse, of each model: its table and columns."""
+    """What is a name in the warehouse, of each model: its tables and columns."""
     for name, model in settings.models.items():
-        yield ("models", name, "table"), model.table or name
+        table = model.table or name
+        yield ("models", name, "table"), table
+        if model.rejects_table != "off":
+            yield ("models", name, "rejects_table"), rejects_beside(table)
         yield from ((("models", name, "columns", column), column) for column in model.columns)
 
 

@@ -103,6 +103,11 @@ class Pipeline:
         said = self.model(model).rejects_table
         return None if said == "off" else Rejects(rejects_beside(self.table(model)), raw=said == "raw")
 
+    def written(self, model: str) -> dict[str, frozenset[LoadMode]]:
+        """The tables that loads of the model write, and by which modes."""
+        beside = self.rejects(model)
+        return {self.table(model): self.modes(model)} | ({beside.table: frozenset({LoadMode.APPEND})} if beside else {})
+
     def copying(self, model: str) -> Copying:
         said = self.model(model).copy_
         return Copying(said.file_size, said.parallel, said.scanner == "vectorized")

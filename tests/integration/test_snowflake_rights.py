@@ -120,6 +120,50 @@ def test_a_model_of_full_files_and_changes_needs_the_rights_of_both(world: AtSno
         assert f"table a belongs to role SOMEBODY_ELSE, and role LOADER lacks {lacks} on it" in told
 
 
+REJECTS = {"models.a.rejects_table": "places", "models.b": None}
+
+
+@pytest.mark.parametrize("lacks", ["SELECT", "INSERT", "DELETE"])
+def test_a_table_of_rejects_is_looked_at_as_targets_are(world: AtSnowflake, lacks: str) -> None:
+    world.set_up(REJECTS)
+    world.does("run")
+    table = f"{world.account_database}.PUBLIC.A__REJECTS"
+    world.target("ALTER TABLE A__REJECTS SET ERROR_LOGGING = TRUE")
+    world.server.takes("OWNERSHIP", "TABLE", table)
+    ended = world.call("check")
+    assert ended.code == 0
+    assert "table a__rejects logs errors" in ended.err
+    assert "table a__rejects belongs to role SOMEBODY_ELSE: no column can be added" in ended.err
+    world.server.takes(lacks, "TABLE", table)
+    world.waits(2)
+    checked = world.call("check")
+    assert checked.code == 7
+    for told in (checked.out, world.refused(7, "run")):
+        assert f"table a__rejects belongs to role SOMEBODY_ELSE, and role LOADER lacks {lacks} on it" in told
+
+
+def test_a_table_of_rejects_that_cannot_be_made_is_told_before_a_run(world: AtSnowflake) -> None:
+    world.set_up({"models.b": None})
+    world.does("run")
+    world.server.takes("CREATE TABLE", "SCHEMA")
+    assert world.does("check")
+    world.set_up(REJECTS)
+    checked = world.call("check")
+    assert checked.code == 7
+    assert f'lacks CREATE TABLE ON SCHEMA "{world.account_database}"."PUBLIC"' in checked.out
+
+
+def test_a_table_of_rejects_of_other_types_is_told_before_a_run(world: AtSnowflake) -> None:
+    world.target("CREATE TABLE A__REJECTS (LINE VARCHAR)")
+    world.set_up(REJECTS)
+    checked = world.call("check")
+    assert checked.code == 7
+    assert re.search(
+        r"a__rejects\.line is VARCHAR\S* in the warehouse and NUMBER\(19,0\) in a table of rejects", checked.out
+    )
+    assert "rename it, and the next load makes another" in checked.out
+
+
 def test_a_column_that_only_the_owner_can_add_is_told_before_a_run(world: AtSnowflake) -> None:
     world.does("run")
     world.server.takes("OWNERSHIP", "TABLE", f"{world.account_database}.PUBLIC.A")

@@ -300,7 +300,7 @@ def test_names_that_postgresql_would_cut_short_or_has_itself_are_told(tmp_path: 
     long = "é" * 32
     columns = {long: {}, "CTID": {}, "ctid_": {}, "xmin": {}, "doc": {"type": "json"}}
     pipeline = yaml.safe_load(PIPELINE)
-    pipeline["models"]["hcp"] |= {"columns": columns, "key": ["doc"], "table": "t" * 64}
+    pipeline["models"]["hcp"] |= {"columns": columns, "key": ["doc"], "table": "t" * 64, "rejects_table": "places"}
     local = {"drop": {"type": "local", "path": "drop"}, "lake": {"type": "local", "path": "lake"}}
     warehouse = {"type": "postgresql", "database": "d", "user": "u"}
     root = write(
@@ -311,6 +311,7 @@ def test_names_that_postgresql_would_cut_short_or_has_itself_are_told(tmp_path: 
     found = [one.split(": ", 1)[1] for one in problems(lambda: load(root).pipeline("demo"))]
     assert set(found) == {
         f"models.hcp.table: a name in PostgreSQL has at most 63 bytes, and {'t' * 64!r} more",
+        f"models.hcp.rejects_table: a name in PostgreSQL has at most 63 bytes, and {'t' * 64 + '__rejects'!r} more",
         f"models.hcp.columns.{long}: a name in PostgreSQL has at most 63 bytes, and {long!r} more",
         "models.hcp.columns.xmin: every table in PostgreSQL has a column 'xmin' of its own already",
         "models.hcp.columns.doc: PostgreSQL compares no values of type json, so 'doc' cannot be of the key",
@@ -321,8 +322,14 @@ def test_names_that_postgresql_would_cut_short_or_has_itself_are_told(tmp_path: 
 
 def test_names_that_snowflake_refuses_are_told(tmp_path: Path) -> None:
     long, fits = "é" * 256, "é" * 255
+    told = "t" * 250 + "__rejects"
     pipeline = yaml.safe_load(PIPELINE)
-    pipeline["models"]["hcp"] |= {"columns": {long: {}, fits: {}}, "key": [fits], "table": "t" * 256}
+    pipeline["models"]["hcp"] |= {
+        "columns": {long: {}, fits: {}},
+        "key": [fits],
+        "table": "t" * 250,
+        "rejects_table": "raw",
+    }
     connections = {
         "drop": {"type": "local", "path": "drop"},
         "lake": {"type": "local", "path": "lake"},
@@ -331,7 +338,7 @@ def test_names_that_snowflake_refuses_are_told(tmp_path: Path) -> None:
     root = write(tmp_path, yaml.safe_dump({"connections": connections}), yaml.safe_dump(pipeline, allow_unicode=True))
     found = [one.split(": ", 1)[1] for one in problems(lambda: load(root).pipeline("demo"))]
     assert found == [
-        f"models.hcp.table: a name in Snowflake has at most 255 characters, and {'t' * 256!r} more",
+        f"models.hcp.rejects_table: a name in Snowflake has at most 255 characters, and {told!r} more",
         f"models.hcp.columns.{long}: a name in Snowflake has at most 255 characters, and {long!r} more",
     ]
 

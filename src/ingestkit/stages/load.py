@@ -221,8 +221,9 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
         return Published()
     _evolve(ctx, loads)
     # What is built again is loaded as it was, whatever its model says now.
-    ways = {load.table: ctx.pipeline.modes(load.intent.model) | {load.intent.mode} for load in loads}
-    for remark in ctx.warehouse.remarks(ctx.pipeline.name, ways):
+    written = {table: modes for one in loads for table, modes in ctx.pipeline.written(one.intent.model).items()}
+    written |= {load.table: written[load.table] | {load.intent.mode} for load in loads}
+    for remark in ctx.warehouse.remarks(ctx.pipeline.name, written):
         ctx.progress.warned(remark)
     modes = {load.intent.model: load.intent.mode for load in loads}
     rules: dict[str, tuple[Rule, ...]] = {}

@@ -10,6 +10,7 @@ from psycopg import errors
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import postgresql_sql as sql
+from ingestkit.warehouses.publishing import unlike
 
 Connection = psycopg.Connection[Any]
 
@@ -176,10 +177,7 @@ def changes(connection: Connection, schema: str, table: str, wanted: Mapping[str
         elif sql.widens(has, kind):
             statements.append(f"ALTER TABLE {target} ALTER COLUMN {sql.name(column)} TYPE {kind}")
         else:
-            raise WarehouseError(
-                f"{table}.{column} is {has} in the warehouse and {kind} by the contract: the change could lose values",
-                hint=f"set the contract's type back, or change the column yourself: ALTER TABLE {target} ...",
-            )
+            raise unlike(table, column, has, kind, "the change could lose values", target)
     return tuple(statements)
 
 

@@ -17,7 +17,7 @@ from ingestkit import steps
 from ingestkit.errors import Fenced, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.ports import Bounds, Load, Publication, Rejects
-from ingestkit.settings import FLAG
+from ingestkit.settings import FLAG, OF_REJECTS
 from ingestkit.warehouses import duckdb_sql as sql
 
 Engine = duckdb.DuckDBPyConnection
@@ -433,6 +433,16 @@ def _to_merge(engine: Engine, plan: Plan) -> Plan:
 
 
 WRITERS = {LoadMode.REPLACE: replace, LoadMode.APPEND: append, LoadMode.MERGE: merge, LoadMode.WINDOW: window}
+
+
+def unlike(table: str, column: str, has: str, wanted: str, why: str, target: str) -> WarehouseError:
+    """Of a column of another type than what is to be written, which it cannot become. `target` is the table quoted."""
+    yourself = f"or change the column yourself: ALTER TABLE {target} ..."
+    if table.casefold().endswith(OF_REJECTS):
+        what, hint = f"{wanted} in a table of rejects", f"rename it, and the next load makes another, {yourself}"
+    else:
+        what, hint = f"{wanted} by the contract", f"set the contract's type back, {yourself}"
+    return WarehouseError(f"{table}.{column} is {has} in the warehouse and {what}: {why}", hint=hint)
 
 
 def figures(engine: Engine, statement: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from snowflake.connector import SnowflakeConnection
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
 from ingestkit.warehouses import snowflake_sql as sql
+from ingestkit.warehouses.publishing import unlike
 from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
 from ingestkit.warehouses.snowflake_rights import OF_FENCES, OF_RECEIPTS, Owned, needed_for, owned_by_another, role_of
 from ingestkit.warehouses.snowflake_session import Account, changed, execute
@@ -319,11 +320,7 @@ def changes(
         elif sql.widens(has_kind, kind):
             statements.append(f"ALTER TABLE {target} ALTER COLUMN {named} SET DATA TYPE {kind}")
         else:
-            raise WarehouseError(
-                f"{table}.{column} is {has_kind} in the warehouse and {kind} by the contract: "
-                f"{sql.unmade(has_kind, kind)}",
-                hint=f"set the contract's type back, or change the column yourself: ALTER TABLE {target} ...",
-            )
+            raise unlike(table, column, has_kind, kind, sql.unmade(has_kind, kind), target)
     if added:
         # One statement adds them all.
         statements.insert(0, f"ALTER TABLE {target} ADD COLUMN {', '.join(added)}")
