@@ -12,7 +12,7 @@ from ingestkit.model import LoadMode
 from ingestkit.ports import Said, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from tests.contracts.snowflake import account, empty
-from tests.contracts.warehouse import LINEAGE, WITHOUT_WINDOW, fence, load, publication, write_valid
+from tests.contracts.warehouse import LINEAGE, PERSON, WITHOUT_WINDOW, fence, load, publication, ready, write_valid
 from tests.snowflake_server import SnowflakeServer, answered, asked
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -122,6 +122,17 @@ def test_a_key_that_newer_changes_speak_of_is_known_whole_under_a_contract_that_
     ]
     counts = stood["hcp"].counts
     assert (counts.loaded, counts.superseded, counts.target) == (2, 1, 4)
+
+
+@pytest.mark.usefixtures("described")
+def test_a_text_that_is_too_long_for_one_without_a_length_says_what_helps(
+    warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    ready(warehouse, "hcp")
+    file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "x" * 17_000_000)])
+    with pytest.raises(WarehouseError, match=r"CITY does not take a value of record 2 of drop/a\.csv") as raised:
+        warehouse.publish(publication(load((file,))))
+    assert "more than 16777216 characters needs a `max_length`" in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize("mode", WITHOUT_WINDOW)

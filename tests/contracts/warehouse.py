@@ -605,6 +605,26 @@ class WarehouseContract:
         warehouse.publish(publication(again, batch="b2"))
         assert {batch for batch, _ in self.rows(warehouse, "hcp__rejects", keys)} == {"b1"}
 
+    def test_a_rejected_record_that_is_too_long_for_a_text_is_cut_and_keeps_no_row_out(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready(warehouse, "hcp")
+        found = write_rejects(
+            tmp_path / "r.parquet",
+            [(2, b"x" * 17_000_000, ["type"]), (3, b"\xe9" * 300_000, ["type"]), (4, b"y" * 1_000_000, ["type"])],
+        )
+        valid = (write_valid(tmp_path / "p.parquet", PERSON, [("1", "x")]),)
+        made = self.with_rejects(warehouse, Rejects("hcp__rejects", (found,), raw=True), load(valid))
+        warehouse.publish(publication(made))
+        assert self.rows(warehouse) == [("1", "x")]
+        raw, number = self.column("raw"), self.column("_record_no")
+        shown = self.rows(warehouse, "hcp__rejects", f"{number}, length({raw}), left({raw}, 5), right({raw}, 2)")
+        assert shown == [
+            (2, 1_000_001, "xxxxx", "x…"),
+            (3, 1_000_001, "\\xE9\\", "9…"),
+            (4, 1_000_000, "yyyyy", "yy"),
+        ]
+
     def test_rejects_are_taken_back_with_the_rows(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready(warehouse, "hcp")
         found = write_rejects(tmp_path / "r.parquet", [(2, b"2,x", ["type"])])

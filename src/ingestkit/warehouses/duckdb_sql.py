@@ -36,6 +36,9 @@ SOURCE_PATH = "_ingestkit_path"
 AS_NAMED = "hive_partitioning=false"
 READABLE = r"replace(coalesce(try(decode(raw)), raw::VARCHAR), chr(0), '\x00')"
 """A record's bytes as text: with escapes where they are none, and without what no warehouse takes in one."""
+LONGEST_RAW = 1_000_000
+"""Characters: a record may be longer than a text may be in some warehouses, and must not keep good rows out."""
+RAW = f"left({READABLE}, {LONGEST_RAW}) || CASE WHEN length({READABLE}) > {LONGEST_RAW} THEN '…' ELSE '' END"
 
 
 def name(*parts: str) -> str:
@@ -138,7 +141,7 @@ def rejects(said: Rejects, batch: str, run_id: str) -> str:
     shown = [
         "line",
         *(f"error.{name(column)} AS {name(column)}" for column in ("column", "code", "message")),
-        *([f"{READABLE} AS raw"] if said.raw else []),
+        *([f"{RAW} AS raw"] if said.raw else []),
         f"{text(batch)} AS _batch",
         f"{text(run_id)} AS _run_id",
         "path AS _source_file",

@@ -19,6 +19,11 @@ from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_session import Account, execute, plainly
 
 PLACE = re.compile(r"File '(?P<file>[^']+)'")
+TYPES = "look at the column there and in the contract: ingestkit plan"
+ENDLESS = (
+    f"a text of more than {sql.LONGEST_TEXT} characters needs a `max_length` in its contract, of {sql.LONGEST_OF_ALL} "
+    "at most; a smaller one rejects the record"
+)
 OF_DATA = range(100_000, 101_000)
 """The numbers of errors that values bring about."""
 
@@ -32,6 +37,8 @@ class Misfit:
     column: str | None
     source: str | None = None
     record: int | None = None
+    kind: str = ""
+    """The type of the column, as the table tells it."""
 
     @property
     def place(self) -> str:
@@ -80,7 +87,7 @@ def _refusal(account: Account, whose: str, misfit: Misfit, said: str, error: Dat
     made = WarehouseError(
         f"{account.place}: table {whose}: {column} does not take a value of {misfit.place}: {reason} "
         f"(query {error.sfqid}); nothing was published",
-        hint="look at the column there and in the contract: ingestkit plan",
+        hint=ENDLESS if sql.characters(misfit.kind) == sql.LONGEST_TEXT else TYPES,
     )
     made.details = {
         "table": whose,
@@ -115,7 +122,7 @@ def _first(files: Sequence[Path], described: Sequence[Mapping[str, Any]]) -> Mis
             asked = f"SELECT filename, file_row_number FROM {read} WHERE ({' OR '.join(wrong)}){meant} LIMIT 1"
             if (found := engine.execute(asked).fetchone()) is not None:
                 path, row = Path(found[0]), int(found[1]) + 1
-                return Misfit(path.name, row, column["name"], *_lineage(path, row))
+                return Misfit(path.name, row, column["name"], *_lineage(path, row), str(column["type"]))
     return None
 
 
@@ -123,8 +130,8 @@ def _wrong(column: Mapping[str, Any]) -> list[str]:
     """What a value of a described column must not be, as DuckDB asks it."""
     name, kind = duckdb_sql.name(column["name"]), str(column["type"])
     conditions = [f"{name} IS NULL"] if column.get("null?") == "N" else []
-    if (text := re.fullmatch(r"VARCHAR\((\d+)\)", kind)) is not None:
-        conditions.append(f"length({name}::VARCHAR) > {text[1]}")
+    if (most := sql.characters(kind)) is not None:
+        conditions.append(f"length({name}::VARCHAR) > {most}")
     elif (exact := re.fullmatch(r"NUMBER\((\d+),(\d+)\)", kind)) is not None:
         fits = f"TRY_CAST({name} AS DECIMAL({exact[1]},{exact[2]}))"
         conditions.append(f"({name} IS NOT NULL AND {fits} IS NULL)")

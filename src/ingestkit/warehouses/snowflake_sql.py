@@ -93,10 +93,10 @@ def passing_types(columns: Iterable[TargetColumn], lineage: Iterable[str]) -> di
 
 
 def _uncut(kind: str) -> str:
-    characters = _characters(kind)
-    if characters is None:
+    most = characters(kind)
+    if most is None:
         return kind
-    return "VARCHAR" if characters <= LONGEST_TEXT else f"VARCHAR({LONGEST_OF_ALL})"
+    return "VARCHAR" if most <= LONGEST_TEXT else f"VARCHAR({LONGEST_OF_ALL})"
 
 
 def serves(found: str, wanted: str) -> bool:
@@ -104,7 +104,7 @@ def serves(found: str, wanted: str) -> bool:
     if found == wanted:
         # Some accounts are told no length but those that somebody has given.
         return True
-    least, most = _characters(wanted), _characters(found)
+    least, most = characters(wanted), characters(found)
     if least is not None:
         return most is not None and most >= least
     if wanted == PLAIN_TYPES["integer"]:
@@ -118,7 +118,7 @@ def serves(found: str, wanted: str) -> bool:
 
 def widens(found: str, wanted: str) -> bool:
     """Whether Snowflake changes a column of type `found` into `wanted`, and no value by that."""
-    most, least = _characters(found), _characters(wanted)
+    most, least = characters(found), characters(wanted)
     if most is not None and least is not None:
         return most <= least
     # It changes how many digits there are, and never how many of them stand behind the point.
@@ -138,7 +138,7 @@ def unmade(found: str, wanted: str) -> str:
     return "values that are there may have more digits"
 
 
-def _characters(kind: str) -> int | None:
+def characters(kind: str) -> int | None:
     """As many as a text may have; None of what is no text, or one that is compared by rules of its own."""
     text = re.fullmatch(r"VARCHAR(?:\((\d+)\))?", kind)
     return None if text is None else int(text[1] or LONGEST_TEXT)
