@@ -4,8 +4,8 @@
 -- its own transactions. Of another user's only an administrator of the account may; what such a one holds goes by itself
 -- after five minutes.
 -- The role owns what it makes there, and nobody else may change it. Tables that others made need OWNERSHIP given to it,
--- and so do fences, receipts and the stage where another role made them: ingestkit check names each, and the statement
--- that gives it.
+-- and so do tables of rejects, fences, receipts and the stage where another role made them: ingestkit check names each that
+-- this role is shown, and the statement that gives it. What it has no right on it is not shown.
 
 CREATE ROLE IF NOT EXISTS INGESTKIT_WAREHOUSE;
 GRANT USAGE ON WAREHOUSE <% warehouse %> TO ROLE INGESTKIT_WAREHOUSE;

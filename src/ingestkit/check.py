@@ -279,7 +279,11 @@ def _refuse_newer(session: Session, done: Completion, receipt: Receipt | None, i
 
 def _deleted(session: Session, models: str) -> WarehouseError:
     name = session.pipeline.name
+    builds = f"ingestkit backfill {name} --from-lake builds it again from the lake"
     return WarehouseError(
         f"the target of {name} ({models}) is gone, though batches were published into it",
-        hint=f"ingestkit backfill {name} --from-lake builds it again from the lake",
+        # A service shows nothing of what a user or role has no right on.
+        hint=builds
+        if session.warehouse_file
+        else f"if the connection's user and role are those that made it: {builds}",
     )

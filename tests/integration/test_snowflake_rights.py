@@ -227,6 +227,52 @@ def test_our_own_of_another_role_that_lets_it_be_used_is_used_without_a_word(wor
     world.has(1, 2)
 
 
+ALL = ("OWNERSHIP", "SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
+OF_A_STAGE = ("READ", "WRITE", "USAGE", "OWNERSHIP")
+
+
+def hide(world: AtSnowflake, kind: str, *names: str) -> None:
+    """As what another role made, which gives this one nothing."""
+    for name in names:
+        for privilege in ALL if kind == "TABLE" else OF_A_STAGE:
+            world.server.takes(privilege, kind, f"{world.account_database}.PUBLIC.{name}")
+
+
+def test_a_role_that_is_shown_nothing_of_what_was_made_is_not_told_to_make_it_again(world: AtSnowflake) -> None:
+    world.does("run")
+    hide(world, "TABLE", "A", "B", "INGESTKIT_FENCE_P", "INGESTKIT_RECEIPT_P")
+    world.waits(2)
+    checked = world.call("check")
+    assert checked.code == 7
+    for told in (checked.out, world.refused(7, "run")):
+        assert "is gone, though batches were published into it" in told
+        assert "if the connection's user and role are those that made it: ingestkit backfill p --from-lake" in told
+    told = world.refused(7, "backfill", "p", "--from-lake")
+    assert "has something of that name, of which this role is shown nothing" in told
+    assert "look whether `role` of the connection is the one that made it" in told
+
+
+@pytest.mark.parametrize(("kind", "name"), [("TABLE", "A"), ("STAGE", "INGESTKIT_STAGE")])
+def test_what_a_role_is_shown_nothing_of_is_named_when_it_is_to_be_made(
+    world: AtSnowflake, kind: str, name: str
+) -> None:
+    world.target(f"CREATE {kind} {name}" + (" (ID VARCHAR)" if kind == "TABLE" else ""))
+    hide(world, kind, name)
+    told = world.refused(7, "run")
+    assert "has something of that name, of which this role is shown nothing" in told
+    assert name in told
+    assert "GRANT OWNERSHIP ON" in told
+
+
+def test_a_view_that_has_the_name_of_a_target_is_said_to_be_in_the_way(world: AtSnowflake) -> None:
+    world.target("CREATE TABLE T (ID VARCHAR)")
+    world.target("CREATE VIEW A AS SELECT ID FROM T")
+    told = world.refused(7, "run")
+    assert "has something else of that name" in told
+    assert "already exists as VIEW" in told
+    assert "give the model another `table:`" in told
+
+
 def test_a_mirror_of_runs_that_cannot_be_added_to_is_named_by_check(world: AtSnowflake) -> None:
     database = world.account_database
     made_by(world.target, DRIVE, database=database, schema="PUBLIC", role=world.server.role)

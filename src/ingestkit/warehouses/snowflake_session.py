@@ -41,6 +41,10 @@ UNKNOWN = "does not know it, or does not show it to this role"
 ACCOUNT = "look at `account` of the connection, which is written <organization>-<account>"
 POLICY = "let an administrator look at the account's network policies, and add this machine's address"
 HISTORY = "look at the query in the account's history; what it needs may have been changed there beside ingestkit"
+HIDDEN = (
+    "look whether `role` of the connection is the one that made it; else let its owner say: GRANT OWNERSHIP ON … "
+    "TO ROLE … COPY CURRENT GRANTS"
+)
 WRITERS = "see who writes there: SHOW LOCKS IN ACCOUNT; then run again"
 WAREHOUSE = "name one as `warehouse` of the connection, and grant its usage"
 
@@ -63,6 +67,8 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     *((code, "lets nobody in from here, or is not there", f"{ACCOUNT}, or {POLICY}", False) for code in FORBIDDEN),
     *((code, "has ended this session", "run again", True) for code in ENDED),
     ("91016", "misses a file that was put into its stage", "see who else removes files there, then run again", True),
+    ("3041", "has something of that name, of which this role is shown nothing", HIDDEN, False),
+    ("2002", "has something else of that name", "give the model another `table:`, or have that renamed", False),
     ("606", "has no warehouse at work for this role", WAREHOUSE, False),
     ("2003", UNKNOWN, PLACE, False),
     ("2043", UNKNOWN, PLACE, False),

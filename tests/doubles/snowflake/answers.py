@@ -41,6 +41,12 @@ def missing(kind: str, name: str) -> Refused:
     return compilation(f"{kind} '{name}' does not exist or not authorized.", 2003, "02000")
 
 
+def hidden(kind: str, name: str) -> Refused:
+    """Something has the name that is to be made, and its owner lets this role see nothing of it."""
+    said = f"{kind} '{name}' already exists, but current role has no privileges on it."
+    return compilation(f"{said} If this is unexpected, contact your system administrator.", 3041, "42710")
+
+
 def unprivileged(kind: str, name: str) -> Refused:
     said = f"SQL access control error:\nInsufficient privileges to operate on {kind.lower()} '{name}'"
     return Refused(3001, "42501", said)

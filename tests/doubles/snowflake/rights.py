@@ -47,7 +47,13 @@ class Rights:
         """Who owns a thing may do all with it."""
         return all(self.has(one, kind, name) for one in ("OWNERSHIP", *PRIVILEGES[kind]))
 
+    def sees(self, kind: str, name: str) -> bool:
+        """A role is shown what it has any privilege on, and nothing of the rest."""
+        return any(self.has(one, kind, name) for one in ("OWNERSHIP", *PRIVILEGES[kind]))
+
     def demand(self, privilege: str, kind: str, name: str) -> None:
+        if kind in {"TABLE", "STAGE"} and not self.sees(kind, name):
+            raise missing(kind.capitalize(), name)
         if not self.has(privilege, kind, name):
             raise unprivileged(kind, name.rpartition(".")[2])
 

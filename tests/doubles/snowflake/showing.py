@@ -37,7 +37,8 @@ def _parameters(_: Account, asked: Asked) -> Data:
 
 def _stages(account: Account, asked: Asked) -> Data:
     here = _place(asked)
-    known = [one for one in account.stages.known.values() if one.name[:2] == here]
+    seen = account.rights.sees
+    known = [one for one in account.stages.known.values() if one.name[:2] == here and seen("STAGE", dotted(one.name))]
     role = asked.session.role
     owners = [role if account.rights.owns("STAGE", dotted(one.name)) else SOMEBODY for one in known]
     said = [(one.name[2], *one.name[:2], one.url, owner) for one, owner in zip(known, owners, strict=True)]
@@ -96,6 +97,8 @@ def _tables(account: Account, asked: Asked) -> Data:
     names = ("created_on", "name", "database_name", "schema_name", "kind", "rows", "owner", "error_logging")
     said = []
     for database, schema, name, temporary, count in _known_tables(asked):
+        if not account.rights.sees("TABLE", f"{database}.{schema}.{name}"):
+            continue
         logged = "ON" if (database, schema, name) in account.error_logging else "OFF"
         kind = "TEMPORARY" if temporary else "TABLE"
         owner = asked.session.role if account.rights.owns("TABLE", f"{database}.{schema}.{name}") else SOMEBODY

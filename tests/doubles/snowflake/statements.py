@@ -9,14 +9,14 @@ from typing import Final
 
 from tests.doubles.snowflake import altering, loading, showing
 from tests.doubles.snowflake.account import Account, note, where, written
-from tests.doubles.snowflake.answers import Data, Refused, compilation, rows, told
+from tests.doubles.snowflake.answers import Data, Refused, compilation, hidden, rows, told
 from tests.doubles.snowflake.engine import DONE, Asked, demand_lengths, executed, in_context, translated
 from tests.doubles.snowflake.leaving import inserted
 from tests.doubles.snowflake.merging import merged
 from tests.doubles.snowflake.parameters import collated
-from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Statement, dotted, options, resolved
+from tests.doubles.snowflake.reading import NAME, QUALIFIED, Name, Statement, dotted, literal, options, resolved
 from tests.doubles.snowflake.sessions import PARAMETERS, Done, Session, Transaction
-from tests.doubles.snowflake.stages import LISTED
+from tests.doubles.snowflake.stages import CREATED, LISTED
 
 READ: Final = re.compile(rf"\b(?:FROM|JOIN)\s+({QUALIFIED})(?!\s*\()", re.IGNORECASE)
 BEGUN: Final = re.compile(rf"(?:BEGIN|START)(?:\s+(?:WORK|TRANSACTION))?(?:\s+NAME\s+(?P<name>{NAME}))?", re.IGNORECASE)
@@ -172,7 +172,10 @@ def _define(account: Account, asked: Asked) -> Data:
     _demand_short_names(said.text)
     target = _target(account, asked) if said.target else None
     account.rights.look(said, target, schema)
+    if said.words[0] == "CREATE" and target is not None and said.about("TABLE"):
+        _demand_free(account, session, target)
     if said.about("STAGE"):
+        _demand_shown(account, said, here)
         return account.stages.define(said, session.number, *here)
     if said.about(r"FILE\s+FORMAT"):
         return _format(account, said, here)
@@ -189,6 +192,26 @@ def _define(account: Account, asked: Asked) -> Data:
     account.set_others_back(session)
     text = collated(said.text, account.defaults.get("DEFAULT_DDL_COLLATION", ""))
     return executed(replace(asked, statement=Statement(text)))
+
+
+def _demand_free(account: Account, session: Session, target: Name) -> None:
+    """Raises where the name of a table to be made is a view's, or a table's that the role sees nothing of."""
+    database, schema, name = map(literal, target)
+    here = f"database_name = {database} AND schema_name = {schema}"
+    duck = session.fake._duck_conn
+    found = duck.execute(f"SELECT 1 FROM duckdb_tables() WHERE {here} AND table_name = {name}").fetchall()
+    if found and not account.rights.sees("TABLE", dotted(target)):
+        raise hidden("Table", target[2])
+    if duck.execute(f"SELECT 1 FROM duckdb_views() WHERE {here} AND view_name = {name}").fetchall():
+        raise compilation(f"Object '{target[2]}' already exists as VIEW", 2002, "42710")
+
+
+def _demand_shown(account: Account, said: Statement, here: tuple[str | None, str | None]) -> None:
+    """Raises where the name of a stage to be made is one's that the role sees nothing of."""
+    found = CREATED.match(said.text)
+    name = resolved(found["name"], *here) if found else None
+    if name in account.stages.known and not account.rights.sees("STAGE", dotted(name)):
+        raise hidden("Stage", name[2])
 
 
 def _query(account: Account, asked: Asked) -> Data:
