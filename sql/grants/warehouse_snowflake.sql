@@ -11,7 +11,7 @@ CREATE ROLE IF NOT EXISTS INGESTKIT_WAREHOUSE;
 GRANT USAGE ON WAREHOUSE <% warehouse %> TO ROLE INGESTKIT_WAREHOUSE;
 GRANT USAGE ON DATABASE <% database %> TO ROLE INGESTKIT_WAREHOUSE;
 GRANT USAGE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
--- Fences, receipts and targets; what a merge reads from; the stage that files go through.
+-- Fences, receipts, targets and tables of rejects. What a merge reads from is temporary, and needs no right.
 GRANT CREATE TABLE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;
 -- Where the connection names an external stage: USAGE ON that STAGE instead of CREATE STAGE.
 GRANT CREATE STAGE ON SCHEMA <% database %>.<% schema %> TO ROLE INGESTKIT_WAREHOUSE;

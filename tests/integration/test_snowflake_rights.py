@@ -87,6 +87,23 @@ def test_rights_to_make_what_is_there_are_not_asked_for(world: AtSnowflake) -> N
     world.has(1, 2)
     world.server.takes("CREATE TABLE", "SCHEMA")
     assert world.does("check")
+    world.waits(3)
+    world.does("run")
+    world.has(1, 2, 3)
+    world.lose_state()
+    assert world.does("state", "adopt", "p", "--reason", "the disk was lost", "--yes")
+
+
+def test_fences_that_cannot_be_made_are_told_before_a_run(world: AtSnowflake) -> None:
+    """Where somebody else has made the target."""
+    world.set_up({"models.b": None})
+    lineage = "_BATCH VARCHAR, _RUN_ID VARCHAR, _SOURCE_FILE VARCHAR, _RECORD_NO NUMBER(19,0)"
+    world.target(f"CREATE TABLE A (ID VARCHAR, N NUMBER(19,0), {lineage})")
+    assert world.does("check")
+    world.server.takes("CREATE TABLE", "SCHEMA")
+    checked = world.call("check")
+    assert checked.code == 7
+    assert f'lacks CREATE TABLE ON SCHEMA "{world.account_database}"."PUBLIC"' in checked.out
 
 
 @pytest.mark.parametrize("lacks", ["TRUNCATE", "INSERT"])

@@ -134,7 +134,8 @@ class SnowflakeWarehouse:
         with self.account.session() as connection:
             role = look_in(self.account, connection)
             self.stage.look(connection, role)
-            if any(snowflake_tables.missing(self.account, connection, tables)):
+            own = (snowflake_tables.FENCE + pipeline, snowflake_tables.RECEIPT + pipeline)
+            if any(snowflake_tables.missing(self.account, connection, (*tables, *own))):
                 refuse_without(self.account, connection, "CREATE TABLE")
             return snowflake_tables.remarks(self.account, connection, role, pipeline, tables)
 

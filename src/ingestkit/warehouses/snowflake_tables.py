@@ -132,12 +132,12 @@ def missing(account: Account, connection: SnowflakeConnection, wanted: Iterable[
 
 
 def make(account: Account, connection: SnowflakeConnection, pipeline: str, works: Sequence[Work]) -> None:
-    for table, columns in (
-        (fence_table(account, pipeline), FENCE_COLUMNS),
-        (receipt_table(account, pipeline), RECEIPT_COLUMNS),
-    ):
-        named = {account.names.one(column): kind for column, kind in columns.items()}
-        alone(connection, works, sql.created(f"TABLE IF NOT EXISTS {table}", named))
+    """Nothing where both are there: even then CREATE TABLE wants its right."""
+    own = {FENCE + pipeline: FENCE_COLUMNS, RECEIPT + pipeline: RECEIPT_COLUMNS}
+    lacking = missing(account, connection, own)
+    for table in (one for one in own if one in lacking):
+        named = {account.names.one(column): kind for column, kind in own[table].items()}
+        alone(connection, works, sql.created(f"TABLE IF NOT EXISTS {account.named(table)}", named))
 
 
 def fences(account: Account, connection: SnowflakeConnection, pipeline: str) -> dict[str, Fence]:

@@ -79,6 +79,9 @@ class Rights:
             return
         made = next((kind for kind in ("TABLE", "STAGE", "VIEW", "FILE FORMAT") if asked.about(kind)), None)
         where = ".".join(target[:2]) if target else schema
+        if made == "TABLE" and {"TEMP", "TEMPORARY"} & set(asked.words[1:4]):
+            # Which goes with the session; one IF NOT EXISTS is asked for, whether there is one or not.
+            return
         if made is not None and where is not None:
             self.demand(f"CREATE {made}", "SCHEMA", where)
 
