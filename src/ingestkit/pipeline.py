@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ingestkit.errors import ConfigError, ContractError, IngestkitError, UsageError
 from ingestkit.files import shown
 from ingestkit.lake import Lake, Place
-from ingestkit.model import Artifact, LoadMode, SqlCheck, Window, sha256_of
+from ingestkit.model import Artifact, FileVersion, LoadMode, SqlCheck, Window, sha256_of
 from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse
 from ingestkit.settings import FLAG, LINEAGE, Freshness, Model, PipelineSettings, rejects_beside
 from ingestkit.windows import days_within, zone_of
@@ -296,7 +296,11 @@ class RunContext:
         return Place(self.pipeline.name, model, self.run_id, self.token)
 
     def holds(self, artifact: Artifact) -> bool:
-        """Whether the lake has an artifact as it was made. One of an earlier run lay there: its bytes are looked at."""
+        """Whether the lake has an artifact as it was made; the bytes are looked at of what others have made."""
         if not self.lake.holds(artifact.path, artifact.bytes):
             return False
-        return artifact.run_id == self.run_id or self.lake.digest(artifact.path) == artifact.sha256
+        return self.is_ours(artifact) or self.lake.digest(artifact.path) == artifact.sha256
+
+    def is_ours(self, made: Artifact | FileVersion) -> bool:
+        """Whether this process left it in this run. Another of the same run may have done so days ago, elsewhere."""
+        return (made.run_id, made.token) == (self.run_id, self.token)

@@ -242,10 +242,7 @@ def test_valid_rows_that_others_have_replaced_are_made_again(
         world.drop(FIRST, {"20260108/b.csv": f"id,d\n{long},2026-01-08\n{long[::-1]},2026-01-09\n"})
         world.does("run")
         before = tables(world)
-        [(first,), (second,)] = world.state(
-            "SELECT path FROM artifact WHERE model = 'b' AND kind = 'valid' ORDER BY batch"
-        )
-        objects.write(second, widened(objects.read(first), len(objects.read(second))))
+        replace_valid(world, objects)
         (world.root / "warehouse.duckdb").unlink()
         world.does("backfill", "p", "--from-lake")
         assert tables(world) == before
@@ -261,7 +258,11 @@ def reused_then_replaced(world: World, monkeypatch: pytest.MonkeyPatch, number: 
         die_at(patched, "validate.recorded", number)
         with pytest.raises(Killed):
             world.call("backfill", "p", *backfill, "--jobs", "1")
-    objects = Folder(world.root / "lake")
+    replace_valid(world, Folder(world.root / "lake"))
+
+
+def replace_valid(world: World, objects: Folder | Bucket) -> None:
+    """Put the first batch's rows in the place of the second's, at equal size."""
     [(first,), (second,)] = world.state("SELECT path FROM artifact WHERE model = 'b' AND kind = 'valid' ORDER BY batch")
     objects.write(second, widened(objects.read(first), len(objects.read(second))))
 
@@ -293,3 +294,36 @@ def test_valid_rows_replaced_between_validating_and_loading_are_refused_by_a_loa
     world.does("load", "p", "--run-id", "p.20260108.2")
     world.does("gate", "p", "--run-id", "p.20260108.2")
     assert tables(world) == before
+
+
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.services)])
+def test_valid_rows_of_a_killed_run_that_others_have_replaced_are_made_again(
+    world: World, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.set_up(APPEND)
+    with kept_in(world, place, monkeypatch) as objects:
+        world.drop(FIRST)
+        world.does("run")
+        world.drop(WIDE)
+        with monkeypatch.context() as patched:
+            die_at(patched, "validate.recorded", 2)
+            with pytest.raises(Killed):
+                world.call("run", "p", "--jobs", "1")
+        replace_valid(world, objects)
+        world.does("run")
+        assert sorted(str(day) for (day,) in world.table("b", "d")) == [
+            "2026-01-01",
+            "2026-01-02",
+            "2026-01-08",
+            "2026-01-09",
+        ]
+
+
+def test_a_raw_object_replaced_between_the_stages_of_a_run_is_refused(world: World) -> None:
+    world.set_up(APPEND)
+    world.drop(WIDE)
+    world.does("extract")
+    [(raw,)] = world.state("SELECT path FROM artifact WHERE model = 'b' AND kind = 'raw'")
+    objects = Folder(world.root / "lake")
+    objects.write(raw, objects.read(raw).replace(b"2026-01-08", b"2026-01-07"))
+    assert "its bytes are others" in world.refused(7, "validate", "p", "--run-id", "p.20260108.1")

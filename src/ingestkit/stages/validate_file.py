@@ -170,7 +170,7 @@ def make_artifacts(
             f"the lake has lost {file.raw}, which {shown(file.path)} was fetched into",
             hint=f"ingestkit extract {ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)} --force fetches it again",
         )
-    if file.run_id != ctx.run_id and ctx.lake.digest(file.raw) != file.sha256:
+    if not ctx.is_ours(file) and ctx.lake.digest(file.raw) != file.sha256:
         raise LakeError(
             f"{file.raw} in the lake is not what {shown(file.path)} was fetched into: its bytes are others",
             hint=f"ingestkit extract {ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)} --force fetches it again",
