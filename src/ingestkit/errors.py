@@ -88,6 +88,10 @@ class ObjectExists(LakeError):
     """A store was asked to publish under a name that is taken; the lake adopts or refuses it."""
 
 
+class Altered(LakeError):
+    """An object came with other bytes than it was written with; the lake tells which they are."""
+
+
 class StateError(TargetError):
     """The state database failed, is of another version, or is not the one the lake and target know."""
 

@@ -17,7 +17,7 @@ from threading import Condition
 from typing import Any, BinaryIO, Protocol
 
 from ingestkit import steps
-from ingestkit.errors import LakeError, ObjectExists
+from ingestkit.errors import Altered, LakeError, ObjectExists
 from ingestkit.files import shown
 from ingestkit.pipeline import Stop
 from ingestkit.ports import Stored
@@ -254,9 +254,7 @@ class RemoteStore:
                         # The ranges behind it come meanwhile.
                         hashed = _hashed(file.fileno(), digest, hashed, behind)
                     if head.sha256 not in (None, digest.hexdigest()):
-                        raise LakeError(
-                            f"{shown(name)} came otherwise than it was written", hint=OTHERS, transient=True
-                        )
+                        raise Altered(f"{shown(name)} came otherwise than it was written", hint=OTHERS, transient=True)
                 part.replace(copy)
             finally:
                 part.unlink(missing_ok=True)
