@@ -23,6 +23,7 @@ from ingestkit.stores import s3 as s3_module
 from ingestkit.stores.remote import RemoteStore
 from ingestkit.stores.s3 import S3Bucket
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
+from tests.doubles.relay import Answer, Request, passed_on, served
 from tests.faults.lakes import Bucket, Listing
 from tests.faults.sights import watched
 from tests.object_stores import S3Server, s3, s3_without_conditions
@@ -213,6 +214,21 @@ class TestS3Store(StoreContract):
         put(handle(said | {"sse": "aws:kms", "kms_key": "alias/lake"}, tmp_path), NAME, content)
         found = moto.client().head_object(Bucket=said["bucket"], Key=f"some/where/{NAME}")
         assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", "alias/lake")
+
+    def test_a_bucket_that_takes_nothing_without_the_condition_is_written_with_it(
+        self, said: dict[str, Any], moto: S3Server, tmp_path: Path
+    ) -> None:
+        def answer(request: Request) -> Answer | None:
+            if request.method == "PUT" and "partNumber" not in request.query and not request.header("If-None-Match"):
+                return Answer(403, (("Content-Type", "application/xml"),), b"<Error><Code>AccessDenied</Code></Error>")
+            return passed_on(request, moto.endpoint)
+
+        with served(answer) as port:
+            store = handle({**said, "endpoint_url": f"http://127.0.0.1:{port}"}, tmp_path / "three")
+            store.check()
+            put(store, NAME)
+            put(store, f"{NAME}.large", LARGE)
+            assert read(store, f"{NAME}.large") == LARGE
 
     def test_credentials_are_found_where_the_vendors_own_tools_find_them(
         self, said: dict[str, Any], moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

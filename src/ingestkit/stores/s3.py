@@ -127,7 +127,7 @@ class S3Bucket:
         return f"s3://{self.connection.bucket}/{self.connection.prefix}".rstrip("/")
 
     def check(self) -> None:
-        with self.translated("checking it"), self._probe() as name:
+        with self.translated("checking it"), self._probe(**self._if_absent()) as name:
             probes = {one.name: one.at for one in self.list(f"{PROBES}/")}
             self.client.get_object(**self._named(name))["Body"].read()
             # The right to void what a killed process has begun to send is missed only behind a kill.
@@ -140,10 +140,12 @@ class S3Bucket:
         self.keeps_names()
 
     @contextmanager
-    def _probe(self) -> Iterator[str]:
+    def _probe(self, **condition: str) -> Iterator[str]:
         """An object that is gone behind it, whatever fails."""
         name = f"{PROBES}/{secrets.token_hex(6)}"
-        self.client.put_object(**self._named(name), Body=PROBE, **self._sealed())
+        # Nobody else takes such a name: where it is taken, an answer to ours was lost.
+        with _unless(*TAKEN):
+            self.client.put_object(**self._named(name), Body=PROBE, **self._sealed(), **condition)
         try:
             yield name
         finally:
@@ -244,7 +246,8 @@ class S3Bucket:
         """What is under way has a mark, by which a later owner finds and voids it."""
         part = max(self.connection.part_size, -(-size // PARTS))
         mark = json.dumps({"name": name}).encode()
-        self.client.put_object(**self._named(inflight), Body=mark, **self._sealed())
+        with suppress(ObjectExists), self._conditional(name):
+            self.client.put_object(**self._named(inflight), Body=mark, **self._sealed(), **self._if_absent())
         upload: dict[str, Any] = self._named(name)
 
         def send(number: int) -> Mapping[str, Any]:
@@ -293,19 +296,30 @@ class S3Bucket:
         """Learnt by trying, at endpoints other than AWS: some take `If-None-Match` and overwrite all the same."""
         if self.connection.endpoint_url is None:
             return True
-        with self.translated("trying what it keeps to"), self._probe() as name:
-            again = partial(self.client.put_object, **self._named(name), Body=PROBE, IfNoneMatch="*", **self._sealed())
-            if not self._refused(again):
-                return False
-            upload = {**self._named(name), "UploadId": self._begun(name)}
+        with self.translated("trying what it keeps to"):
             try:
-                part = self.client.upload_part(**upload, PartNumber=1, Body=PROBE)
-                parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-                return self._refused(
-                    partial(self.client.complete_multipart_upload, **upload, MultipartUpload=parts, IfNoneMatch="*")
-                )
-            finally:
-                self._void(upload)
+                # With the condition: of a bucket whose policy asks for it, nothing else is taken.
+                with self._probe(IfNoneMatch="*") as name:
+                    return self._refuses(name)
+            except ClientError as error:
+                if error_code(error) in NO_SUCH_WORD:
+                    return False
+                raise
+
+    def _refuses(self, name: str) -> bool:
+        """Whether a name that is taken is refused to what is sent whole and to what is sent in parts."""
+        again = partial(self.client.put_object, **self._named(name), Body=PROBE, IfNoneMatch="*", **self._sealed())
+        if not self._refused(again):
+            return False
+        upload = {**self._named(name), "UploadId": self._begun(name)}
+        try:
+            part = self.client.upload_part(**upload, PartNumber=1, Body=PROBE)
+            parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+            return self._refused(
+                partial(self.client.complete_multipart_upload, **upload, MultipartUpload=parts, IfNoneMatch="*")
+            )
+        finally:
+            self._void(upload)
 
     def _refused(self, ask: Callable[[], object]) -> bool:
         try:
