@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from ingestkit.ports import Store
 from ingestkit.settings import AdlsConnection
 from ingestkit.stores import adls
 from ingestkit.stores.adls import AdlsBucket
-from ingestkit.stores.remote import RemoteStore
+from ingestkit.stores.remote import IN_MEMORY, RemoteStore, Turns
 from tests.contracts.store import CONTENT, NAME, PLACE, StoreContract, fill, killed, names, put, read
 from tests.doubles.dfs import hierarchical
 from tests.doubles.httpfaults import FaultyServer, Meanwhile, faulty
@@ -197,6 +198,17 @@ class AdlsContract(StoreContract):
             put(store, NAME, content[::-1])
             with pytest.raises(LakeError, match="overwritten while it was read"):
                 file.read()
+
+    def test_what_is_sent_whole_waits_for_its_turn(self, said: dict[str, Any], second: Store, tmp_path: Path) -> None:
+        turns = Turns()
+        store = RemoteStore(AdlsBucket(AdlsConnection.model_validate(said), turns), tmp_path / "three")
+        with ThreadPoolExecutor(1) as pool:
+            with turns.one(IN_MEMORY):
+                sent = pool.submit(put, store, NAME, CONTENT[:1000])
+                assert not wait([sent], timeout=1).done
+                assert second.stat(NAME) is None
+            sent.result(60)
+        assert read(second, NAME) == CONTENT[:1000]
 
     def test_what_was_written_by_folders_of_the_account_is_no_object(
         self, store: Store, account: AzureServer, container: str

@@ -221,7 +221,8 @@ class AdlsBucket:
     def _send(self, name: str, file: Path, sha256: str, *, whole: bool = True, overwrite: bool = False) -> None:
         size, blob, metadata = file.stat().st_size, self._blob(name), {"sha256": sha256}
         if whole and size <= self.connection.part_size:
-            with file.open("rb") as body:
+            # Its client reads all of it before it is sent.
+            with file.open("rb") as body, self.turns.one(size):
                 blob.upload_blob(body, length=size, metadata=metadata, overwrite=overwrite)
             return
         part = max(self.connection.part_size, -(-size // BLOCKS))
