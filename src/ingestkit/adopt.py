@@ -184,7 +184,8 @@ def _insert_run(conn: sql.Connection, sidecar: Sidecar) -> None:
 
 def _note_intent(conn: sql.Connection, sidecar: Sidecar) -> None:
     meant = sidecar.work.details.get("intent")
-    if sidecar.stage is Stage.LOAD and meant:
+    # What was superseded was never meant to be published.
+    if sidecar.stage is Stage.LOAD and meant and not sidecar.work.details.get("superseded_by"):
         intent = Intent(sidecar.model, meant["generation"], meant["digest"], meant["settings"], LoadMode(meant["mode"]))
         runs.write_intent(conn, sidecar.run_id, intent, sidecar.token)
 

@@ -238,6 +238,17 @@ def test_a_snapshot_put_back_stays_when_its_file_is_superseded(back: World) -> N
     assert pins(back) == []
 
 
+def test_a_rebuilt_state_has_no_work_with_what_was_superseded(back: World) -> None:
+    back.drop({"20260103/a.csv": "id,n\na3,333\n"})
+    back.does("run")
+    back.lose_state()
+    back.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert back.does("run")["status"] == "nothing new"
+    assert back.table("a", "id", "n") == [("a3", 3)]
+    assert pins(back) == [("a", "20260103")]
+    assert back.completions()["20260103", "a"] == "done"
+
+
 def test_a_snapshot_that_a_gate_stopped_is_shown_while_it_stands(back: World, then: str) -> None:
     check = back.root / "sql/gate/p/none.sql"
     check.parent.mkdir(parents=True)
