@@ -9,7 +9,7 @@ from ingestkit.backfilling import asks_no_source, known_then, redone, superseded
 from ingestkit.check import check
 from ingestkit.discover import batch_key, is_below
 from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
-from ingestkit.mirroring import show
+from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import CompletionStatus, RunStatus, instant
 from ingestkit.outcome import ModelResult, Outcome, run_ids_of
 from ingestkit.recover import recover
@@ -77,6 +77,7 @@ def _turn(session: Session, options: RunOptions, progress: Progress, if_locked: 
             if progress.left is None:
                 return stopped
             raise PartlyDone(f"{session.pipeline.name} is {stopped.message}", hint=resuming(session, options))
+        refuse_empty_state(session)
         recover(session, lease)
         finish_cleaning(session, lease)
         progress.invocation = progress.invocation or invocation_of(session, options)

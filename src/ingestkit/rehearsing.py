@@ -14,6 +14,7 @@ from ingestkit import attempts
 from ingestkit.active import Active, usual_rows
 from ingestkit.discover import discover
 from ingestkit.errors import ContractError, GateClosed, IngestkitError
+from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import ArtifactKind, Counts, LoadMode, Rule, Stage
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.phases import do_stage
@@ -68,6 +69,7 @@ def rehearse(session: Session, options: RunOptions, rows: int | None) -> Outcome
 
 def rehearsal(session: Session, options: RunOptions) -> AbstractContextManager[Lease]:
     """Hold the models in the copy of the state, where the leases of others were copied with it."""
+    refuse_empty_state(session)
     with session.state.write() as conn:
         conn.execute(sql.update(lease_table).values(owner=None, expires=None))
     return holding(session, session.pipeline.check_models(options.models), "run --dry-run", "fail")

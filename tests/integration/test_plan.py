@@ -130,6 +130,30 @@ def test_a_sensor_is_told_that_the_state_is_empty_where_its_mirror_is_not(world:
     assert "the lake" in unchanged(world, "plan", "p", code=7)["failure"]["message"]
 
 
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "p", "--dry-run=data"),
+        ("backfill", "p", "--batch", "20260101", "--dry-run"),
+        ("backfill", "p", "--from", "20260101", "--to", "20260101", "--dry-run"),
+        ("backfill", "p", "--from", "20260101", "--to", "20260101"),
+        ("backfill", "p", "--from-lake", "--dry-run"),
+    ],
+)
+def test_nothing_is_tried_or_done_again_with_a_state_that_was_lost(
+    world: World, arguments: tuple[str, ...], *, shown: bool
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.lose_state()
+    if not shown:
+        (world.root / "state/mirror/p.json").unlink()
+    told = world.refused(7, *arguments)
+    assert "the state knows nothing of p, but " in told
+    assert "ingestkit state adopt p" in told
+
+
 def test_nobody_waits_for_files_to_settle_to_see_a_plan_of_them(world: World) -> None:
     world.set_up({"source.settle": {"quiet": "20s"}})
     world.drop(FIRST, SECOND)
