@@ -47,7 +47,8 @@ def _stage(session: Session, wanted: Stage, options: RunOptions) -> Outcome:
         refuse_empty_state(session)
         recover(session, lease)
         if wanted is Stage.EXTRACT:
-            rebuild(session, lease, options)
+            if not _fetches_for_a_restore(session, lease, options):
+                rebuild(session, lease, options)
         elif left := marked(session, lease.models):
             raise WarehouseError(
                 f"the target of {session.pipeline.name} ({', '.join(left)}) is being built again and is not whole",
@@ -69,6 +70,12 @@ def _models_to_hold(session: Session, wanted: Stage, options: RunOptions) -> tup
     if meant is None or (wanted is Stage.EXTRACT and not named):
         return session.pipeline.check_models(())
     return tuple(sorted(set(meant.models) & set(session.pipeline.models)))
+
+
+def _fetches_for_a_restore(session: Session, lease: Lease, options: RunOptions) -> bool:
+    """Whether what the lake has lost is to be fetched for a run that builds the target again, and cannot without."""
+    meant = _run_of(session, lease.models, options.run_id) if options.force and options.run_id is not None else None
+    return meant is not None and meant.kind == "restore" and meant.status in (RunStatus.OPEN, RunStatus.FAILED)
 
 
 def _extract_stage(session: Session, lease: Lease, options: RunOptions) -> Outcome:

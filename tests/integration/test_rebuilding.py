@@ -1,5 +1,6 @@
 """A target that is gone, put back or half there: found, and built again whole, whatever happens on the way."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -332,4 +333,45 @@ def test_a_raw_object_replaced_between_the_stages_of_a_run_is_refused(world: Wor
     [(raw,)] = world.state("SELECT path FROM artifact WHERE model = 'b' AND kind = 'raw'")
     objects = Folder(world.root / "lake")
     objects.write(raw, objects.read(raw).replace(b"2026-01-08", b"2026-01-07"))
-    assert "its bytes are others" in world.refused(7, "validate", "p", "--run-id", "p.20260108.1")
+    told = world.refused(7, "validate", "p", "--run-id", "p.20260108.1")
+    assert "its bytes are others" in told
+    for command in typed(told):
+        world.does(*command)
+    assert sorted(str(day) for (day,) in world.table("b", "d")) == ["2026-01-08", "2026-01-09"]
+
+
+def typed(told: str) -> list[list[str]]:
+    """The commands that a hint names, as they are typed."""
+    return [match.split() for match in re.findall(r"ingestkit ([^;(]*[^;( ])", told.splitlines()[-1])]
+
+
+@pytest.mark.parametrize("lost", ["the table", "nothing"])
+@pytest.mark.parametrize("how", ["replaced", "gone"])
+@pytest.mark.parametrize("kind", ["append", "merge"])
+def test_a_batch_of_which_the_lake_has_lost_raw_and_valid_is_fetched_anew(
+    world: World, how: str, lost: str, kind: str
+) -> None:
+    if kind == "append":
+        world.set_up(APPEND)
+    world.drop(FIRST, WIDE)
+    world.does("run")
+    before = tables(world)
+    objects = Folder(world.root / "lake")
+    replace_valid(world, objects)
+    [raw] = world.state("SELECT path FROM artifact WHERE model = 'b' AND kind = 'raw' AND batch = '20260108'")
+    if how == "gone":
+        (world.root / "lake" / raw[0]).unlink()
+    else:
+        objects.write(raw[0], objects.read(raw[0]).replace(b"2026-01-08", b"2026-01-07"))
+    again = ["backfill", "p", "--from-lake"]
+    if lost == "the table":
+        (world.root / "warehouse.duckdb").unlink()
+    else:
+        again += ["--batch", "20260108"]
+    told = world.refused(7, *again)
+    assert ("the lake has lost" if how == "gone" else "its bytes are others") in told
+    for command in typed(told):
+        world.does(*command)
+    assert tables(world) == before
+    assert world.does("run")["status"] == "nothing new"
+    assert world.state("SELECT rebuild FROM pipeline") == [(None,)]

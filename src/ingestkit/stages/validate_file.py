@@ -166,15 +166,10 @@ def make_artifacts(
 ) -> tuple[Artifact, Artifact]:
     """Convert one raw file, and publish its valid Parquet and its rejects."""
     if file.raw is None or not ctx.lake.holds(file.raw, file.size):
-        raise LakeError(
-            f"the lake has lost {file.raw}, which {shown(file.path)} was fetched into",
-            hint=f"ingestkit extract {ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)} --force fetches it again",
-        )
+        raise _lost(ctx, f"the lake has lost {file.raw}, which {shown(file.path)} was fetched into")
     if not ctx.is_ours(file) and ctx.lake.digest(file.raw) != file.sha256:
-        raise LakeError(
-            f"{file.raw} in the lake is not what {shown(file.path)} was fetched into: its bytes are others",
-            hint=f"ingestkit extract {ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)} --force fetches it again",
-        )
+        told = f"{file.raw} in the lake is not what {shown(file.path)} was fetched into: its bytes are others"
+        raise _lost(ctx, told)
     place, name = ctx.place(model), f"{file.id}.parquet"
     valid_name = ctx.lake.made_name("valid", place, ctx.batch, name)
     rejects_name = ctx.lake.made_name("rejects", place, ctx.batch, name)
@@ -190,6 +185,15 @@ def make_artifacts(
     return (
         artifact_of(ctx, model, file.id, ArtifactKind.VALID, valid),
         artifact_of(ctx, model, file.id, ArtifactKind.REJECTS, rejects),
+    )
+
+
+def _lost(ctx: RunContext, told: str) -> LakeError:
+    named = f"{ctx.pipeline.name} --run-id {shlex.quote(ctx.run_id)}"
+    return LakeError(
+        told,
+        hint=f"to fetch it again: ingestkit extract {named} --force; then: ingestkit run {named} "
+        "(docs/lakes.md: what the lake has lost)",
     )
 
 
