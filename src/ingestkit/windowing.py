@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from pydantic import ValidationError
+
 from ingestkit.errors import UnknownBatch
 from ingestkit.model import Window, instant
 from ingestkit.session import Session
@@ -75,8 +77,17 @@ def begin_again(session: Session, lease: Lease) -> None:
         first = runs.first_run(conn, name, max(resets, default=None))
     if first is None or (row is not None and row["windows_from"] is not None):
         return
-    then = Settings.model_validate(first.config["pipeline"]["source"]["batches"])
-    if then.window is None:
+    said = first.config["pipeline"]["source"]["batches"]
+    if said.get("window") is None:
+        return
+    try:
+        then = Settings.model_validate({key: value for key, value in said.items() if key in Settings.model_fields})
+    except ValidationError:
+        session.progress.warned(
+            f"where windows of {name} began is not known any more: what its first run, {first.run_id}, was told is not "
+            "valid today",
+            hint="leave source.batches.start as it is",
+        )
         return
     known, _, _ = _known(session)
     with lease.transaction() as conn:

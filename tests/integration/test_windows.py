@@ -1,5 +1,6 @@
 """Windows as batches: which are taken, what belongs to them, and what becomes of them when time is cut otherwise."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -491,6 +492,27 @@ def test_a_state_built_again_knows_where_windows_began(windowed: World, at: Call
     windowed.does("state", "adopt", "p", "--reason", "lost again", "--yes")
     windowed.set_up({"source.batches": WINDOWS | {"start": "2026-03-01"}, "models": {"a": EVENTS}})
     assert windowed.does("run")["status"] == "nothing new", "what was begun anew counts"
+
+
+@pytest.mark.parametrize(("change", "knows"), [({"older_key": 1}, True), ({"window": "fortnightly"}, False)])
+def test_settings_of_then_that_are_not_valid_today_break_no_adopting(
+    windowed: World, at: Callable[[str], None], change: dict[str, Any], *, knows: bool
+) -> None:
+    windowed.drop(events("2026-03-28", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("run")
+    began = windowed.state("SELECT windows_from FROM pipeline")
+    for sidecar in (windowed.root / "lake/_runs").rglob("*.json"):
+        said = json.loads(sidecar.read_text())
+        said["run"]["config"]["pipeline"]["source"]["batches"] |= change
+        sidecar.chmod(0o644)
+        sidecar.write_text(json.dumps(said))
+    windowed.lose_state()
+    ended = windowed.call("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert ended.code == 0, ended.err
+    assert (windowed.state("SELECT windows_from FROM pipeline") == began) is knows
+    assert ("where windows of p began is not known any more" in ended.err) is not knows
+    assert windowed.does("run")["status"] == "nothing new"
 
 
 def test_of_waiting_windows_only_the_newest_snapshot_is_loaded(world: World, at: Callable[[str], None]) -> None:
