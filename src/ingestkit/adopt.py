@@ -9,11 +9,12 @@ from uuid import uuid4
 import sqlalchemy as sql
 
 from ingestkit import decide, steps
+from ingestkit.attempts import REDONE
 from ingestkit.check import lacking, tables_gone
 from ingestkit.errors import UsageError
 from ingestkit.lake import BATCH_KINDS, sidecar_name, token_of
 from ingestkit.mirroring import show
-from ingestkit.model import Completion, Fence, Intent, LoadMode, RunStatus, Sidecar, Stage, Window, instant
+from ingestkit.model import Completion, Fence, Intent, LoadMode, Receipt, RunStatus, Sidecar, Stage, Window, instant
 from ingestkit.outcome import Outcome
 from ingestkit.phases import WORK
 from ingestkit.recover import copy_decisions, replay
@@ -196,20 +197,48 @@ def _decisions(session: Session) -> Iterator[Decision]:
             yield Decision.from_json(json.loads(file.read()))
 
 
+def _open_again(session: Session, lease: Lease, ahead: Iterable[Receipt]) -> None:
+    """Let runs that died behind their COMMIT, and before they said so in the lake, go on with what they published.
+
+    Of batches that were done before: one that was not is work in any case, and finds its receipt.
+    """
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        waiting = completions.unjudged(conn, name)
+    published: dict[str, list[Receipt]] = {}
+    for receipt in ahead:
+        if receipt.model not in waiting.get(receipt.batch, ()):
+            published.setdefault(receipt.run_id, []).append(receipt)
+    for run_id, receipts in published.items():
+        with lease.transaction() as conn:
+            died, at_work = runs.run(conn, run_id), runs.open_runs(conn, name)
+            if died is None:
+                continue
+            if died.status is not RunStatus.OPEN:
+                taken = {model for _, models in at_work for model in models}
+                models = sorted({*stage_rows.own_models(conn, run_id), *(one.model for one in receipts)} - taken)
+                stage_rows.put_back(conn, run_id, (Stage.LOAD, Stage.GATE), models, session.clock.now())
+                runs.update_run(conn, run_id, status=RunStatus.OPEN.value, ended_at=None, error=None)
+                runs.open_models(conn, died, models, lease.token, redo=died.kind in REDONE)
+            for one in receipts:
+                runs.write_intent(
+                    conn, run_id, Intent(one.model, one.generation, one.digest, one.settings, one.mode), lease.token
+                )
+
+
 def _compared(session: Session, lease: Lease) -> tuple[str, ...]:
     """What the target holds that the state does not know, and the reverse, of which its models stay marked."""
     name = session.pipeline.name
     receipts = {(one.batch, one.model): one for one in session.warehouse.receipts(name)}
     with session.state.read() as conn:
         done: dict[tuple[str, str], Completion] = {key: one for key, (one, _) in completions.whole(conn, name).items()}
-    told = []
-    for key, receipt in sorted(receipts.items()):
-        entry = done.get(key)
-        if entry is None or entry.generation < receipt.generation:
-            told.append(
-                f"{receipt.model}: batch {receipt.batch} was published by {receipt.run_id} and never came to its gate; "
-                "the next run finishes it"
-            )
+    ahead = [one for key, one in sorted(receipts.items()) if key not in done or done[key].generation < one.generation]
+    _open_again(session, lease, [one for one in ahead if (one.batch, one.model) in done])
+    told = [
+        f"{receipt.model}: batch {receipt.batch} was published by {receipt.run_id} and never came to its gate; "
+        "the next run finishes it"
+        for receipt in ahead
+    ]
     gone = tables_gone(session, session.pipeline.models)
     lacks = lacking(session, session.pipeline.models, receipts.values(), gone)
     # Receipts of a table that is gone are still to be voided, whatever the state knows of them.

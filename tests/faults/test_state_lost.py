@@ -1,5 +1,6 @@
 """The state out of reach, deleted or put back: the lake and the receipts suffice to go on."""
 
+import json
 import shutil
 import sqlite3
 from collections import Counter
@@ -171,6 +172,52 @@ def test_an_older_copy_beside_work_half_done_is_brought_up(story: Story, tmp_pat
     world.does(*ADOPT)
     world.does(*RUN)
     finished(story, world, 1)
+
+
+def lost_behind_commit(world: World, number: int, *command: str) -> None:
+    """Kill a command behind one of its commits, lose the state, and let the next run finish it."""
+    ended = world.call(*command, kill=f"load.committed:{number}")
+    assert ended.killed, ended
+    without_database(world)
+    world.does(*ADOPT)
+    world.does(*RUN)
+    assert "nothing new" in world.does(*RUN).out
+
+
+def test_a_batch_published_again_by_who_died_before_saying_so_is_finished(story: Story, tmp_path: Path) -> None:
+    """The state is lost with him: nothing but the receipt says what he meant."""
+    commits = steps_of(story.before[1].copied(tmp_path / "undisturbed"), *RUN)["load.committed"]
+    failed: dict[int, Any] = {}
+    for number in range(1, commits + 1):
+        world = story.before[1].copied(tmp_path / str(number))
+        lost_behind_commit(world, number, *RUN)
+        if found := [*differences(story.after[1], world.seen()), *world.debris()]:
+            failed[number] = found
+    assert failed == {}
+    finished(story, world, 1)
+
+
+def test_a_backfill_that_died_before_saying_so_is_finished(story: Story, tmp_path: Path) -> None:
+    why = ("--reason", "the restatement was wrong")
+    first = story.before[1].rows("SELECT max(ended_at) FROM pipeline_run WHERE status LIKE 'SUCCESS%'")[0][0]
+    commands = {
+        "newest": ("backfill", "opendata", "--batch", "20260122"),
+        "as-of": ("backfill", "opendata", "--batch", "20260101", "--model", "a", "--as-of", first, *why),
+    }
+    failed: dict[str, Any] = {}
+    for name, command in commands.items():
+        expected, world = story.end.copied(tmp_path / f"{name}.good"), story.end.copied(tmp_path / name)
+        expected.does(*command)
+        lost_behind_commit(world, 1, *command)
+        pins = [one.does("state", "show", "opendata", "--output", "json").out for one in (expected, world)]
+        shown = [[(one["model"], one["batch"]) for one in json.loads(out)["pins"]] for out in pins]
+        if found := [
+            *differences(expected.seen(), world.seen()),
+            *world.debris(),
+            *(shown if shown[0] != shown[1] else []),
+        ]:
+            failed[name] = found
+    assert failed == {}
 
 
 def test_killed_while_adopting_it_is_adopted_again(story: Story, tmp_path: Path) -> None:
