@@ -5,11 +5,11 @@ from typing import Any
 
 from ingestkit.backfill_range import Progress, choose, invocation_of, models_left
 from ingestkit.backfilling import batch_of, done_models, kind_of, known_then, redo_unit, superseded
-from ingestkit.check import lacking, tables_gone
+from ingestkit.check import tables_gone
 from ingestkit.errors import SourceError
 from ingestkit.model import FileVersion
 from ingestkit.planning import standing
-from ingestkit.rebuilding import marked
+from ingestkit.rebuilding import marked, wanted_of
 from ingestkit.rehearsing import rehearsal
 from ingestkit.session import Session
 from ingestkit.states import ledger
@@ -52,7 +52,7 @@ def _lacking(session: Session, lease: Lease) -> dict[str, tuple[str, ...]]:
     receipts = session.warehouse.receipts(session.pipeline.name)
     gone = {*tables_gone(session, lease.models), *marked(session, lease.models)}
     found: dict[str, list[str]] = {}
-    for model, batches in lacking(session, lease.models, receipts, gone).items():
+    for model, batches in wanted_of(session, lease.models, receipts, gone).lacks.items():
         for batch in batches:
             found.setdefault(batch, []).append(model)
     return {batch: tuple(sorted(found[batch])) for batch in sorted(found, key=session.pipeline.order)}

@@ -1,7 +1,7 @@
 """Before work: every system answers, and target and state speak of the same history."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingestkit import steps
@@ -193,16 +193,23 @@ def _check_fence(session: Session, known: Known, model: str, fence: Fence | None
 
 
 def lacking(
-    session: Session, models: Sequence[str], receipts: Iterable[Receipt], gone: Iterable[str]
+    session: Session,
+    models: Sequence[str],
+    receipts: Iterable[Receipt],
+    gone: Iterable[str],
+    *,
+    but: Collection[tuple[str, str]] = (),
 ) -> dict[str, list[str]]:
     """By model, the batches that were published and are not in the target as they were, oldest first.
 
     Only those count that the target is made of: from the model's newest full (replace) batch on. `gone` are the models
-    whose table does not exist: nothing of theirs is there, whatever receipts say.
+    whose table does not exist: nothing of theirs is there, whatever receipts say. What is told by `but` (batch, model)
+    counts as never published.
     """
     order = session.pipeline.order
     with session.state.read() as conn:
-        done = completions.published(conn, session.pipeline.name, models)
+        known = completions.published(conn, session.pipeline.name, models)
+    done = {key: one for key, one in known.items() if key not in but}
     full = completions.newest((key for key, one in done.items() if one.mode is LoadMode.REPLACE), order)
     standing = {(one.batch, one.model): one for one in receipts if one.model not in set(gone)}
     found: dict[str, list[str]] = {}

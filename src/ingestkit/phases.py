@@ -208,7 +208,7 @@ def _load_group(active: Active, known: Known, models: tuple[str, ...]) -> None:
     absent = [model for model in waiting if not ledger.file_set(known.meant, model)]
     for model in absent:
         settings = _load_settings(active, model)
-        perform(active, Stage.LOAD, model, settings, lambda: Work(skipped="the batch has no file of it"))
+        perform(active, Stage.LOAD, model, settings, partial(_nothing, active, known, model))
     passed = [model for model in waiting if model not in absent and model in active.unit.newer]
     for model in passed:
         perform(
@@ -229,6 +229,22 @@ def _load_group(active: Active, known: Known, models: tuple[str, ...]) -> None:
         works = attempt(active, Stage.LOAD, there, job)
         for model in there:
             record(active, Stage.LOAD, model, _load_settings(active, model), works[model])
+
+
+def _nothing(active: Active, known: Known, model: str) -> Work:
+    """The load of a model without a file; of a target that is built again, what the batch had published is no more."""
+    told = "the batch has no file of it"
+    if active.run.kind != "restore":
+        return Work(skipped=told)
+    return Work(
+        files=load.let_go(active.context(), _forgotten([file for file in known.files if file.model == model])),
+        artifacts=tuple(
+            replace(one, status="superseded", token=active.lease.token)
+            for one in known.artifacts(model)
+            if one.status == "published"
+        ),
+        skipped=told,
+    )
 
 
 def _forgotten(known: Sequence[FileVersion]) -> tuple[FileVersion, ...]:
@@ -389,7 +405,8 @@ def _completion(active: Active, model: str, works: dict[Stage, Work]) -> Complet
             return replace(before, token=active.lease.token)
         status = CompletionStatus.SUPERSEDED
     elif intent is None:
-        if (before := _done_before(active, model)) is not None:
+        # A target that is built again holds nothing of it any more.
+        if active.run.kind != "restore" and (before := _done_before(active, model)) is not None:
             return replace(before, token=active.lease.token)
         status = CompletionStatus.EMPTY if active.unit.empty else CompletionStatus.ABSENT
     else:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,69 @@ def test_keys_that_a_restated_batch_left_behind_are_not_lost_silently(world: Wor
     (world.root / "warehouse.duckdb").unlink()
     again = world.call("backfill", "p", "--from-lake")
     assert [one for one in again.log if "left" in one["event"]] == [], "nothing was there any more"
+
+
+def forgotten(world: World, path: str) -> None:
+    """Gone at the source, and forgotten."""
+    (world.root / "drops" / path).unlink()
+    world.does("manifest", "forget", "p", "--path", path, "--reason", "wrong", "--yes")
+    world.does("run")
+
+
+def test_changes_whose_files_were_all_forgotten_are_not_built_again_and_stop_nothing(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    then = datetime.now(UTC).isoformat()
+    held = world.table("b", "id", "_batch")
+    forgotten(world, "20260108/b.csv")
+    assert world.table("b", "id", "_batch") == held
+    (world.root / "warehouse.duckdb").unlink()
+    built = world.call("backfill", "p", "--from-lake")
+    assert built.code == 0
+    assert "b: all files of batch 20260108 were forgotten; it is not built again" in built.err
+    assert world.table("b", "id", "_batch") == [("x", "20260101"), ("y", "20260101")]
+    assert world.completions()["20260108", "b"] == "absent"
+    assert world.call("check", "p").code == 0
+    world.drop(THIRD)
+    assert batches_of(world.does("run")) == ["20260115"]
+    assert world.does("backfill", "p", "--from-lake")["message"] == "nothing had to be done"
+    why = ("--as-of", then, "--reason", "wanted after all")
+    world.does("backfill", "p", "--batch", "20260108", "--model", "b", *why)
+    assert world.table("b", "id", "_batch") == [("x", "20260115"), ("y", "20260101"), ("z", "20260108")]
+
+
+def test_the_snapshot_before_one_that_was_forgotten_is_what_a_target_is_built_from(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    forgotten(world, "20260108/a.csv")
+    assert world.table("a", "id", "n", "_batch") == [("1", 11, "20260108"), ("3", 30, "20260108")]
+    (world.root / "warehouse.duckdb").unlink()
+    told = world.does("backfill", "p", "--from-lake", "--dry-run")
+    assert {(one["batch"], one["model"]) for one in told["batches"]} == {
+        ("20260101", "a"),
+        ("20260101", "b"),
+        ("20260108", "b"),
+    }
+    world.does("backfill", "p", "--from-lake")
+    assert world.table("a", "id", "n", "_batch") == [("1", 10, "20260101"), ("2", 20, "20260101")]
+    assert world.call("check", "p").code == 0
+    assert world.does("run")["status"] == "nothing new"
+    world.drop({"20260108/a.csv": "id,n\n8,80\n"})
+    world.does("run")
+    assert world.table("a", "id", "n") == [("8", 80)]
+
+
+def test_a_state_lost_behind_a_rebuild_knows_what_was_not_built_again(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    forgotten(world, "20260108/a.csv")
+    (world.root / "warehouse.duckdb").unlink()
+    world.does("backfill", "p", "--from-lake")
+    world.lose_state()
+    world.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert world.state("SELECT rebuild FROM pipeline") == [(None,)]
+    assert world.completions()["20260108", "a"] == "absent"
+    assert world.call("check", "p").code == 0
 
 
 # --- objects that others have put in place of ours -------------------------------------------------------------------
