@@ -9,7 +9,7 @@ from ingestkit.errors import IngestkitError, StateError, WarehouseError
 from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
-from ingestkit.stages.load import refuse_of_another
+from ingestkit.stages.load import is_alone, refuse_of_another
 from ingestkit.states import completions, decisions, runs
 from ingestkit.states.completions import Published
 from ingestkit.states.lease import Lease
@@ -196,7 +196,7 @@ def lacking(
     session: Session,
     models: Sequence[str],
     receipts: Iterable[Receipt],
-    gone: Iterable[str],
+    gone: Collection[str],
     *,
     but: Collection[tuple[str, str]] = (),
 ) -> dict[str, list[str]]:
@@ -204,12 +204,17 @@ def lacking(
 
     Only those count that the target is made of: from the model's newest full (replace) batch on. `gone` are the models
     whose table does not exist: nothing of theirs is there, whatever receipts say. What is told by `but` (batch, model)
-    counts as never published.
+    counts as never published; what a batch superseded that is neither done nor there any more counts as published.
     """
     order = session.pipeline.order
     with session.state.read() as conn:
         known = completions.published(conn, session.pipeline.name, models)
+        passed = completions.superseded(conn, session.pipeline.name, models)
+    receipts = tuple(receipts)
     done = {key: one for key, one in known.items() if key not in but}
+    done |= {
+        key: one for key, one in passed.items() if key not in but and not _over(session, key, one, done, receipts, gone)
+    }
     full = completions.newest((key for key, one in done.items() if one.mode is LoadMode.REPLACE), order)
     standing = {(one.batch, one.model): one for one in receipts if one.model not in set(gone)}
     found: dict[str, list[str]] = {}
@@ -220,6 +225,22 @@ def lacking(
         if receipt is None or not _stands_for(receipt, one):
             found.setdefault(model, []).append(batch)
     return found
+
+
+def _over(
+    session: Session,
+    key: tuple[str, str],
+    passed: Published,
+    done: Mapping[tuple[str, str], Published],
+    receipts: Iterable[Receipt],
+    gone: Collection[str],
+) -> bool:
+    """Whether there is, or will be again, what superseded a batch of a model."""
+    batch, model = key
+    order, alone = session.pipeline.order, is_alone(session.pipeline, model, passed.mode)
+    standing = [(one.batch, one.mode) for one in receipts if one.model == model and model not in gone]
+    standing += [(other, one.mode) for (other, of), one in done.items() if of == model]
+    return any(order(other) > order(batch) and (alone or mode is LoadMode.REPLACE) for other, mode in standing)
 
 
 def tables_gone(session: Session, models: Sequence[str]) -> frozenset[str]:

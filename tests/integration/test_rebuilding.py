@@ -249,6 +249,45 @@ def test_a_state_lost_behind_a_rebuild_knows_what_was_not_built_again(world: Wor
     assert world.call("check", "p").code == 0
 
 
+def of_no_use(world: World) -> Path:
+    """A check of one's own that lets no batch pass in which key 9 is."""
+    check = world.root / "sql/gate/p/nine.sql"
+    check.parent.mkdir(parents=True)
+    check.write_text("-- models: a\nSELECT * FROM a WHERE id = '9'\n")
+    return check
+
+
+def test_what_a_batch_that_no_gate_let_pass_superseded_is_built_again_without_it(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    of_no_use(world)
+    world.drop({"20260115/a.csv": "id,n\n9,90\n"})
+    world.refused(6, "run")
+    world.drop({"20260108/a.csv": "id,n\n1,12\n5,50\n"})
+    world.refused(6, "run")
+    assert world.completions()["20260108", "a"] == "superseded"
+    assert world.call("check", "p").code == 0, "what stands over it is there"
+    (world.root / "warehouse.duckdb").unlink()
+    world.does("backfill", "p", "--from-lake")
+    assert world.table("a", "id", "n") == [("1", 12), ("5", 50)]
+    world.does("skip", "p", "--batch", "20260115", "--reason", "of no use")
+    assert world.does("run")["status"] == "nothing new"
+    assert world.completions()["20260108", "a"] == "done"
+    assert world.call("check", "p").code == 0
+
+
+def test_what_was_superseded_stays_so_while_the_batch_that_did_it_is_there(world: World) -> None:
+    world.drop(FIRST, SECOND, THIRD)
+    world.does("run")
+    world.drop({"20260108/a.csv": "id,n\n1,12\n5,50\n"})
+    world.does("run")
+    assert world.completions()["20260108", "a"] == "superseded"
+    assert world.call("check", "p").code == 0
+    (world.root / "warehouse.duckdb").unlink()
+    built = world.does("backfill", "p", "--from-lake")["results"]
+    assert [one["batch"] for one in built if one["model"] == "a"] == ["20260115"]
+
+
 # --- objects that others have put in place of ours -------------------------------------------------------------------
 
 

@@ -160,12 +160,12 @@ def newer_content(
     Where files of changes come behind full ones, the changes stand, and what they do not speak of is the full one's.
     """
     newer = _newer(pipeline, batch, model, receipts)
-    alone = _alone(pipeline, model, mode)
+    alone = is_alone(pipeline, model, mode)
     whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or alone]
     return max(whole, key=pipeline.order, default=None)
 
 
-def _alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
+def is_alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
     """Whether what is loaded so is all that the table holds, and never beside what others say."""
     return mode is LoadMode.REPLACE and pipeline.model(model).delta is None
 
@@ -173,7 +173,7 @@ def _alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
-    goes_before = given.puts_back and _alone(ctx.pipeline, given.model, intent.mode)
+    goes_before = given.puts_back and is_alone(ctx.pipeline, given.model, intent.mode)
     by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
         return Planned(given.model, intent, None, by, stays=_put_back(receipts, given.model, ctx.batch))

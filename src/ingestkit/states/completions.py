@@ -137,11 +137,24 @@ class Published:
 
 def published(conn: sql.Connection, pipeline: str, models: Iterable[str]) -> dict[tuple[str, str], Published]:
     """By (batch, model): what every completion of status done published."""
+    return _meant(conn, pipeline, models, CompletionStatus.DONE)
+
+
+def superseded(conn: sql.Connection, pipeline: str, models: Iterable[str]) -> dict[tuple[str, str], Published]:
+    """By (batch, model): what was not published, since what a newer batch had published stood over it."""
+    return _meant(conn, pipeline, models, CompletionStatus.SUPERSEDED)
+
+
+def _meant(
+    conn: sql.Connection, pipeline: str, models: Iterable[str], status: CompletionStatus
+) -> dict[tuple[str, str], Published]:
     columns = completion.c
     query = sql.select(columns.batch, columns.model, columns.mode, columns.generation, columns.digest).where(
         columns.pipeline == pipeline,
-        columns.status == CompletionStatus.DONE.value,
+        columns.status == status.value,
         columns.model.in_(list(models)),
+        # A snapshot that was passed over for one that waited was never meant for the target.
+        columns.mode.is_not(None),
     )
     return {
         (batch, model): Published(LoadMode(mode), generation, digest)
