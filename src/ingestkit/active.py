@@ -11,6 +11,7 @@ from ingestkit.errors import LakeError
 from ingestkit.files import shown
 from ingestkit.model import (
     Artifact,
+    FileStatus,
     FileVersion,
     LoadMode,
     Stage,
@@ -47,6 +48,10 @@ class Known:
                 hint="let the lake allow it to be removed (docs/lakes.md), then run again",
             )
         return found
+
+    def forgotten(self) -> frozenset[str]:
+        """The ids of what a person has forgotten."""
+        return frozenset(file.id for file in self.files if file.status is FileStatus.FORGOTTEN)
 
     def artifacts(self, model: str) -> list[Artifact]:
         return [one for one in self.made if one.model == model]

@@ -1,7 +1,7 @@
 """What each stage of a run is given, when it stands already, and what becomes of what it returns."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -116,9 +116,20 @@ def _validate(active: Active, known: Known, model: str) -> None:
             # What is published stays published: of it this attempt has nothing to say.
             published = {file.id for file in candidates if file.loaded is not None}
             work = replace(work, files=tuple(file for file in work.files if file.id not in published))
-        return replace(work, rules=rules)
+        return replace(work, rules=rules, files=_still_forgotten(known, work.files))
 
     perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))
+
+
+def _still_forgotten(known: Known, files: Iterable[FileVersion]) -> tuple[FileVersion, ...]:
+    """What an earlier time knew and a person has forgotten since is good for this run, and for no later one."""
+    forgotten = known.forgotten()
+    return tuple(
+        replace(file, status=FileStatus.FORGOTTEN)
+        if file.id in forgotten and file.status is FileStatus.VALIDATED
+        else file
+        for file in files
+    )
 
 
 def _approved(active: Active, rules: Sequence[Rule], contents: approvals.Contents) -> tuple[Rule, ...]:
@@ -308,7 +319,8 @@ def _given(active: Active, known: Known, models: Sequence[str], receipts: Sequen
             model=model,
             files=standing,
             replaced=tuple(file for file in files if file.status in ledger.IN_SET and file not in standing),
-            let_go=_forgotten(files),
+            let_go=_forgotten([file for file in files if file.id not in {one.id for one in standing}]),
+            forgotten=known.forgotten(),
             made=made,
             others=tuple(one for one in known.artifacts(model) if one.path not in paths),
             kept=kept,

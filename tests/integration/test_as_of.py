@@ -145,6 +145,44 @@ def test_what_was_forgotten_stood_until_a_run_went_on_without_it(world: World) -
     assert world.does("run")["status"] == "nothing new"
 
 
+def test_what_was_forgotten_stays_so_when_an_earlier_time_is_put_back(world: World) -> None:
+    """What is published behind that holds it no more."""
+    world.set_up(MODELS)
+    world.drop(day(1, 1), {"20260101/c_2.csv": "id,n\nc2,2\n"})
+    world.does("run")
+    then = now()
+    (world.root / "drops/20260101/c_2.csv").unlink()
+    world.does("manifest", "forget", "p", "--path", "20260101/c_2.csv", "--reason", "x", "--yes")
+    world.does("run")
+    world.does("backfill", "p", "--batch", "20260101", "--model", "c", "--as-of", then, *WHY)
+    assert dict(world.table("c", "id", "n")) == {"c1": 1, "c2": 2}
+    assert world.statuses()["20260101/c_2.csv"] == "forgotten"
+    assert world.does("run")["status"] == "nothing new"
+    (world.root / "warehouse.duckdb").unlink()
+    world.does("backfill", "p", "--from-lake")
+    assert dict(world.table("c", "id", "n")) == {"c1": 1, "c2": 2}, "what was put back is put back again"
+    world.drop({"20260101/c.csv": "id,n\nc1,11\n"})
+    world.does("run")
+    assert dict(world.table("c", "id", "n")) == {"c1": 11}
+    assert world.statuses()["20260101/c_2.csv"] == "forgotten"
+
+
+def test_a_file_forgotten_and_not_yet_gone_on_without_is_still_so_when_an_earlier_time_is_put_back(
+    world: World,
+) -> None:
+    world.set_up(MODELS)
+    world.drop(day(1, 1), {"20260101/c_2.csv": "id,n\nc2,2\n"})
+    world.does("run")
+    then = now()
+    (world.root / "drops/20260101/c_2.csv").unlink()
+    world.does("manifest", "forget", "p", "--path", "20260101/c_2.csv", "--reason", "x", "--yes")
+    world.does("backfill", "p", "--batch", "20260101", "--model", "c", "--as-of", then, *WHY)
+    assert dict(world.table("c", "id", "n")) == {"c1": 1, "c2": 2}
+    world.does("run")
+    assert dict(world.table("c", "id", "n")) == {"c1": 1}
+    assert world.does("run")["status"] == "nothing new"
+
+
 def test_a_run_cut_short_goes_on_with_the_files_of_then(world: World, then: str) -> None:
     world.set_up(MODELS | {"models.a.columns.n.min": 5})
     world.refused(5, "backfill", "p", "--batch", "20260103", "--model", "a", "--as-of", then, *WHY)

@@ -59,6 +59,8 @@ class Given:
     """Columns beyond the contract's that files have added to the target."""
     stood: Stood | None = None
     """Of a target that is built again: what it held of this batch."""
+    forgotten: frozenset[str] = frozenset()
+    """Versions of the file set that stay forgotten, though an earlier time is put back that knew them."""
     puts_back: bool = False
     """Whether old content is wanted in place of what newer batches have said."""
 
@@ -321,7 +323,9 @@ def read_back(ctx: RunContext, given: Given, planned: Planned, published: Publis
                     loaded=receipt.counts.loaded if len(given.files) == 1 else file.valid,
                 )
                 for file in given.files
+                if file.id not in given.forgotten
             ),
+            *(_now(ctx, file, FileStatus.FORGOTTEN) for file in given.files if file.id in given.forgotten),
             *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced),
             *let_go(ctx, given.let_go),
         ),
@@ -346,17 +350,15 @@ def _superseded(ctx: RunContext, given: Given, planned: Planned, details: Mappin
     details = {**details, "superseded_by": by}
     standing = [one for one in known if stays is not None and one.status == "published"]
     published = {one.file_id for one in standing if one.kind is ArtifactKind.VALID}
+    mine = [file for file in given.files if file.id not in given.forgotten]
     if stays is not None:
         told += "; what was put back stays"
         details["stays"] = stays.generation
     return Work(
         files=(
-            *(_now(ctx, file, FileStatus.LOADED) for file in given.files if file.id in published),
-            *(
-                replace(_now(ctx, file, FileStatus.SUPERSEDED), loaded=0)
-                for file in given.files
-                if file.id not in published
-            ),
+            *(_now(ctx, file, FileStatus.LOADED) for file in mine if file.id in published),
+            *(replace(_now(ctx, file, FileStatus.SUPERSEDED), loaded=0) for file in mine if file.id not in published),
+            *(_now(ctx, file, FileStatus.FORGOTTEN) for file in given.files if file.id in given.forgotten),
             *(_now(ctx, file, FileStatus.SUPERSEDED) for file in given.replaced if file.id not in published),
             *let_go(ctx, [file for file in given.let_go if file.id not in published]),
         ),
