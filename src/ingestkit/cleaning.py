@@ -134,7 +134,9 @@ def _expired(active: Active, conn: sql.Connection, model: str, at_work: Abstract
     done = {batch: entry for (batch, _), entry in theirs.items()}
     old = clean.expired(session.pipeline, done, session.clock.now())
     needed = quarantine.batches_waiting(conn, active.pipeline_name, model) | at_work
-    needed |= {one.batch for one in completions.pins(conn, active.pipeline_name) if one.model == model}
+    needed |= {
+        one.batch for one in completions.pins(conn, active.pipeline_name, session.pipeline.order) if one.model == model
+    }
     gone: dict[str, list[Artifact]] = {}
     for one in ledger.artifacts(conn, active.pipeline_name, [batch for batch in old if batch not in needed], [model]):
         gone.setdefault(one.batch, []).append(one)

@@ -110,7 +110,7 @@ def standing(session: Session) -> dict[str, Any]:
     name = session.pipeline.name
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, name) or {}
-        pins = completions.pins(conn, name)
+        pins = completions.pins(conn, name, session.pipeline.order)
         waiting = runs.open_runs(conn, name)
         leases = holders(conn, name, session.clock.now())
     paused = {"since": row.get("paused_at"), "by": row.get("paused_by"), "reason": row.get("paused_reason")}

@@ -63,7 +63,7 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
     steps.reached("rebuild.voided")
     with session.state.read() as conn:
         # What a person has put back is put back again.
-        pins = completions.pins(conn, name)
+        pins = completions.pins(conn, name, session.pipeline.order)
     pinned = {(one.batch, one.model): one.as_of for one in pins}
     before: Wanted | None = None
     # What turns out to hold no row leaves its place to what was before it.

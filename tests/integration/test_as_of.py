@@ -305,3 +305,29 @@ def test_a_pin_outlives_a_reset_that_publishes_nothing(back: World) -> None:
     reset(back)
     assert back.table("a", "id", "n") == [("a3", 3)]
     assert pins(back) == [("a", "20260103")]
+
+
+CHANGES = {"source.late": "load", "models.a.delta": "delta"}
+
+
+@pytest.mark.parametrize("old", ["full", "delta"])
+def test_a_full_file_that_comes_late_ends_pins_of_what_it_replaces(world: World, old: str) -> None:
+    """Also where it goes under changes that are newer than itself."""
+    world.set_up(CHANGES)
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,20\n"}, {"20260102/a_delta.csv": "id,n\n1,11\n"})
+    world.drop({"20260115/a_delta.csv": "id,n\n2,22\n"})
+    world.does("run")
+    then = now()
+    batch, file = ("20260101", "a.csv") if old == "full" else ("20260102", "a_delta.csv")
+    world.drop({f"{batch}/{file}": "id,n\n1,12\n"})
+    world.does("run")
+    world.does("backfill", "p", "--batch", batch, "--as-of", then, *WHY)
+    assert pins(world) == [("a", batch)]
+    world.drop({"20260108/a.csv": "id,n\n9,90\n"})
+    world.does("run")
+    assert world.table("a", "id", "n") == [("2", 22), ("9", 90)]
+    assert pins(world) == []
+    (world.root / "warehouse.duckdb").unlink()
+    ended = world.call("backfill", "p", "--from-lake")
+    assert (ended.code, "stood as batch" in ended.err) == (0, False)
+    assert world.table("a", "id", "n") == [("2", 22), ("9", 90)]

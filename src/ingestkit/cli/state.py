@@ -33,7 +33,9 @@ def show(ctx: typer.Context, pipeline: options.PipelineName = None, output: opti
     with opening.deciding(ctx, pipeline) as session:
         mirrored = shown(session)
         with session.state.read() as conn:
-            found = {"checkpoint": mirrored["checkpoint"]} | views.state(conn, session.pipeline.name)
+            found = {"checkpoint": mirrored["checkpoint"]} | views.state(
+                conn, session.pipeline.name, session.pipeline.order
+            )
     for row in found["models"]:
         newest = mirrored["models"][row["model"]]
         row |= {name: newest[name] for name in ("batch", "status", "generation")}

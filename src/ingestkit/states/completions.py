@@ -13,6 +13,9 @@ from ingestkit.states.tables import completion, pipeline_run, pipeline_stage, ru
 Done: TypeAlias = Mapping[tuple[str, str], tuple[CompletionStatus, datetime]]
 """By (batch, model): how it was completed, and when."""
 
+Order: TypeAlias = Callable[[str], Any]
+"""Where a batch stands among others."""
+
 # Each model of a run asks these, so that they are made once.
 ALL = sql.select(completion).where(completion.c.pipeline == sql.bindparam("of"))
 ANY_FULL = (
@@ -73,7 +76,7 @@ def is_any(conn: sql.Connection, pipeline: str) -> bool:
     return conn.execute(query.limit(1)).first() is not None
 
 
-def newest(keys: Iterable[tuple[str, str]], order: Callable[[str], Any]) -> dict[str, str]:
+def newest(keys: Iterable[tuple[str, str]], order: Order) -> dict[str, str]:
     """The newest of these batches by model."""
     found: dict[str, str] = {}
     for batch, model in keys:
@@ -238,7 +241,7 @@ class _Loaded:
         return self.since, self.recorded
 
 
-def pins(conn: sql.Connection, pipeline: str) -> list[Pin]:
+def pins(conn: sql.Connection, pipeline: str, order: Order) -> list[Pin]:
     """The pins in force: what they published has not been published again since, nor a snapshot over it."""
     columns = pipeline_stage.c
     loaded = (
@@ -256,10 +259,10 @@ def pins(conn: sql.Connection, pipeline: str) -> list[Pin]:
         before = put_back.get((row.model, row.batch))
         if before is None or before[0].order < made.order:
             put_back[row.model, row.batch] = made, pin
-    return [pin for _, (made, pin) in sorted(put_back.items()) if not _ended(conn, pipeline, pin.model, made)]
+    return [pin for _, (made, pin) in sorted(put_back.items()) if not _ended(conn, pipeline, pin.model, made, order)]
 
 
-def _ended(conn: sql.Connection, pipeline: str, model: str, put_back: _Loaded) -> bool:
+def _ended(conn: sql.Connection, pipeline: str, model: str, put_back: _Loaded, order: Order) -> bool:
     columns = pipeline_stage.c
     # A row's token is never below that of what it was last written from. What ended a pin is mostly the newest.
     later = (
@@ -271,7 +274,7 @@ def _ended(conn: sql.Connection, pipeline: str, model: str, put_back: _Loaded) -
     )
     with conn.execute(later) as rows:
         others = (_loaded(row.batch, row.sidecar) for row in rows)
-        return any(one is not None and _ends(one, put_back) for one in others)
+        return any(one is not None and _ends(one, put_back, order) for one in others)
 
 
 def _loaded(batch: str, sidecar: Mapping[str, Any]) -> _Loaded | None:
@@ -287,8 +290,12 @@ def _loaded(batch: str, sidecar: Mapping[str, Any]) -> _Loaded | None:
     return _Loaded(batch, LoadMode(details["intent"]["mode"]), alone, since, recorded)
 
 
-def _ends(other: _Loaded, put_back: _Loaded) -> bool:
-    """Whether a load ended a pin: a snapshot published over it, or its batch loaded again where that is no snapshot."""
-    if other.mode is LoadMode.REPLACE and (other.alone or other.batch == put_back.batch):
+def _ends(other: _Loaded, put_back: _Loaded, order: Order) -> bool:
+    """Whether a load ended a pin: a snapshot published over it, or its batch loaded again where that is no snapshot.
+
+    A newer batch's snapshot does, also where it went under changes that are newer still.
+    """
+    over = other.alone or order(other.batch) >= order(put_back.batch)
+    if other.mode is LoadMode.REPLACE and over:
         return other.since > put_back.since
     return other.batch == put_back.batch and other.recorded > put_back.recorded

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from ingestkit.model import RunStatus
-from ingestkit.states.completions import pins
+from ingestkit.states.completions import Order, pins
 from ingestkit.states.owner import Owner
 from ingestkit.states.tables import (
     Big,
@@ -279,7 +279,7 @@ def drift(
     return _mappings(conn, query.limit(limit))
 
 
-def state(conn: sql.Connection, name: str) -> dict[str, Any]:
+def state(conn: sql.Connection, name: str, order: Order) -> dict[str, Any]:
     """Everything the state holds about where a pipeline stands."""
     told = [column for column in pipeline.c if column.name != "pins"]
     rows = _mappings(conn, sql.select(*told).where(pipeline.c.pipeline == name))
@@ -303,7 +303,7 @@ def state(conn: sql.Connection, name: str) -> dict[str, Any]:
     return {
         "pipeline": rows[0] if rows else None,
         "models": _mappings(conn, newest),
-        "pins": [asdict(pin) for pin in pins(conn, name)],
+        "pins": [asdict(pin) for pin in pins(conn, name, order)],
         "open": _mappings(conn, open_models),
         "leases": _mappings(conn, held),
         "decisions": _mappings(conn, decisions),
