@@ -173,6 +173,14 @@ def _check_owner(session: Session, model: str) -> None:
         refuse_of_another(session.warehouse, mine, table)
 
 
+def refuse_of_another_state(session: Session) -> None:
+    """What is to be built again must be this state's own target; what of it is missing is no trouble."""
+    known = _known(session, session.pipeline.models)
+    fences = session.warehouse.fences(session.pipeline.name)
+    for model in session.pipeline.models:
+        _check_fence(session, known, model, fences.get(model), rebuilding=True)
+
+
 def _check_fence(session: Session, known: Known, model: str, fence: Fence | None, *, rebuilding: bool) -> None:
     name = session.pipeline.name
     if fence is None:

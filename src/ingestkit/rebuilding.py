@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ingestkit import attempts, steps
-from ingestkit.check import check, lacking, tables_gone
+from ingestkit.check import check, lacking, refuse_of_another_state, tables_gone
 from ingestkit.model import Fence, LoadMode, Receipt
 from ingestkit.outcome import ModelResult
 from ingestkit.reporting import many
@@ -41,6 +41,7 @@ def marked(session: Session, models: Sequence[str]) -> tuple[str, ...]:
 def mark(session: Session, lease: Lease) -> None:
     """Write down what the target lacks, of all models, before anything makes it look whole."""
     models = session.pipeline.models
+    refuse_of_another_state(session)
     receipts = session.warehouse.receipts(session.pipeline.name)
     lacks = lacking(session, models, receipts, tables_gone(session, models))
     wanted = sorted({*lacks, *marked(session, models)})

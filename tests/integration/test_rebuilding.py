@@ -249,6 +249,25 @@ def test_a_state_lost_behind_a_rebuild_knows_what_was_not_built_again(world: Wor
     assert world.call("check", "p").code == 0
 
 
+@pytest.mark.parametrize("lost", [(), ("a",)])
+def test_the_target_of_another_state_is_not_built_again(
+    filled: World, tmp_path: Path, *, lost: tuple[str, ...]
+) -> None:
+    file = filled.root / "warehouse.duckdb"
+    shutil.copy(file, tmp_path / "older.duckdb")
+    filled.does("state", "adopt", "p", "--reason", "ours", "--yes")
+    shutil.copy(tmp_path / "older.duckdb", file)
+    for table in lost:
+        filled.target_does(f"DROP TABLE {table}")
+    said = filled.refused(7, "backfill", "p", "--from-lake")
+    assert "was last written by another state" in said
+    assert "ingestkit state adopt p" in said
+    assert filled.state("SELECT rebuild FROM pipeline") == [(None,)], "nothing was begun"
+    filled.does("state", "adopt", "p", "--reason", "this one", "--yes")
+    filled.does("run")
+    assert filled.does("backfill", "p", "--from-lake")["message"] == "nothing had to be done"
+
+
 def of_no_use(world: World) -> Path:
     """A check of one's own that lets no batch pass in which key 9 is."""
     check = world.root / "sql/gate/p/nine.sql"
