@@ -12,7 +12,7 @@ from ingestkit.planning import standing
 from ingestkit.rebuilding import marked, wanted_of
 from ingestkit.rehearsing import rehearsal
 from ingestkit.session import Session
-from ingestkit.states import ledger
+from ingestkit.states import completions, ledger
 from ingestkit.states.lease import Lease
 from ingestkit.working import FROM_LAKE, RunOptions
 
@@ -51,8 +51,11 @@ def _lacking(session: Session, lease: Lease) -> dict[str, tuple[str, ...]]:
     """What a target that is built again would be given, oldest first."""
     receipts = session.warehouse.receipts(session.pipeline.name)
     gone = {*tables_gone(session, lease.models), *marked(session, lease.models)}
+    with session.state.read() as conn:
+        pins = completions.pins(conn, session.pipeline.name, session.pipeline.order)
+    pinned = {(one.batch, one.model) for one in pins}
     found: dict[str, list[str]] = {}
-    for model, batches in wanted_of(session, lease.models, receipts, gone).lacks.items():
+    for model, batches in wanted_of(session, lease.models, receipts, gone, pinned).lacks.items():
         for batch in batches:
             found.setdefault(batch, []).append(model)
     return {batch: tuple(sorted(found[batch])) for batch in sorted(found, key=session.pipeline.order)}
