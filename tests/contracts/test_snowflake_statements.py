@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import LoadMode
 from ingestkit.pipeline import SystemClock
-from ingestkit.ports import Load, Publication, RunEvent, TargetColumn
+from ingestkit.ports import Load, Publication, Rejects, RunEvent, Said, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from ingestkit.warehouses.snowflake_runs import SnowflakeRuns
 from tests.contracts.snowflake import account, empty, left_open, warehouse_of
@@ -28,6 +29,7 @@ from tests.contracts.warehouse import (
     publication,
     ready,
     visits,
+    write_rejects,
     write_valid,
 )
 from tests.snowflake_server import DRIVE, LINE_CUT, Sent, SnowflakeServer, asked, made_by, refused
@@ -84,6 +86,52 @@ def test_each_mode_sends_the_statements_that_were_read(
     warehouse.evolve(work.table, work.columns, LINEAGE)
     found = published(server, warehouse, publication(work))
     assert "\n".join(found) + "\n" == (LISTS / f"{mode.value}.sql").read_text()
+
+
+def test_rejects_send_the_statements_that_were_read(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    work = rejecting(loaded(LoadMode.REPLACE, tmp_path), tmp_path)
+    ready(warehouse, "hcp")
+    warehouse.evolve("hcp__rejects", Rejects("").columns, LINEAGE)
+    told: dict[str, Any] = {}
+    found = published(server, warehouse, replace(publication(work), told=told.__setitem__))
+    assert "\n".join(found) + "\n" == (LISTS / "rejects.sql").read_text()
+    assert len(told["hcp"]["queries"]) == 2
+
+
+def test_a_full_file_under_newer_changes_sends_the_statements_that_were_read(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path
+) -> None:
+    ready(warehouse, "hcp")
+    work, told = under_changes(tmp_path), dict[str, Any]()
+    found = published(server, warehouse, replace(publication(work), told=told.__setitem__))
+    assert "\n".join(found) + "\n" == (LISTS / "under_changes.sql").read_text()
+    assert len(told["hcp"]["queries"]) == 2
+
+
+def rejecting(work: Load, tmp_path: Path) -> Load:
+    found = write_rejects(tmp_path / "r.parquet", [(3, b"3,x", ["type"])])
+    return replace(work, rejects=Rejects(f"{work.table}__rejects", (found,)))
+
+
+def under_changes(tmp_path: Path) -> Load:
+    changes = write_valid(tmp_path / "c.parquet", PERSON, [("2", "y")])
+    return replace(loaded(LoadMode.REPLACE, tmp_path), newer=Said((changes,)))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_tables_of_rejects_and_of_keys_that_stay_take_three_statements_each(
+    server: SnowflakeServer, warehouse: SnowflakeWarehouse, tmp_path: Path, again: bool
+) -> None:
+    ready(warehouse, "hcp")
+    warehouse.evolve("hcp__rejects", Rejects("").columns, LINEAGE)
+    work = rejecting(under_changes(tmp_path), tmp_path)
+    if again:
+        warehouse.publish(publication(work))
+        work = replace(work, intent=replace(work.intent, generation=2))
+    found = sent(server, warehouse, lambda: warehouse.publish(publication(work)))
+    assert len(found) <= 8 + 6 + 3 + 3, "\n".join(one.sql for one in found)
 
 
 @pytest.mark.parametrize("mode", list(LoadMode))

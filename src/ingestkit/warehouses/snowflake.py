@@ -167,8 +167,10 @@ class SnowflakeWarehouse:
             steps.reached("load.committed")
             for load in publication.loads:
                 ready = prepared[load.table]
+                beside = prepared[load.rejects.table].queries if load.rejects is not None else []
                 # What COPY told of each file was compared with this.
-                publication.told(load.intent.model, {"queries": ready.queries, "files": dict(ready.staged.files)})
+                said = {"queries": [*ready.queries, *beside], "files": dict(ready.staged.files)}
+                publication.told(load.intent.model, said)
             self.stage.done(connection, publication)
             return stand
 
@@ -220,8 +222,8 @@ class SnowflakeWarehouse:
         merging = load.intent.mode is LoadMode.MERGE
         staged = self._staged(connection, engine, plan, to, folder)
         if plan.kept is not None:
-            keeping = self._keeping(connection, engine, plan, plan.kept, to, folder)
-            return Prepared(to.model, staged, types, plan.writes, keeping=keeping)
+            keeping, queries = self._keeping(connection, engine, plan, plan.kept, to, folder)
+            return Prepared(to.model, staged, types, plan.writes, keeping=keeping, queries=queries)
         if not merging or not plan.mergeable or not staged.rows:
             return Prepared(to.model, staged, types, plan.writes)
         # Of the session, and so without a schema before it.
@@ -239,8 +241,8 @@ class SnowflakeWarehouse:
         kept: str,
         to: Sending,
         folder: Path,
-    ) -> str | None:
-        """The keys whose rows stay, in a table that goes with the session; None where there are none."""
+    ) -> tuple[str | None, list[str]]:
+        """The table of the keys whose rows stay, which goes with the session, and by what it was filled; or none."""
         load = plan.load
         columns = tuple(column for column in load.columns if column.name in load.key)
         said = also(load, intent=also(load.intent, mode=LoadMode.APPEND), columns=columns, lineage=())
@@ -248,13 +250,12 @@ class SnowflakeWarehouse:
         sending = Sending.of(to.publication, to.model, to.place)
         staged = self._staged(connection, engine, keys, sending, folder.with_name(f"{folder.name}__kept"))
         if not staged.rows:
-            return None
+            return None, []
         types = sql.passing_types(columns, ())
         table = self.account.names.one(f"{sql.STAGE}_{to.model}")
         named = {self.account.names.one(column): types[column] for column in load.key}
         execute(connection, sql.created(f"OR REPLACE TEMPORARY TABLE {table}", named))
-        copy(self.account, connection, table, types, staged)
-        return table
+        return table, copy(self.account, connection, table, types, staged)
 
     def _staged(
         self,
