@@ -189,9 +189,9 @@ class SnowflakeServer:
     def heals(self) -> None:
         self._tell("heal")
 
-    def takes(self, privilege: str, kind: str, name: str = "*") -> None:
-        """A right that the role has no more; names are dotted and upper case."""
-        self._tell("rights", privilege=privilege, kind=kind, name=name)
+    def takes(self, privilege: str, kind: str, name: str = "*", to: str = "") -> None:
+        """A right that the role has no more; names are dotted and upper case. It may be given to another: `SHARE S`."""
+        self._tell("rights", privilege=privilege, kind=kind, name=name, to=to)
 
     def sets(self, **defaults: Any) -> None:
         """What the account has set for all that begins from now on, until it `heals`."""

@@ -94,6 +94,34 @@ def test_rights_to_make_what_is_there_are_not_asked_for(world: AtSnowflake) -> N
     assert world.does("state", "adopt", "p", "--reason", "the disk was lost", "--yes")
 
 
+@pytest.mark.parametrize("privilege", ["CREATE TABLE", "CREATE STAGE"])
+def test_a_right_to_make_things_that_another_role_of_the_user_has_is_none(world: AtSnowflake, privilege: str) -> None:
+    world.server.takes(privilege, "SCHEMA", f"{world.account_database}.PUBLIC", to="ROLE READER")
+    checked = world.call("check")
+    assert checked.code == 7
+    assert f'role LOADER lacks {privilege} ON SCHEMA "{world.account_database}"."PUBLIC"' in checked.out
+    assert f"does not allow {privilege}" in world.refused(7, "run")
+
+
+def test_a_table_that_a_role_of_the_database_owns_for_this_one_is_loaded(world: AtSnowflake) -> None:
+    world.does("run")
+    world.server.takes("OWNERSHIP", "TABLE", f"{world.account_database}.PUBLIC.A", to="DATABASE_ROLE LOADING")
+    world.waits(2)
+    assert world.does("check")
+    world.does("run")
+    world.has(1, 2)
+
+
+def test_a_right_that_is_given_to_a_share_is_nobodys_here(world: AtSnowflake) -> None:
+    world.does("run")
+    table = f"{world.account_database}.PUBLIC.A"
+    world.server.takes("OWNERSHIP", "TABLE", table)
+    world.server.takes("SELECT", "TABLE", table, to="SHARE ACME.SHOWN")
+    checked = world.call("check")
+    assert checked.code == 7
+    assert "table a belongs to role SOMEBODY_ELSE, and role LOADER lacks SELECT on it" in checked.out
+
+
 def test_fences_that_cannot_be_made_are_told_before_a_run(world: AtSnowflake) -> None:
     """Where somebody else has made the target."""
     world.set_up({"models.b": None})

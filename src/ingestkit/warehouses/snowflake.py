@@ -25,7 +25,7 @@ from ingestkit.warehouses.snowflake_detached import Work, alone, works_of
 from ingestkit.warehouses.snowflake_lake import LakeStage, location_of
 from ingestkit.warehouses.snowflake_login import account_of
 from ingestkit.warehouses.snowflake_publish import Prepared, SnowflakeTransaction
-from ingestkit.warehouses.snowflake_rights import look_in, refuse_without
+from ingestkit.warehouses.snowflake_rights import look_in, refuse_to_make
 from ingestkit.warehouses.snowflake_session import PATIENCE, Account, execute
 from ingestkit.warehouses.snowflake_stage import FILE_FORMAT, OwnStage, Sending, Stage, Staged, copy, scratch, written
 
@@ -136,7 +136,7 @@ class SnowflakeWarehouse:
             self.stage.look(connection, role)
             own = (snowflake_tables.FENCE + pipeline, snowflake_tables.RECEIPT + pipeline)
             if any(snowflake_tables.missing(self.account, connection, (*tables, *own))):
-                refuse_without(self.account, connection, "CREATE TABLE")
+                refuse_to_make(self.account, "CREATE TABLE")
             return snowflake_tables.remarks(self.account, connection, role, pipeline, tables)
 
     def publish(self, publication: Publication) -> Mapping[str, Receipt]:

@@ -11,6 +11,8 @@ from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.snowflake_session import GRANTS, Account, execute
 
 ROLES = ("ROLE", "ACCOUNT ROLE")
+UNASKED = ("DATABASE_ROLE", "APPLICATION_ROLE", "USER")
+"""Whoever else may hold a right for us: of none of them a session can ask whether it is, or stands above it."""
 
 
 NEEDED = {
@@ -67,11 +69,14 @@ def owned_by_another(
     if what.owner == role:
         return None
     on = f"{what.kind} {account.named(what.name)}"
-    given = [row for row in execute(connection, f"SHOW GRANTS ON {on}") if row["privilege"] in needed]
+    grants = execute(connection, f"SHOW GRANTS ON {on}")
+    if any(row["privilege"] == "OWNERSHIP" and row["granted_to"] in UNASKED for row in grants):
+        return None
+    given = [row for row in grants if row["privilege"] in needed]
     ours = _stood_for(connection, {what.owner, *(row["grantee_name"] for row in given if row["granted_to"] in ROLES)})
     if what.owner in ours:
         return None
-    held = {row["privilege"] for row in given if row["granted_to"] not in ROLES or row["grantee_name"] in ours}
+    held = {row["privilege"] for row in given if row["granted_to"] in UNASKED or row["grantee_name"] in ours}
     cure = f"GRANT OWNERSHIP ON {on} TO ROLE {sql.quoted(role)} COPY CURRENT GRANTS"
     if lacks := [one for one in needed if one not in held]:
         raise WarehouseError(
@@ -90,6 +95,13 @@ def _stood_for(connection: SnowflakeConnection, roles: set[str]) -> set[str]:
     return {str(role) for role, held in (row.values() for row in execute(connection, each)) if held}
 
 
+def refuse_to_make(account: Account, privilege: str) -> None:
+    """CREATE is let pass by the primary role alone, and by no other that its user has besides."""
+    with account.session() as connection:
+        execute(connection, "USE SECONDARY ROLES NONE")
+        refuse_without(account, connection, privilege)
+
+
 def refuse_without(
     account: Account, connection: SnowflakeConnection, privilege: str, on: str = "", hint: str = GRANTS
 ) -> None:
@@ -97,10 +109,9 @@ def refuse_without(
     on = on or f"SCHEMA {account.named()}"
     given = execute(connection, f"SHOW GRANTS ON {on}")
     holders = [row for row in given if row["privilege"] in (privilege, "OWNERSHIP")]
-    if any(row["granted_to"] not in ROLES for row in holders):
-        # To a role of a database or an application, of which no role can be asked whether it stands for it.
+    if any(row["granted_to"] in UNASKED for row in holders):
         return
-    asked = (f"IS_ROLE_IN_SESSION({sql.text(row['grantee_name'])})" for row in holders)
+    asked = (f"IS_ROLE_IN_SESSION({sql.text(row['grantee_name'])})" for row in holders if row["granted_to"] in ROLES)
     [[role, held]] = [
         row.values()
         for row in execute(connection, f"SELECT CURRENT_ROLE() AS role, {' OR '.join(asked) or 'FALSE'} AS held")

@@ -20,7 +20,7 @@ from ingestkit.ports import Publication
 from ingestkit.warehouses import duckdb_sql, snowflake_misfit
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Plan
-from ingestkit.warehouses.snowflake_rights import OF_STAGE, Owned, owned_by_another, refuse_without
+from ingestkit.warehouses.snowflake_rights import OF_STAGE, Owned, owned_by_another, refuse_to_make
 from ingestkit.warehouses.snowflake_session import Account, answered, execute
 from ingestkit.warehouses.snowflake_upload import SparingCursor
 
@@ -115,7 +115,7 @@ class OwnStage:
     def look(self, connection: SnowflakeConnection, role: str) -> None:
         """Where it is missing it will be made."""
         if not self._there(connection, role):
-            refuse_without(self.account, connection, "CREATE STAGE")
+            refuse_to_make(self.account, "CREATE STAGE")
 
     def _there(self, connection: SnowflakeConnection, role: str) -> bool:
         """Refused where it is another role's, which does not let this one use it."""

@@ -119,6 +119,7 @@ class Account:
                 secrets.token_urlsafe(24),
                 fake,
                 {**PARAMETERS, **self.defaults, **parameters},
+                frozenset(self.roles) - {role},
             )
             if not fake.database_set:
                 fake.database = None

@@ -135,7 +135,9 @@ def in_context(asked: Asked) -> str:
         return "NULL" if value is None else f"'{value}'"
 
     sql = dated(asked.statement.text, session.parameters)
-    return IN_SESSION.sub(lambda found: str(found[1] == session.role).upper(), CONTEXT.sub(say, sql))
+    return IN_SESSION.sub(
+        lambda found: str(found[1] in {session.role, *session.secondary}).upper(), CONTEXT.sub(say, sql)
+    )
 
 
 def _result(cursor: FakeSnowflakeCursor, kind: int, counted: int | None) -> Data:

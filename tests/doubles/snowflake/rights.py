@@ -35,10 +35,15 @@ class Grant:
 @dataclass(slots=True)
 class Rights:
     taken: set[Grant] = field(default_factory=set)
+    given: dict[Grant, tuple[str, str]] = field(default_factory=dict)
+    """What was taken from the role and is another's, by what that is and its name."""
 
-    def take(self, privilege: str, kind: str, name: str) -> None:
-        """A name is dotted and upper case; `*` are all of the kind."""
+    def take(self, privilege: str, kind: str, name: str, to: str = "") -> None:
+        """A name is dotted and upper case; `*` are all of the kind. `to` is as SHOW GRANTS has it: `SHARE NAME`."""
         self.taken.add(Grant(privilege, kind, name))
+        if to:
+            granted_to, _, grantee = to.partition(" ")
+            self.given[Grant(privilege, kind, name)] = (granted_to, grantee)
 
     def has(self, privilege: str, kind: str, name: str) -> bool:
         return not {Grant(privilege, kind, name), Grant(privilege, kind, "*")} & self.taken
@@ -85,11 +90,16 @@ class Rights:
         if made is not None and where is not None:
             self.demand(f"CREATE {made}", "SCHEMA", where)
 
-    def shown(self, things: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
-        """Privilege, kind and name for what there is, as the rows of SHOW GRANTS; the owner of all is told as such."""
+    def shown(self, things: list[tuple[str, str]], role: str) -> list[tuple[str, str, str, str, str]]:
+        """The rows of SHOW GRANTS: privilege, kind, name and whose it is; who owns is told as such, and alone."""
         found = []
         for kind, name in things:
+            others = [(one, to) for one, to in self.given.items() if (one.kind, one.name) == (kind, name)]
+            found += [(one.privilege, kind, name, *to) for one, to in others]
+            if any(one.privilege == "OWNERSHIP" and to[0] == "DATABASE_ROLE" for one, to in others):
+                # Which stands below the role, and has all rights for it.
+                continue
             held = [one for one in PRIVILEGES[kind] if self.has(one, kind, name)]
             whole = kind in {"TABLE", "STAGE"} and self.owns(kind, name)
-            found += [(one, kind, name) for one in (["OWNERSHIP"] if whole else held)]
+            found += [(one, kind, name, "ROLE", role) for one in (["OWNERSHIP"] if whole else held)]
         return found

@@ -75,6 +75,8 @@ class Session:
     master: str
     fake: FakeSnowflakeConnection
     parameters: dict[str, str]
+    secondary: frozenset[str] = frozenset()
+    """What other roles its user has stand for it, but not where something is to be made."""
     transaction: Transaction | None = None
     touched: float = field(default_factory=time.monotonic)
     busy: int = 0

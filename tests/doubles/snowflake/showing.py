@@ -151,12 +151,12 @@ def _grants(account: Account, asked: Asked) -> Data:
         things.append(("SCHEMA", f"{database}.{schema}"))
         things += [("TABLE", ".".join(row[:3])) for row in _known_tables_here(asked)]
         things += [("STAGE", dotted(name)) for name in account.stages.known]
-    given = account.rights.shown(things)
+    given = account.rights.shown(things, session.role)
     if words[2:3] == ("ON",):
         on = re.search(r"\bON\s+(\w+)\s+([\w$\".]+)", asked.statement.text, re.IGNORECASE)
         wanted = on[2].upper().replace('"', "") if on else ""
         given = [one for one in given if on and one[1] == on[1].upper() and f".{one[2]}".endswith(f".{wanted}")]
-    return rows(names, [("", *one, "ROLE", session.role, "false") for one in given], kind=KIND)
+    return rows(names, [("", *one, "false") for one in given], kind=KIND)
 
 
 def _known_tables_here(asked: Asked) -> list[tuple[str, str, str]]:

@@ -55,6 +55,9 @@ def _run(account: Account, asked: Asked) -> Data:
             return _define(account, asked)
         case "BEGIN" | "COMMIT" | "ROLLBACK" | "SESSION":
             return _control(account, asked)
+        case "USE" if asked.statement.words[1:] == ("SECONDARY", "ROLES", "NONE"):
+            asked.session.secondary = frozenset()
+            return told(DONE)
         case "USE" if asked.statement.words[1] in {"ROLE", "WAREHOUSE"}:
             return _use(account, asked.session, *asked.statement.words[1:3])
     return _described(account, asked) or _query(account, asked)

@@ -405,7 +405,7 @@ class Wire:
             case "copies":
                 account.copy_database(said["database"], said["name"])
             case "rights":
-                account.rights.take(said["privilege"], said["kind"], said["name"])
+                account.rights.take(said["privilege"], said["kind"], said["name"], said["to"])
             case "streams":
                 account.streams.append((said["name"], said["table"]))
             case "defaults":
