@@ -31,6 +31,7 @@ LINEAGE_TYPES: Mapping[str, str] = {
 LONGEST_TEXT = 16_777_216
 """Characters of a text that is given no length; given one, it may have more."""
 LONGEST_OF_ALL = 134_217_728
+WHOLE_TEXT = f"VARCHAR({LONGEST_OF_ALL})"
 GONE = "_INGESTKIT_GONE"
 """The column of a stage that tells keys to remove from rows to write."""
 
@@ -86,17 +87,15 @@ def _lasting(column: TargetColumn) -> str:
 def passing_types(columns: Iterable[TargetColumn], lineage: Iterable[str]) -> dict[str, str]:
     """The types that rows are made on their way into the target.
 
-    Texts of any length: made one of fewer characters, what is longer would be cut, and not refused.
+    Texts of any length: made one of fewer characters, what is longer would be cut, and not refused. Given none, it may
+    be the length of a column that is given none.
     """
     kinds = column_types(columns, lineage)
     return {name: _uncut(kind) for name, kind in kinds.items()}
 
 
 def _uncut(kind: str) -> str:
-    most = characters(kind)
-    if most is None:
-        return kind
-    return "VARCHAR" if most <= LONGEST_TEXT else f"VARCHAR({LONGEST_OF_ALL})"
+    return kind if characters(kind) is None else WHOLE_TEXT
 
 
 def serves(found: str, wanted: str) -> bool:
@@ -175,7 +174,7 @@ def _made(name: str, kind: str) -> str:
     if kind == "VARIANT":
         # What is JSON by the contract and not by Snowflake's own bounds stays what it is, as a text. COPY knows few
         # functions, TRY_PARSE_JSON and COALESCE not among them.
-        said = f"$1:{name}::VARCHAR"
+        said = f"$1:{name}::{WHOLE_TEXT}"
         return f"CASE WHEN CHECK_JSON({said}) IS NULL THEN PARSE_JSON({said}) ELSE TO_VARIANT({said}) END"
     return f"$1:{name}::{kind}"
 
