@@ -23,6 +23,9 @@ RANGE = "Number out of representable range: type FIXED"
         ('Failed to cast variant value {\n  "name": "Ada",\n  "age": 73\n} to FIXED', "Failed to cast variant value …"),
         ("Failed to cast variant value [73, 74] to OBJECT", "Failed to cast variant value …"),
         ('Failed to cast variant value "Ada" to TIMESTAMP_TZ(9)', "Failed to cast variant value …"),
+        ("Date out of range: 7374", "Date out of range: …"),
+        ("Conversion of -73.74e+3 to fixed failed", "Conversion of … to fixed failed"),
+        ("7374-12-31 is before 2026-01-01", "… is before …"),
         ("Numeric value 'Ada's 73' is not recognized", "Numeric value …"),
         ("User character length limit (10) exceeded by string 'Ada, 73'", "User character length limit (10) exceeded"),
     ],
@@ -32,6 +35,11 @@ def test_no_value_is_shown_whether_it_was_quoted_or_not(said: str, shown: str, p
     assert told.startswith(shown)
     assert not any(part in told for part in ("Ada", "age", "73", "74", "12345678", "1.23457")), told
     assert "\n" not in told
+
+
+def test_places_types_and_lengths_are_shown() -> None:
+    for said in ("Failed at line 3, character 20, row 7", "type FIXED[SB8](6,2){nullable} ends at (10)"):
+        assert plainly(said) == said
 
 
 def test_the_type_that_a_value_was_to_be_is_shown() -> None:

@@ -48,6 +48,11 @@ HIDDEN = (
 WRITERS = "see who writes there: SHOW LOCKS IN ACCOUNT; then run again"
 WAREHOUSE = "name one as `warehouse` of the connection, and grant its usage"
 
+NUMBER = re.compile(
+    r"(?P<place>\b(?:line|row|character|record) )?(?<![\w(\[{,.])[-+]?\d[\w.,:+-]*(?![\w)\]}])", re.IGNORECASE
+)
+"""One that may be a value: not that of a place, nor within brackets, as those of types and lengths are."""
+
 # By the number or the SQLSTATE of an error: what is the matter, what helps, and whether trying again may.
 TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ("390144", "does not take this key", KEY, False),
@@ -327,7 +332,7 @@ def plainly(said: str) -> str:
     line = re.sub(r"'.*'", "…", re.sub(r'".*"', "…", line))
     # Numbers and whatever else is no text stand there without quotes, up to the type or the end.
     line = re.sub(r"\b(value|string) (?!…).*?(?= to [A-Z]\w*(?:\([\d, ]+\))?$|$)", r"\1 …", line, flags=re.IGNORECASE)
-    return line.strip().rstrip(".:")
+    return NUMBER.sub(lambda found: found[0] if found["place"] else "…", line).strip().rstrip(".:")
 
 
 def _tried(error: Error) -> str:
