@@ -106,7 +106,7 @@ def test_what_others_have_set_on_a_table_is_said_by_check_plan_and_load(
         ended = world.call(command)
         assert ended.code == 0, ended.err
         assert "table b logs errors" in ended.err
-        assert "stream CHANGES is on table a, which each load replaces" in ended.err
+        assert "stream CHANGES is on table a, which loads replace" in ended.err
     assert target(server, database, "SELECT count(*) FROM b") == [(3,)]
 
 
