@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from ingestkit.errors import Busy, WarehouseError
-from ingestkit.model import LoadMode
+from ingestkit.model import Fence, LoadMode
 from ingestkit.ports import Load, Publication, TargetColumn
 from ingestkit.warehouses.snowflake import SnowflakeWarehouse
 from tests.contracts.snowflake import account, left_open, warehouse_of
-from tests.contracts.warehouse import LINEAGE, PERSON, PIPELINE, fence, load, publication, ready, write_valid
+from tests.contracts.warehouse import LINEAGE, PERSON, PIPELINE, STATE, fence, load, publication, ready, write_valid
 from tests.snowflake_server import (
     ABORTED,
     ANSWER_LOST,
@@ -262,6 +262,8 @@ def test_what_comes_before_the_transaction_is_looked_at_again_where_its_answer_i
     wider = (*PERSON, TargetColumn("more", "string"))
 
     def come_before() -> None:
+        # Of a pipeline that has none yet, whose tables are made.
+        patient.fence((Fence("other", "visits", STATE, 2, "visits"),))
         patient.fence((fence("hcp", token=2), fence("hco", token=2)))
         patient.evolve("hcp", wider, LINEAGE, mine=fence("hcp", token=2))
 
