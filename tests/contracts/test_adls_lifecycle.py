@@ -1,10 +1,12 @@
 """Our lifecycle rules among those of others, in an account of Azure storage that takes its policy only as a whole."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.pipeline.policies import RetryPolicy
 from pydantic import ValidationError
 
 from ingestkit import lifecycle
@@ -149,6 +151,33 @@ def test_who_may_not_is_told_what_to_grant(manager: ResourceManager) -> None:
     with pytest.raises(LakeError, match=r"does not allow .* AuthorizationFailed") as refused:
         planned(manager)
     assert "Storage Account Contributor" in str(refused.value.hint)
+
+
+def error(code: str) -> str:
+    return json.dumps({"error": {"code": code, "message": "sorry"}})
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "told", "hint"),
+    [
+        (500, error("InternalError"), "failed while .*: InternalError, sorry", "run again"),
+        (409, error("StorageAccountOperationInProgress"), "failed while .*InProgress", "run again"),
+        (400, error("InvalidRequest"), "failed while .*InvalidRequest", "its connection"),
+        (401, error("ExpiredAuthenticationToken"), "have expired", "renew them"),
+        (200, "<html>a proxy</html>", "no lifecycle rules", "management_endpoint"),
+        (200, "null", "no lifecycle rules", "management_endpoint"),
+        (200, '{"properties": null}', "no lifecycle rules", "management_endpoint"),
+        (200, '{"properties": {"policy": {"rules": ["all"]}}}', "no lifecycle rules", "management_endpoint"),
+    ],
+)
+def test_whatever_it_answers_there_is_something_to_do(
+    manager: ResourceManager, monkeypatch: pytest.MonkeyPatch, status: int, text: str, told: str, hint: str
+) -> None:
+    monkeypatch.setattr(RetryPolicy, "sleep", lambda *_, **__: None)
+    manager.says = (status, text)
+    with pytest.raises(LakeError, match=told) as refused:
+        planned(manager)
+    assert hint in str(refused.value.hint)
 
 
 def test_a_machine_without_an_identity_is_told(manager: ResourceManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,8 +181,9 @@ def test_a_service_that_takes_a_moment_is_waited_for(bucket: Rules) -> None:
 )
 def test_what_cannot_be_kept_to_the_letter_is_not_touched(bucket: Rules, document: str, told: str) -> None:
     bucket.document = document.encode()
-    with pytest.raises(LakeError, match=told):
+    with pytest.raises(LakeError, match=told) as refused:
         planned(service(bucket.endpoint))
+    assert refused.value.hint is not None
 
 
 def test_rules_of_others_that_remove_what_is_needed_are_warned_of(bucket: Rules) -> None:

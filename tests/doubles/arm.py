@@ -22,12 +22,16 @@ class ResourceManager:
     written: list[dict[str, Any]] = field(default_factory=list)
     refuses: str | None = None
     """A code with which everybody is refused."""
+    says: tuple[int, str] | None = None
+    """What it, or a proxy before it, answers to everything."""
     afterwards: Callable[[], None] = lambda: None
     """What happens right behind a write."""
 
     def answer(self, request: Request) -> Answer:
         if (trouble := self._trouble(request)) is not None:
             return _said(*trouble)
+        if self.says is not None:
+            return Answer(self.says[0], body=self.says[1].encode())
         match request.method:
             case "GET":
                 return _said(404, "ManagementPolicyNotFound") if self.policy is None else self._shown()

@@ -28,6 +28,7 @@ from ingestkit.stores import names
 from ingestkit.stores.adls_login import Login, first_line, login, login_failure
 from ingestkit.stores.remote import (
     AGAIN,
+    OTHERS,
     Head,
     RemoteStore,
     Turns,
@@ -156,7 +157,8 @@ class AdlsBucket:
                     # what is sent whole, and a commit of others has discarded ours.
                     continue
                 return
-        raise LakeError(f"lake {self.place} is asked for {shown(name)} by others again and again", transient=True)
+        told = f"lake {self.place} is asked for {shown(name)} by others again and again"
+        raise LakeError(told, hint=OTHERS, transient=True)
 
     def head(self, name: str) -> Head | None:
         with self._translated(f"looking at {shown(name)}"):

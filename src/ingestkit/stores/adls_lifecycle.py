@@ -17,10 +17,12 @@ from ingestkit.files import shown
 from ingestkit.ports import LakeRule, Loss, Need, Policy, ServiceRule
 from ingestkit.settings import ADLS_URL, AdlsConnection
 from ingestkit.stores.adls_login import first_line, login, login_failure
+from ingestkit.stores.remote import AGAIN
 
 VERSION = "2023-05-01"
 NONE_YET = "ManagementPolicyNotFound"
 GRANT = 'grant "Storage Account Contributor" on the account (docs/lakes.md)'
+SAID = "see what its connection says under `lifecycle`, and docs/lakes.md"
 UPLOAD = timedelta(days=7)
 LOSSES: dict[str, Literal["removes", "archives"]] = {"delete": "removes", "tierToArchive": "archives"}
 ACTIONS = {
@@ -60,7 +62,13 @@ class AdlsLifecycle:
             return Policy((), "{}")
         if status != 200:
             raise self._refused(status, text)
-        return Policy(tuple(self._rule(one) for one in _policy(text).get("rules", ())), text)
+        try:
+            return Policy(tuple(self._rule(one) for one in _policy(text).get("rules", ())), text)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise LakeError(
+                f"{self.connection.management_endpoint} answers with what are no lifecycle rules of {self.place}",
+                hint="it is another service, or a proxy before it: look at management_endpoint of the connection",
+            ) from error
 
     @property
     def inflight(self) -> Need:
@@ -128,6 +136,8 @@ class AdlsLifecycle:
     def _refused(self, status: int, text: str) -> LakeError:
         code = _code(text)
         doing = f"looking after the lifecycle rules of {self.place}"
+        if status == 401 and "expired" in code.lower():
+            return LakeError(f"the credentials have expired for {doing}: {code}", hint="renew them, then type it again")
         if status in (401, 403):
             return LakeError(f"the account does not allow {doing}: {code}", hint=GRANT)
         if status == 404:
@@ -135,7 +145,8 @@ class AdlsLifecycle:
                 f"there is no such account for {doing}: {code}", hint="look at account_id of the connection"
             )
         told = shown(str(_error(text).get("message", "")))
-        return LakeError(f"failed while {doing}: {code}, {told}", transient=status >= 500 or status == 429)
+        passing = status >= 500 or status in (409, 429)
+        return LakeError(f"failed while {doing}: {code}, {told}", hint=AGAIN if passing else SAID, transient=passing)
 
     def _rule(self, said: Mapping[str, Any]) -> ServiceRule:
         meaning = json.dumps(_whole(said), sort_keys=True)

@@ -36,6 +36,7 @@ from ingestkit.settings import S3Connection
 from ingestkit.stores import names
 from ingestkit.stores.remote import (
     AGAIN,
+    OTHERS,
     SENT_AT_ONCE,
     Head,
     RemoteStore,
@@ -167,7 +168,8 @@ class S3Bucket:
                     else:
                         self._send_parts(inflight, name, file, size, sha256)
                     return
-        raise LakeError(f"lake {self.place} is asked for {shown(name)} by others again and again", transient=True)
+        told = f"lake {self.place} is asked for {shown(name)} by others again and again"
+        raise LakeError(told, hint=OTHERS, transient=True)
 
     def head(self, name: str) -> Head | None:
         with self.translated(f"looking at {shown(name)}"):

@@ -24,6 +24,7 @@ from ingestkit.stores.s3 import NO_SUCH_WORD, S3Bucket, error_code
 RULE = re.compile(r"<Rule\b[^>]*>.*?</Rule>", re.DOTALL)
 ROOT = "LifecycleConfiguration"
 EMPTY = f'<{ROOT} xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></{ROOT}>'
+NO_RULES = "it is another service, or a proxy before it: look at endpoint_url of the connection"
 SMALLEST = "TransitionDefaultMinimumObjectSize"
 """What is said of all rules beside them, in a header."""
 OLDER, NEWER = "<Prefix>{}</Prefix>", "<Filter><Prefix>{}</Prefix></Filter>"
@@ -144,7 +145,8 @@ class S3Lifecycle:
         if tree.tag.rpartition("}")[2] != ROOT:
             raise self._knows_none()
         if sum(one.tag.rpartition("}")[2] == "Rule" for one in tree) != len(found):
-            raise LakeError(f"the lifecycle rules of {self.place} are written as nobody writes them: {shown(text)}")
+            told = f"the lifecycle rules of {self.place} are written as nobody writes them: {shown(text)}"
+            raise LakeError(told, hint=NO_RULES)
         # One without rules may be written as an empty element.
         text = re.sub(rf"<{ROOT}([^>]*)/>", rf"<{ROOT}\1></{ROOT}>", text)
         return Policy(tuple(self._rule(one) for one in found), _document(text, smallest))
@@ -184,7 +186,7 @@ def _tree(text: str, place: str) -> ET.Element:
         # The vendor's client has parsed it likewise.
         return ET.fromstring(text)  # noqa: S314
     except ET.ParseError as error:
-        raise LakeError(f"the lifecycle rules of {place} cannot be read: {error}") from error
+        raise LakeError(f"the lifecycle rules of {place} cannot be read: {error}", hint=NO_RULES) from error
 
 
 def _plain(element: ET.Element) -> Any:
