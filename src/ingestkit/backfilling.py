@@ -180,14 +180,14 @@ def refuse_superseded(session: Session, batch: str, models: Sequence[str], optio
         f"batch {batch} is superseded by "
         + ", ".join(f"{by} ({model})" for model, by in sorted(stands.items()))
         + ": what the newer batch said stands",
-        hint=_instead(session, batch, left, stands),
+        hint=_instead(session, batch, left, stands, from_lake=options is not None and options.from_lake),
     )
 
 
-def _instead(session: Session, batch: str, left: Sequence[str], stands: Iterable[str]) -> str:
+def _instead(session: Session, batch: str, left: Sequence[str], stands: Iterable[str], *, from_lake: bool) -> str:
     again = f"ingestkit backfill {session.pipeline.name} --batch {batch}"
     if left:
-        return f"{again} --model {' --model '.join(left)}"
+        return f"{again} --model {' --model '.join(left)}{' --from-lake' if from_lake else ''}"
     settings = [session.pipeline.model(model) for model in stands]
     if any(one.load is LoadMode.REPLACE and one.delta is None for one in settings):
         return f"to put it back on purpose: {again} --as-of TIME --reason '...'"

@@ -22,6 +22,7 @@ from ingestkit.settings import S3Connection
 from ingestkit.stores import s3 as s3_module
 from ingestkit.stores.remote import RemoteStore
 from ingestkit.stores.s3 import S3Bucket
+from tests.certificates import certified
 from tests.contracts.store import CONTENT, DIGEST, NAME, PLACE, StoreContract, killed, names, put, read
 from tests.doubles.relay import Answer, Request, passed_on, served
 from tests.faults.lakes import Bucket, Listing
@@ -201,6 +202,23 @@ class TestS3Store(StoreContract):
     ) -> None:
         with pytest.raises(ConfigError, match=told):
             handle(said | wrong, tmp_path).check()
+
+    def test_of_a_region_that_cannot_be_the_region_is_to_be_looked_at(
+        self, said: dict[str, Any], tmp_path: Path
+    ) -> None:
+        with pytest.raises(ConfigError) as refused:
+            handle(said | {"region": "no where"}, tmp_path).check()
+        assert "region" in str(refused.value.hint)
+
+    def test_of_a_certificate_that_is_not_trusted_the_authority_is_to_be_looked_at(
+        self, said: dict[str, Any], tmp_path: Path
+    ) -> None:
+        with (
+            served(lambda _: None, certified(tmp_path).server()) as port,
+            pytest.raises(LakeError, match="does not answer") as refused,
+        ):
+            handle(said | {"endpoint_url": f"https://127.0.0.1:{port}"}, tmp_path / "lake").check()
+        assert "ca_file" in str(refused.value.hint)
 
     def test_the_hash_lies_with_the_object(self, store: Store, moto: S3Server, said: dict[str, Any]) -> None:
         put(store, NAME, CONTENT)

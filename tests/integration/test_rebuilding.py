@@ -155,8 +155,8 @@ def test_lost_valid_rows_do_not_stop_a_merge_from_being_restated(world: World) -
     shutil.rmtree(world.root / "lake/valid")
     world.drop(RESTATED)
     told = world.refused(7, "run")
-    assert "ingestkit backfill p --batch 20260115 --from-lake" in told
-    world.does("backfill", "p", "--batch", "20260115", "--from-lake")
+    assert "ingestkit backfill p --batch 20260115 --model b --from-lake" in told
+    world.does(*typed(told.replace("to make them again: ", ""))[0])
     world.does("run")
     assert world.table("b", "id", "_batch") == [
         ("q", "20260108"),
@@ -164,6 +164,15 @@ def test_lost_valid_rows_do_not_stop_a_merge_from_being_restated(world: World) -
         ("y", "20260101"),
         ("z", "20260108"),
     ]
+
+
+def test_a_batch_of_the_lake_that_is_partly_superseded_is_done_from_the_lake_for_the_rest(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    shutil.rmtree(world.root / "drops/20260101")
+    told = world.refused(2, "backfill", "p", "--batch", "20260101", "--from-lake")
+    assert typed(told) == [["backfill", "p", "--batch", "20260101", "--model", "b", "--from-lake"]]
+    world.does(*typed(told)[0])
 
 
 def test_keys_that_a_restated_batch_left_behind_are_not_lost_silently(world: World) -> None:

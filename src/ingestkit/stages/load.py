@@ -439,7 +439,7 @@ def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:
 def _gone(ctx: RunContext, model: str, batch: str) -> WarehouseError:
     return WarehouseError(
         f"{model}: batch {ctx.batch} cannot be merged after {batch}, whose valid rows are no longer in the lake",
-        hint=f"to make them again: ingestkit backfill {ctx.pipeline.name} --batch {batch} --from-lake",
+        hint=f"to make them again: ingestkit backfill {ctx.pipeline.name} --batch {batch} --model {model} --from-lake",
     )
 
 

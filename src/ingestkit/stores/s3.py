@@ -21,6 +21,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
     SSOError,
     TokenRetrievalError,
 )
@@ -57,6 +58,8 @@ PIECE = 256 * 1024
 LONGEST_MARK = 64 * 1024
 
 SETTINGS = "see what its connection says, and docs/lakes.md"
+NETWORK = "look at network, region and endpoint_url of the connection"
+CERTIFICATES = "look at ca_file of the connection, and at the certificate that endpoint_url shows"
 
 # By the service's code: what is the matter, what helps, and whether trying again may.
 TROUBLES: dict[str, tuple[str, str, bool]] = {
@@ -368,7 +371,7 @@ class S3Bucket:
                 return session.client("s3", endpoint_url=said.endpoint_url, verify=vouching, config=config)
             except ValueError as error:
                 raise ConfigError(
-                    f"lake {self.place}: {error}", hint="look at endpoint_url of the connection"
+                    f"lake {self.place}: {error}", hint="look at region and endpoint_url of the connection"
                 ) from error
 
     def _named(self, name: str) -> dict[str, str]:
@@ -426,7 +429,7 @@ class S3Bucket:
     def _silent(self, error: Exception, doing: str) -> LakeError:
         return LakeError(
             f"lake {self.place} does not answer while {doing}: {error}",
-            hint="look at network, region and endpoint_url of the connection",
+            hint=CERTIFICATES if isinstance(error, SSLError) else NETWORK,
             transient=True,
         )
 
