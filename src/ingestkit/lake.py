@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from ingestkit import layouts, steps
 from ingestkit.errors import Altered, LakeError, ObjectExists
-from ingestkit.model import ArtifactKind, Sidecar, safe_name
+from ingestkit.model import Artifact, ArtifactKind, Sidecar, safe_name
 from ingestkit.ports import Store
 
 BLOCK = 1 << 20
@@ -218,6 +218,10 @@ class Lake:
         """Whether the object is there with that size."""
         there = self.store.stat(name)
         return there is not None and there.bytes == size
+
+    def is_whole(self, artifact: Artifact) -> bool:
+        """Whether the object is there with the bytes it was made with."""
+        return self.holds(artifact.path, artifact.bytes) and self.digest(artifact.path) == artifact.sha256
 
     def digest(self, name: str) -> str:
         """The sha256 of the bytes that lie there, whatever else is told of them."""

@@ -297,9 +297,9 @@ class RunContext:
 
     def holds(self, artifact: Artifact) -> bool:
         """Whether the lake has an artifact as it was made; the bytes are looked at of what others have made."""
-        if not self.lake.holds(artifact.path, artifact.bytes):
-            return False
-        return self.is_ours(artifact) or self.lake.digest(artifact.path) == artifact.sha256
+        if self.is_ours(artifact):
+            return self.lake.holds(artifact.path, artifact.bytes)
+        return self.lake.is_whole(artifact)
 
     def is_ours(self, made: Artifact | FileVersion) -> bool:
         """Whether this process left it in this run. Another of the same run may have done so days ago, elsewhere."""

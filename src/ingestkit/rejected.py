@@ -80,9 +80,9 @@ def _read(
     session: Session, artifact: Artifact, reasons: set[tuple[str, str, str]], most: int
 ) -> Iterator[dict[str, Any]]:
     """The first records of an artifact that were rejected for one of these reasons."""
-    if not session.lake.holds(artifact.path, artifact.bytes):
+    if not session.lake.is_whole(artifact):
         raise LakeError(
-            f"the lake no longer holds {artifact.path}, where the rejected records are",
+            f"the lake no longer holds {artifact.path} as it was made, where the rejected records are",
             hint=f"to make them again: ingestkit backfill {artifact.pipeline} --batch "
             f"{shlex.quote(artifact.batch)} --from-lake",
         )
@@ -203,7 +203,7 @@ def _valid_fields(
 ) -> dict[str, Any] | None:
     """A record that lost for its key is among the valid ones, and left out by its number."""
     for one in artifacts:
-        if one.kind is ArtifactKind.VALID and one.file_id == file.id and session.lake.holds(one.path, one.bytes):
+        if one.kind is ArtifactKind.VALID and one.file_id == file.id and session.lake.is_whole(one):
             path = session.lake.store.path(one.path)
             table = pyarrow.parquet.read_table(path, filters=pyarrow.compute.field("_record_no") == number)
             rows: list[dict[str, Any]] = table.to_pylist()

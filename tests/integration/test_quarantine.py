@@ -70,6 +70,17 @@ def test_rejected_records_are_shown_with_place_reasons_and_fields(strict: World)
     assert "more than 50" in world.call("quarantine", "show", "--model", "a").out
 
 
+def test_records_are_shown_of_no_object_that_others_have_put_there(strict: World) -> None:
+    world = strict
+    world.drop(BAD)
+    world.does("run")
+    [(rejects,)] = world.state("SELECT path FROM artifact WHERE model = 'a' AND kind = 'rejects'")
+    (world.root / "lake" / rejects).write_bytes(bytes((world.root / "lake" / rejects).stat().st_size))
+    told = world.refused(7, "quarantine", "show", "--model", "a")
+    assert "as it was made" in told
+    assert "ingestkit backfill p --batch 20260101 --from-lake" in told
+
+
 def test_what_tells_of_a_person_is_masked_until_it_is_asked_for(world: World) -> None:
     world.set_up(STRICT | {"models.a.columns.n.pii": True, "models.b.columns.id.pii": True})
     world.drop(BAD)
