@@ -255,6 +255,56 @@ def test_rows_that_are_flagged_stay_and_say_so(told_apart: World) -> None:
     assert told_apart.table("a", "id", "n", "_deleted") == [("2", 20, False), ("4", -3, True), ("5", None, False)]
 
 
+@pytest.mark.parametrize(
+    ("column", "said", "cell"),
+    [
+        ({"type": "boolean"}, "Y", "yes"),
+        ({"type": "boolean", "true_words": ["out"], "false_words": ["in"]}, "OUT", "out"),
+        ({"type": "decimal(10,2)"}, "1", "1.0"),
+        ({"type": "float", "decimal_point": ","}, "1,50", "1.5".replace(".", ",")),
+        ({"type": "integer"}, "01", "1"),
+        ({"type": "date", "format": ["%d.%m.%Y"]}, "01.01.1900", "01.01.1900"),
+        ({"type": "timestamp"}, "2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00Z"),
+        ({"normalise": ["trim", "upper"]}, "deleted", " Deleted "),
+    ],
+)
+def test_what_says_that_a_row_is_gone_is_read_as_its_column_is(
+    world: World, column: dict[str, object], said: str, cell: str
+) -> None:
+    csv = {"models.b": None, "models.a.columns.s": column, "models.a.csv": {"delimiter": ";"}}
+    world.set_up(csv | {"models.a.flag_when": {"s": [said]}})
+    world.drop({"20260101/a.csv": f"id;n;s\n1;10;\n2;20;{cell}\n"})
+    world.does("run")
+    assert world.table("a", "id", "_deleted") == [("1", False), ("2", True)]
+    world.set_up(csv | {"models.a.delete_when": {"s": [said]}})
+    world.drop({"20260108/a.csv": f"id;n;s\n1;10;\n2;20;{cell}\n"})
+    world.does("run")
+    assert world.table("a", "id") == [("1",)]
+
+
+@pytest.mark.parametrize(
+    ("column", "said", "told"),
+    [
+        ({"type": "boolean"}, "gone", "'gone' is none of true, t, 1, yes, y, false, f, 0, no, n: no row says so"),
+        ({"type": "integer"}, "x", "'x' is not a whole number of 64 bits: no row says so"),
+        ({"enum": ["ACTIVE", "DELETED"]}, "DELETD", "'DELETD' is none of ACTIVE, DELETED: no row says so"),
+        ({"nulls": ["-"]}, "-", "'-' is a missing value: no row says so"),
+        ({}, "", "'' is a missing value: no row says so"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["delete_when", "flag_when"])
+def test_what_no_row_can_say_is_refused_before_there_is_one(
+    world: World, policy: str, column: dict[str, object], said: str, told: str
+) -> None:
+    world.set_up({"models.a.columns.s": column, f"models.a.{policy}": {"s": [said]}})
+    for command in ("config", "validate"), ("check",):
+        ended = world.call(*command)
+        assert ended.code == 3
+        assert f"models.a.{policy}.s: {told}" in ended.out + ended.err
+    world.drop({"20260101/a.csv": "id,n,s\n1,1,\n"})
+    assert told in world.refused(3, "run")
+
+
 def test_a_model_that_comes_to_flag_rows_flags_those_that_come_then(told_apart: World) -> None:
     told_apart.set_up(ANY_SIZE)
     told_apart.drop({"20260101/a_full.csv": "id,n\n1,10\n2,-2\n"})

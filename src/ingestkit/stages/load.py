@@ -25,6 +25,7 @@ from ingestkit.model import (
 )
 from ingestkit.pipeline import Pipeline, RunContext
 from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile, Warehouse
+from ingestkit.stages.validate_engine import meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +195,15 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         _hold(ctx, given.model, newer)
         previous = _previous(ctx, given) if intent.mode is LoadMode.MERGE else previous
     contract = ctx.pipeline.columns(given.model)
+    said = meant(given.model, ctx.pipeline.model(given.model))
     known = {column.name.casefold() for column in contract}
     evolved = tuple(name for name in given.evolved if name.casefold() not in known)
     load = Load(
         intent=intent,
         table=ctx.pipeline.table(given.model),
         columns=(*contract, *(TargetColumn(name, "string") for name in evolved)),
-        deletes=ctx.pipeline.model(given.model).delete_when,
-        flags=ctx.pipeline.model(given.model).flag_when,
+        deletes=said["delete_when"],
+        flags=said["flag_when"],
         evolved=evolved,
         key=ctx.pipeline.model(given.model).key,
         files=current,

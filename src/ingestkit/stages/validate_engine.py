@@ -38,10 +38,59 @@ def _differs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> pa.ChunkedArray
     return pyarrow.compute.and_(pyarrow.compute.is_valid(before), pyarrow.compute.invert(same))
 
 
+def _without(texts: pa.ChunkedArray, nulls: tuple[str, ...]) -> pa.ChunkedArray:
+    """The texts, but for those that stand for a missing value."""
+    if not nulls:
+        return texts
+    missing = pyarrow.compute.is_in(texts, pa.array(nulls, pa.string()))
+    return pyarrow.compute.if_else(missing, pa.scalar(None, pa.string()), texts)
+
+
 def prove(model: str, settings: Model) -> None:
     """Prove that the engine takes a model's contract, before there is any file."""
     with duckdb.connect(":memory:") as db:
         _prove(db, compile_contract(model, settings))
+    meant(model, settings)
+
+
+def meant(model: str, settings: Model) -> dict[str, dict[str, tuple[str, ...]]]:
+    """What `delete_when` and `flag_when` say, each text read as a cell of its column is, and as its value is written.
+
+    A text that no valid cell reads as would leave in the target what it is to take away, and nobody would know.
+    """
+    said = {"delete_when": settings.delete_when, "flag_when": settings.flag_when}
+    if not any(said.values()):
+        return {name: {} for name in said}
+    contract = compile_contract(model, settings)
+    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false", "TimeZone": "UTC"}) as db:
+        return {
+            name: {
+                column.name: _read(db, replace(contract, columns=(column,)), texts[column.name], name)
+                for column in contract.columns
+                if column.name in texts
+            }
+            for name, texts in said.items()
+        }
+
+
+def _read(db: duckdb.DuckDBPyConnection, contract: Contract, said: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The values of these texts as cells of the one column of a contract."""
+    [column] = contract.columns
+    texts = pa.chunked_array([said], pa.string())
+    for step in column.normalise:
+        texts = NORMALISE[step](texts)
+    texts = _without(texts, ("", *column.nulls))
+    table = pa.table({column.name: texts})
+    errors = _answer(db, contract.errors_sql("text"), table).column("errors").to_pylist()
+    for text, cell, wrong in zip(said, texts.to_pylist(), errors, strict=True):
+        why = "a missing value" if cell is None else wrong[0]["message"] if wrong else None
+        if why is not None:
+            raise ConfigError(
+                f"models.{contract.model}.{where}.{column.name}: {text!r} is {why}: no row says so",
+                hint=PUT_RIGHT,
+            )
+    values = _answer(db, f"SELECT CAST({column.value} AS VARCHAR) AS value FROM text", table)
+    return tuple(values.column("value").to_pylist())
 
 
 def _prove(db: duckdb.DuckDBPyConnection, contract: Contract) -> None:
@@ -122,10 +171,7 @@ class Engine:
                 after = NORMALISE[step](texts)
                 changed.setdefault(column.name, {})[step] = _differs(texts, after)
                 texts = after
-            if column.nulls:
-                missing = pyarrow.compute.is_in(texts, pa.array(column.nulls, pa.string()))
-                texts = pyarrow.compute.if_else(missing, pa.scalar(None, pa.string()), texts)
-            text = text.set_column(at, column.name, texts)
+            text = text.set_column(at, column.name, _without(texts, column.nulls))
         return text, changed
 
     def typed(self, text: pa.Table) -> tuple[pa.Table, pa.ChunkedArray | None]:
