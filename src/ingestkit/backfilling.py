@@ -17,7 +17,7 @@ from ingestkit.reporting import outcome_of
 from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
-from ingestkit.stages.load import newer_content
+from ingestkit.stages.load import newer_content, stands_alone
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
@@ -165,7 +165,7 @@ def superseded(
     return {
         model: by
         for model, mode in modes.items()
-        if not (back and mode is LoadMode.REPLACE and session.pipeline.model(model).delta is None)
+        if not (back and stands_alone(session.pipeline, batch, model, mode, receipts))
         and (by := newer_content(session.pipeline, batch, model, mode, receipts))
     }
 

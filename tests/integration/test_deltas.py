@@ -226,8 +226,54 @@ def test_a_file_of_changes_becomes_no_full_one_by_another_setting(told_apart: Wo
     built_again(told_apart)
     told_apart.drop({"20260108/a_delta.csv": "id,n\n2,22\n"})
     said = told_apart.refused(5, "run")
-    assert "20260108/a_delta.csv was published as changes, and is a full file by `delta` as it is now" in said
+    assert "20260108/a_delta.csv was published as changes, and is a full file by the model as it is now" in said
     assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
+
+
+NO_DELTA = ANY_SIZE | {"models.a.delta": None, "models.a.files": r"(?i)a_\w+\.csv"}
+
+
+@pytest.mark.parametrize("command", [("run",), ("backfill", "p", "--batch", "20260108", "--from-lake")])
+def test_changes_become_no_full_file_where_delta_is_taken_away(told_apart: World, command: tuple[str, ...]) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    told_apart.set_up(NO_DELTA)
+    if command == ("run",):
+        told_apart.drop({"20260108/a_delta.csv": "id,n\n2,22\n"})
+    said = told_apart.refused(5, *command)
+    assert "20260108/a_delta.csv was published as changes, and is a full file by the model as it is now" in said
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
+
+
+def test_a_full_file_stays_under_the_changes_behind_it_where_delta_is_taken_away(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    then = now()
+    told_apart.set_up(NO_DELTA)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,12\n2,29\n"})
+    [done] = [one for one in told_apart.does("run")["results"] if one["model"] == "a"]
+    assert done["status"] == "done"
+    assert told_apart.table("a", "id", "n") == [("1", 12), ("2", 21), ("5", 50)]
+    why = ("--reason", "seen", "--by", "me")
+    told_apart.does("backfill", "p", "--batch", "20260101", "--as-of", then, *why)
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
+    assert told_apart.does("run")["status"] == "nothing new"
+    told_apart.set_up(ANY_SIZE)
+    built_again(told_apart)
+
+
+def test_what_was_merged_once_stops_nothing_behind_a_snapshot(world: World) -> None:
+    world.set_up({"models.a.load": "merge"})
+    world.drop({"20260101/a.csv": "id,n\n1,10\n"})
+    world.does("run")
+    world.set_up()
+    world.drop({"20260108/a.csv": "id,n\n2,20\n"})
+    world.does("run")
+    world.drop({"20260101/a.csv": "id,n\n1,11\n"})
+    [done] = [one for one in world.does("run")["results"] if one["model"] == "a"]
+    assert (done["status"], world.table("a", "id")) == ("superseded", [("2",)])
 
 
 def test_changes_may_leave_nothing_and_a_full_file_under_them_may_not(told_apart: World) -> None:

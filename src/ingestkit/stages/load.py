@@ -93,7 +93,7 @@ def intended(
     """Which generation of which content this run means to publish."""
     digest = digest_of(given.files)
     own = _own(receipts, given.model, batch)
-    mode = _mode(pipeline, batch, given, digest, own)
+    mode = _mode(pipeline, batch, given, digest, receipts)
     settings = pipeline.load_settings(given.model, window, mode)
     gone = own.generation if own is not None and _buried(pipeline, own, mode, receipts) else 0
     alike = own is not None and (own.digest, own.settings, own.mode) == (digest, settings, mode)
@@ -112,7 +112,8 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
 
     Its receipt is there and its rows are not.
     """
-    if pipeline.model(own.model).delta is not None or newer_content(pipeline, own.batch, own.model, mode, receipts):
+    changes = own.mode is LoadMode.MERGE or pipeline.model(own.model).delta is not None
+    if changes or newer_content(pipeline, own.batch, own.model, mode, receipts):
         # Beside files of changes, an older full file takes the place of its own rows alone.
         return False
     order = pipeline.order
@@ -123,25 +124,27 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
     )
 
 
-def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, own: Receipt | None) -> LoadMode:
+def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: Sequence[Receipt]) -> LoadMode:
     """How these files are loaded: as their names say; what is built again, as it was."""
-    stood = given.stood
+    stood, own = given.stood, _own(receipts, given.model, batch)
     if stood is not None and (stood.digest == digest or not given.files):
         return stood.mode
     mode = pipeline.mode(given.model, (file.path for file in given.files))
     before = stood.mode if stood is not None else own.mode if own is not None else mode
-    if mode is before or pipeline.model(given.model).delta is None:
+    if mode is before:
         return mode
-    if mode is LoadMode.MERGE:
+    if mode is LoadMode.MERGE and pipeline.model(given.model).delta is not None:
         raise ContractError(
             f"{given.model}: batch {batch} was published as all there is, and its files hold changes alone now: what "
             "they had replaced is not known any more",
             hint="have the full file delivered again, or the changes as a batch of their own",
         )
     known = {file.path for file in (*given.files, *given.replaced) if file.loaded is not None}
-    if here := sorted(known & {file.path for file in given.files}):
+    here = sorted(known & {file.path for file in given.files})
+    widened = here and (before, mode) == (LoadMode.MERGE, LoadMode.REPLACE)
+    if widened and newer_content(pipeline, batch, given.model, mode, receipts) is None:
         raise ContractError(
-            f"{given.model}: {shown(here[0])} was published as changes, and is a full file by `delta` as it is now",
+            f"{given.model}: {shown(here[0])} was published as changes, and is a full file by the model as it is now",
             hint=f"set models.{given.model}.delta back",
         )
     return mode
@@ -162,21 +165,33 @@ def newer_content(
 
     Where files of changes come behind full ones, the changes stand, and what they do not speak of is the full one's.
     """
+    alone = stands_alone(pipeline, batch, model, mode, receipts)
     newer = _newer(pipeline, batch, model, receipts)
-    alone = is_alone(pipeline, model, mode)
     whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or alone]
     return max(whole, key=pipeline.order, default=None)
 
 
 def is_alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
-    """Whether what is loaded so is all that the table holds, and never beside what others say."""
+    """Whether a model says that what is loaded so is all that the table holds, beside nothing that others say."""
     return mode is LoadMode.REPLACE and pipeline.model(model).delta is None
+
+
+def stands_alone(pipeline: Pipeline, batch: str, model: str, mode: LoadMode, receipts: Sequence[Receipt]) -> bool:
+    """Whether what is loaded so is all that the table holds, and not beside what others say.
+
+    Newer changes were merged by a key, and stay beside it also where the model takes none any more.
+    """
+    merged = pipeline.model(model).key and any(
+        one.mode is LoadMode.MERGE for one in _newer(pipeline, batch, model, receipts)
+    )
+    return is_alone(pipeline, model, mode) and not merged
 
 
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
-    goes_before = given.puts_back and is_alone(ctx.pipeline, given.model, intent.mode)
+    alone = stands_alone(ctx.pipeline, ctx.batch, given.model, intent.mode, receipts)
+    goes_before = given.puts_back and alone
     by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
         return Planned(given.model, intent, None, by, stays=_put_back(receipts, given.model, ctx.batch))
@@ -185,7 +200,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     previous: Said | None = Said()
     own = _own(receipts, given.model, ctx.batch)
     published = own is not None and own.answers(intent)
-    behind = intent.mode is LoadMode.MERGE or ctx.pipeline.model(given.model).delta is not None
+    behind = intent.mode is LoadMode.MERGE or (intent.mode is LoadMode.REPLACE and not alone)
     if behind and not published:
         for receipt in _newer(ctx.pipeline, ctx.batch, given.model, receipts):
             found = given.newer.get(receipt.batch, ())
