@@ -287,6 +287,17 @@ def test_changes_may_leave_nothing_and_a_full_file_under_them_may_not(told_apart
     assert told_apart.table("a", "id") == []
 
 
+def test_a_full_file_whose_rows_newer_changes_speak_of_is_not_one_of_rows_that_are_gone(told_apart: World) -> None:
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,10\n2,-1\n"}, {"20260108/a_delta.csv": "id,n\n1,11\n"})
+    told_apart.does("run")
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,12\n2,-1\n"})
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 11)]
+    told_apart.does("backfill", "p", "--batch", "20260101", "--from-lake")
+    assert told_apart.table("a", "id", "n") == [("1", 11)]
+
+
 FLAGGED = ANY_SIZE | {"models.a.flag_when": {"n": ["-2", "-3"]}}
 
 

@@ -316,7 +316,8 @@ def _emptied(pipeline: Pipeline, model: str, mode: LoadMode, counts: Counts) -> 
     """The rule for full files whose rows may all say that their keys are gone: as of a file without rows."""
     if mode is not LoadMode.REPLACE or counts.deletes is None or pipeline.model(model).allow_empty:
         return ()
-    left = (counts.loaded or 0) > 0 or not counts.deletes
+    # A key of which newer changes speak is not gone by this file.
+    left = (counts.loaded or 0) + (counts.superseded or 0) > 0 or not counts.deletes
     return (Rule("all_gone", Stage.LOAD, model, float(not left), 0.0, left, approvable=False),)
 
 
