@@ -218,6 +218,15 @@ def test_a_restated_file_of_changes_that_is_bad_hides_nothing_before_it(told_apa
     assert ("1", 10) in told_apart.table("a", "id", "n")
 
 
+@pytest.mark.parametrize("now", [{"models.a.delta": "changes"}, {"models.a.delta": None}])
+def test_what_is_built_again_is_judged_as_what_it_was(told_apart: World, now: dict[str, object]) -> None:
+    """Few rows are usual of changes, and none may be all there is."""
+    told_apart.drop(FULL, {"20260108/a_delta.csv": "id,n\n2,21\n"}, {"20260115/a_delta.csv": "id,n\n"})
+    told_apart.does("run")
+    told_apart.set_up(DELTAS | {"models.a.files": r"(?i)a_\w+\.csv"} | now)
+    built_again(told_apart)
+
+
 def test_a_file_of_changes_becomes_no_full_one_by_another_setting(told_apart: World) -> None:
     told_apart.set_up(ANY_SIZE)
     told_apart.drop(FULL, CHANGES)
@@ -261,6 +270,21 @@ def test_a_full_file_stays_under_the_changes_behind_it_where_delta_is_taken_away
     assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50)]
     assert told_apart.does("run")["status"] == "nothing new"
     told_apart.set_up(ANY_SIZE)
+    built_again(told_apart)
+
+
+def test_a_merge_that_comes_again_as_a_full_file_is_stepped_over_as_it_is_told(told_apart: World) -> None:
+    told_apart.set_up(NO_DELTA | {"models.a.load": "merge"})
+    told_apart.drop(FULL, CHANGES)
+    told_apart.does("run")
+    told_apart.set_up(ANY_SIZE)
+    told_apart.drop({"20260101/a_full.csv": "id,n\n1,12\n"}, {"20260115/a_delta.csv": "id,n\n7,70\n"})
+    said = told_apart.refused(5, "run")
+    assert "set `load` and `delta` of the model back to what they were then, or keep what is published" in said
+    assert "ingestkit skip p --batch 20260101 --reason" in said
+    told_apart.does("skip", "p", "--batch", "20260101", "--reason", "kept", "--by", "me")
+    told_apart.does("run")
+    assert told_apart.table("a", "id", "n") == [("1", 10), ("2", 21), ("5", 50), ("7", 70)]
     built_again(told_apart)
 
 

@@ -145,7 +145,8 @@ def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: S
     if widened and newer_content(pipeline, batch, given.model, mode, receipts) is None:
         raise ContractError(
             f"{given.model}: {shown(here[0])} was published as changes, and is a full file by the model as it is now",
-            hint=f"set models.{given.model}.delta back",
+            hint=f"set `load` and `delta` of the model back to what they were then, or keep what is published: "
+            f"ingestkit skip {pipeline.name} --batch {batch} --reason '...'",
         )
     return mode
 
