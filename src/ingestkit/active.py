@@ -137,7 +137,7 @@ def usual_rows(
         older = {
             (batch, model)
             for (batch, model), done in completions.published(conn, name, session.pipeline.models).items()
-            if session.pipeline.model(model).delta is None or done.mode is LoadMode.REPLACE
+            if session.pipeline.model(model).load is not LoadMode.REPLACE or done.mode is LoadMode.REPLACE
         }
         rehearsed = {(batch, model) for batch, rows in (tried or {}).items() for model in rows}
         newest: dict[str, list[str]] = {}

@@ -110,7 +110,11 @@ def _validate(active: Active, known: Known, model: str) -> None:
         if superseded:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
-        work = active.session.validate(active.context(), model, candidates, known.artifacts(model), again=again)
+        ctx = active.context()
+        if active.run.kind == "restore":
+            # It is judged as what it was, and not by what its names say today.
+            ctx = replace(ctx, facts={**ctx.facts, "stood": _stood(active, _done_before(active, model))})
+        work = active.session.validate(ctx, model, candidates, known.artifacts(model), again=again)
         rules = _approved(active, work.rules, {model: {"digest": digest_of(work.files)}})
         if any(rule.passed is False for rule in rules):
             # What is published stays published: of it this attempt has nothing to say.

@@ -25,6 +25,7 @@ from ingestkit.model import (
     Rule,
     Stage,
     Work,
+    digest_of,
 )
 from ingestkit.pipeline import RunContext
 from ingestkit.settings import Format
@@ -235,7 +236,11 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
     unread = (_whole(ctx, model, one.file, one.records or 0) for one in files.broken)
     uncounted = any(one.records is None for one in files.broken)
     percents = [part.reject_percent for part in files.kept]
-    mode = ctx.pipeline.mode(model, (row.path for row in rows))
+    stood = ctx.facts.get("stood")
+    if stood is not None and stood.digest == digest_of(part.file for part in files.kept):
+        mode = stood.mode
+    else:
+        mode = ctx.pipeline.mode(model, (row.path for row in rows))
     rules = judged(ctx, model, counts, percents, mode, uncounted=uncounted)
     return Work(
         counts=counts,
