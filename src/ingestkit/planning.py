@@ -38,14 +38,21 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
     except SourceError as error:
         found = Found(failure=error)
     receipts = _receipts(session) if found.units else ()
-    over = {unit.batch: _superseded(session, unit, receipts) for unit in found.units}
+    mixed: ContractError | None = None
+    over: dict[str, dict[str, str]] = {}
+    for unit in found.units:
+        try:
+            over[unit.batch] = _superseded(session, unit, receipts)
+        except ContractError as error:
+            # What lies before it would be done all the same.
+            over[unit.batch], mixed = {}, mixed or error
     batches = [_planned_batch(session, unit, sketch, over[unit.batch]) for unit in found.units]
     ddl = {model: _ddl(session, model, found) for model in sketch.models}
     gates = _gates(session, sketch.models, found.units[0].batch if found.units else None)
     with suppress(WarehouseError):
         # Why it does not answer is told in place of its statements.
         warn_of_tables(session)
-    failure = _refused(session, sketch.models) or found.failure
+    failure = _refused(session, sketch.models) or mixed or found.failure
     waits = {unit.batch for unit in found.units} | {one["batch"] for one in in_the_way["open"]}
     return {
         "pipeline": session.pipeline.name,

@@ -60,6 +60,16 @@ def test_full_and_changes_in_one_batch_are_refused_by_name(told_apart: World) ->
     assert told_apart.state("SELECT count(*) FROM completion") == [(0,)]
 
 
+def test_plan_tells_what_would_be_done_before_a_batch_of_both_kinds(told_apart: World) -> None:
+    told_apart.drop(CHANGES, {"20260115/a_full.csv": "id,n\n2,21\n", "20260115/a_delta.csv": "id,n\n2,21\n"})
+    ended = told_apart.call("plan", "--output", "json")
+    assert ended.code == 5
+    told = ended.answer
+    assert [one["batch"] for one in told["batches"]] == ["20260108", "20260115"]
+    assert "20260115/a_delta.csv holds changes by its name" in told["failure"]["message"]
+    assert batches_of(told_apart.call("run", "--output", "json").answer) == ["20260108", "20260115"]
+
+
 def test_changes_are_not_held_against_the_rows_of_full_files(told_apart: World) -> None:
     """One row where three are usual would close a full batch's rule."""
     told_apart.drop(FULL, {"20260108/a_delta.csv": "id,n\n7,70\n"})
