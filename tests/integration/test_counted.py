@@ -25,6 +25,16 @@ def test_packages_are_taken_by_their_number_and_not_as_texts_sort(counted: World
     assert counted.table("a", "id") == [("16",)]
 
 
+def test_two_packages_of_one_number_are_not_made_one_batch(counted: World) -> None:
+    counted.set_up(PACKAGES | {"source.batches": {**PACKAGES["source.batches"], "files": r"exp_(?P<batch>\w+)\.zip"}})
+    counted.drop(package(0x1C5))
+    counted.does("run")
+    [again] = package(0x1C5).values()
+    counted.drop({"exp_1c5.zip": again})
+    said = counted.refused(4, "run")
+    assert "exp_000001C5.zip and exp_1c5.zip are both of number 1c5, written in two ways" in said
+
+
 def test_what_stands_behind_a_hole_waits_until_it_is_filled(counted: World) -> None:
     counted.drop(package(0x1C5), package(0x1C8))
     assert batches_of(counted.does("run")) == ["1c5"]

@@ -22,7 +22,7 @@ from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
 from ingestkit.sources.arrival import LARGEST, Beside, Checked, algorithm_of, digest_of, said_by, unlike
 from ingestkit.sources.drop import Drop, Entry, Opened, Status
-from ingestkit.sources.naming import Claims, batch_of, checked_after, claimants, claims_of, time_of
+from ingestkit.sources.naming import Claims, batch_of, checked_after, claimants, claims_of, refuse_alike, time_of
 from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
 from ingestkit.sources.releasing import Release, is_released
 
@@ -179,6 +179,7 @@ class FilesSource:
                 batches.setdefault(key, []).append(path)
             else:
                 strays.append(path)
+        refuse_alike(self.settings.batches, pattern, batches)
         keyed = {key: tuple(paths) for key, paths in batches.items()}
         speaks = Beside(self.settings.settle, ()).speaks_of_others
         beside = tuple(path for path in strays if self.settings.batches.files and speaks(path))

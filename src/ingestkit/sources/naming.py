@@ -1,7 +1,7 @@
 """What a name says: the batch a path belongs to and the models that claim a file; the same for all sources of files."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -41,6 +41,20 @@ def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | No
             f" of kind {settings.kind}",
             hint="rename it at the source, or make source.batches match batches only",
         ) from None
+
+
+def refuse_alike(settings: Batches, pattern: re.Pattern[str], batches: Mapping[str, Sequence[str]]) -> None:
+    """Where keys count up a number is given once: two ways of writing it are two batches that would become one."""
+    if settings.holes is None:
+        return
+    for key, paths in batches.items():
+        written = {match["batch"]: path for path in paths if (match := pattern.fullmatch(path)) is not None}
+        if len(written) > 1:
+            one, other, *_ = sorted(written.values())
+            raise SourceError(
+                f"{shown(one)} and {shown(other)} are both of number {key}, written in two ways",
+                hint="rename one at the source, or make source.batches match one way of writing",
+            )
 
 
 def time_of(settings: Batches, pattern: re.Pattern[str], path: str) -> datetime | None:
