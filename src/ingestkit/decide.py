@@ -8,7 +8,7 @@ import sqlalchemy as sql
 
 from ingestkit import approvals, counting, stepping, windowing
 from ingestkit.attempts import find
-from ingestkit.discover import batch_key
+from ingestkit.discover import batch_key, put_aside
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import show
@@ -75,8 +75,9 @@ def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> No
     """What is in the target cannot be stepped over: only its run's end is missing."""
     if not models or not session.warehouse.present():
         return
+    aside = put_aside(session, batch, models)
     for receipt in session.warehouse.receipts(session.pipeline.name):
-        if receipt.batch == batch and receipt.model in models:
+        if receipt.batch == batch and receipt.model in models and receipt.model not in aside:
             raise UsageError(
                 f"batch {batch} of {receipt.model} is published already, by run {receipt.run_id}, which has not ended",
                 hint=f"to end it: ingestkit run {session.pipeline.name}",

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from ingestkit import counting
-from ingestkit.errors import SourceError, UnknownBatch, UsageError
+from ingestkit.errors import GateClosed, SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
 from ingestkit.session import Session
 from ingestkit.settings import Hole, duration_text
@@ -33,7 +33,7 @@ class Found:
     unmapped: tuple[str, ...] = ()
     """Files of no model, seen now for the first time."""
     checkpoint: str | None = None
-    failure: SourceError | None = None
+    failure: SourceError | GateClosed | None = None
     """Why the batch behind the units cannot be taken; it is raised when they are done."""
 
 
@@ -84,7 +84,7 @@ def discover(
     floors = floors_of(session, row["floors"] if row else {}, done)
     only = None if only is None else batch_key(session, only)
     there = batches(session, whole=only is not None)
-    published = _published(session, turn, unjudged, floors)
+    published = _published(session, turn, unjudged, floors, done)
     by = ended_by(session)
     plan = _sort_out(session, turn, there, done, floors, by)
     plan = _without_missed(session, plan, there, {*published, only}, by)
@@ -92,7 +92,7 @@ def discover(
         _refuse_untaken(session, only, {*there, *published}, plan.late)
     known = known_files(session, [*plan.open, *plan.scan, *published], turn)
     found = _Found(waited=not waits_quiet)
-    failure: SourceError | None = None
+    failure: SourceError | GateClosed | None = None
     for batch in sorted({*plan.open, *plan.scan, *published}, key=session.pipeline.order):
         gone = Look(Unit(batch, published.get(batch, ()), "not judged"))
         looking = partial(_look, session, turn, batch, there.get(batch), plan, published.get(batch, ()))
@@ -118,17 +118,21 @@ def discover(
             break
     units = _only(session, found.units, found.waiting, only) if only is not None else found.units
     caught_up = _caught_up(session, units, known)
-    return Found(
-        units=caught_up,
-        late=plan.late,
-        missed=plan.missed,
-        strays=tuple(session.source.strays()),
-        ahead=_ahead(there, {*(batch for batch, _ in done), *floors.values()}, by),
-        waiting=found.waiting,
-        holes=plan.holes,
-        unmapped=tuple(found.unmapped),
-        checkpoint=checkpoint(session, done, floors),
-        failure=failure or _too_late(session, plan.late),
+    return _up_to_what_was_put_aside(
+        session,
+        Found(
+            units=caught_up,
+            late=plan.late,
+            missed=plan.missed,
+            strays=tuple(session.source.strays()),
+            ahead=_ahead(there, {*(batch for batch, _ in done), *floors.values()}, by),
+            waiting=found.waiting,
+            holes=plan.holes,
+            unmapped=tuple(found.unmapped),
+            checkpoint=checkpoint(session, done, floors),
+            failure=failure or _too_late(session, plan.late),
+        ),
+        published,
     )
 
 
@@ -215,14 +219,60 @@ def _look(
 
 
 def _published(
-    session: Session, turn: Turn, unjudged: Mapping[str, set[str]], floors: Mapping[str, str | None]
+    session: Session, turn: Turn, unjudged: Mapping[str, set[str]], floors: Mapping[str, str | None], done: Done
 ) -> dict[str, tuple[str, ...]]:
-    """Batches whose content is in the target without a gate having let it pass, whether the source still has them."""
+    """Batches whose content is in the target without a gate having let it pass, whether the source still has them.
+
+    What was put aside of a batch that was done before is not: it stays as it is.
+    """
     found = {
         batch: tuple(one for one in turn.models if one in models and not is_below(session, batch, floors.get(one)))
         for batch, models in unjudged.items()
     }
+    for batch, models in found.items():
+        stays = {model for model in put_aside(session, batch, models) if (batch, model) in done}
+        found[batch] = tuple(model for model in models if model not in stays)
     return {batch: models for batch, models in found.items() if models}
+
+
+def put_aside(session: Session, batch: str, models: Collection[str]) -> tuple[str, ...]:
+    """The models of which a person put an older snapshot in place of what a batch, which failed, has published."""
+    order = session.pipeline.order
+    snapshots = [model for model in models if _is_snapshot(session, model)]
+    if not snapshots:
+        return ()
+    with session.state.read() as conn:
+        if batch not in runs.failed(conn, session.pipeline.name):
+            return ()
+        # A pin of a snapshot is in force while none was published over it.
+        pins = completions.pins(conn, session.pipeline.name, order)
+    older = {pin.model for pin in pins if order(pin.batch) < order(batch)}
+    return tuple(model for model in snapshots if model in older)
+
+
+def _up_to_what_was_put_aside(session: Session, found: Found, published: Mapping[str, Sequence[str]]) -> Found:
+    """Without what was put aside, where nothing new has come of it: its batch fails, and stops the ones behind it."""
+    units: list[Unit] = []
+    for unit in found.units:
+        published_here = put_aside(session, unit.batch, published.get(unit.batch, ()))
+        aside = [model for model in published_here if model in unit.models and not unit.wanted.get(model)]
+        if not aside:
+            units.append(unit)
+            continue
+        if left := tuple(model for model in unit.models if model not in aside):
+            units.append(replace(unit, models=left))
+        return replace(found, units=tuple(units), failure=_put_aside(session, unit.batch, aside))
+    return found
+
+
+def _put_aside(session: Session, batch: str, models: Sequence[str]) -> GateClosed:
+    name = session.pipeline.name
+    return GateClosed(
+        f"batch {batch} of {', '.join(models)} did not pass its gate, and an older one was put back in its place: it "
+        "is not published again by itself",
+        hint=f"have it delivered again; or step over it: ingestkit skip {name} --batch {batch} --reason '...'; or have "
+        f"it published once more: ingestkit manifest forget {name} --path FILE --reason '...', then run",
+    )
 
 
 def _refuse_untaken(session: Session, only: str, keys: Collection[str], late: Sequence[str]) -> None:

@@ -301,6 +301,33 @@ def test_a_snapshot_that_a_gate_stopped_is_shown_while_it_stands(back: World, th
     assert back.does("run")["status"] == "nothing new"
 
 
+def test_a_snapshot_that_failed_its_gate_and_was_put_aside_stays_so(world: World, then: str) -> None:
+    check = world.root / "sql/gate/p/none.sql"
+    check.parent.mkdir(parents=True)
+    check.write_text("-- models: a\nSELECT * FROM a WHERE n > 100\n")
+    world.drop({"20260105/a.csv": "id,n\na5,666\n", "20260105/c.csv": "id,n\nc5,5\n"})
+    world.refused(6, "run", "p")
+    world.does("backfill", "p", "--batch", "20260103", "--model", "a", "--as-of", then, *WHY)
+    for _ in range(2):
+        said = world.refused(6, "run", "p")
+        assert world.completions()["20260105", "c"] == "done", "what was not put aside is judged"
+        assert "batch 20260105 of a did not pass its gate, and an older one was put back in its place" in said
+        assert world.table("a", "id", "n") == [("a3", 3)]
+    assert pins(world) == [("a", "20260103")]
+    assert world.call("plan", "p", "--output", "json").answer["failure"]["exit_code"] == 6
+    forget = ("manifest", "forget", "p", "--path", "20260105/a.csv", "--reason", "once more", "--yes")
+    world.does(*forget)
+    world.refused(6, "run", "p")
+    assert world.table("a", "id", "n") == [("a5", 666)], "it was asked for"
+    world.does("backfill", "p", "--batch", "20260103", "--model", "a", "--as-of", then, *WHY)
+    world.does("skip", "p", "--batch", "20260105", "--reason", "bad")
+    assert world.does("run")["status"] == "nothing new"
+    assert world.table("a", "id", "n") == [("a3", 3)]
+    world.drop({"20260106/a.csv": "id,n\na6,6\n"})
+    world.does("run")
+    assert world.table("a", "id", "n") == [("a6", 6)]
+
+
 def test_a_pin_outlives_a_reset_that_publishes_nothing(back: World) -> None:
     reset(back)
     assert back.table("a", "id", "n") == [("a3", 3)]
