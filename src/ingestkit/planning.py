@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ingestkit.active import usual_rows
-from ingestkit.check import newest_done, refuse_missing_file, warn_of_tables
+from ingestkit.check import lacking, newest_done, refuse_missing_file, tables_gone, warn_of_tables
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
 from ingestkit.errors import ContractError, IngestkitError, SourceError, TargetError, WarehouseError
@@ -53,12 +53,14 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         # Why it does not answer is told in place of its statements.
         warn_of_tables(session)
     failure = _refused(session, sketch.models) or mixed or found.failure
-    waits = {unit.batch for unit in found.units} | {one["batch"] for one in in_the_way["open"]}
+    building = _built_again(session, sketch.models)
+    waits = {unit.batch for unit in found.units} | {one["batch"] for one in (*in_the_way["open"], *building)}
     return {
         "pipeline": session.pipeline.name,
         "waiting": len(waits),
         "checkpoint": found.checkpoint,
         **in_the_way,
+        "rebuild": building,
         "batches": [{name: one[name] for name in ("batch", "window", "reason", "models")} for one in batches],
         "files": [file for one in batches for file in one["files"]],
         "superseded": [
@@ -77,6 +79,20 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         if failure is None
         else {"message": failure.message, "hint": failure.hint, "exit_code": failure.exit_code},
     }
+
+
+def _built_again(session: Session, models: Sequence[str]) -> list[dict[str, str]]:
+    """What a run would publish again, since the target was lost or put back and its models are marked for it."""
+    building = marked(session, models)
+    if not building:
+        return []
+    try:
+        receipts, gone = session.warehouse.receipts(session.pipeline.name), tables_gone(session, building)
+    except WarehouseError:
+        # Its file may not be there, and then nothing of it is.
+        receipts, gone = (), frozenset(building)
+    found = lacking(session, building, receipts, gone)
+    return [{"batch": batch, "model": model} for model, batches in sorted(found.items()) for batch in batches]
 
 
 def _refused(session: Session, models: Sequence[str]) -> IngestkitError | None:

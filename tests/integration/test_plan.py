@@ -21,6 +21,7 @@ SHAPE = {
     "pins",
     "open",
     "leases",
+    "rebuild",
     "batches",
     "files",
     "superseded",
@@ -44,6 +45,21 @@ def why(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def rule(found: dict[str, Any], model: str, name: str) -> dict[str, Any]:
     [one] = [one for one in found["gates"] if (one["model"], one["rule"]) == (model, name)]
     return dict(one)
+
+
+def test_a_target_to_be_built_again_is_work(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    (world.root / "warehouse.duckdb").unlink()
+    world.lose_state()
+    world.does("state", "adopt", "p", "--reason", "the machine was lost", "--yes")
+    ended = world.call("plan", "p", "--skip-exit-code", "99", "--output", "json")
+    assert (ended.code, ended.answer["failure"], ended.answer["batches"]) == (0, None, [])
+    assert {"batch": "20260108", "model": "a"} in ended.answer["rebuild"]
+    assert ended.answer["waiting"] == len({one["batch"] for one in ended.answer["rebuild"]}) > 0
+    assert "20260108" in world.call("plan", "p").out
+    world.does("run")
+    assert world.call("plan", "p", "--skip-exit-code", "99").code == 99
 
 
 def test_what_is_of_no_batch_is_named_by_plan_and_run(world: World) -> None:
