@@ -265,6 +265,7 @@ def test_folders_of_the_project_that_may_not_be_read_are_named(ordinary: World) 
         ("manifest", "export", "q"),
         ("quarantine", "list", "q"),
         ("query", "latest-runs", "--pipeline", "q"),
+        ("queue", "show", "q"),
     ],
     ids=" ".join,
 )

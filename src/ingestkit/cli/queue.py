@@ -19,8 +19,13 @@ def show(ctx: typer.Context, pipeline: options.PipelineName = None, output: opti
     """Show what is pending; without PIPELINE for all pipelines."""
     from dataclasses import asdict
 
-    pending = opening.queue_of(opening.project_of(ctx))
+    loaded = opening.project_of(ctx)
+    pending = opening.queue_of(loaded)
     rows = [asdict(record) for record in pending.records() if pipeline is None or record.pipeline == pipeline]
+    if not rows and pipeline is not None and pipeline not in loaded.pipelines():
+        # The state is asked last: what is pending is looked at where it does not answer.
+        with opening.reading(loaded) as conn:
+            opening.require_pipeline(loaded, conn, pipeline)
     render.emit(rows, output, columns=COLUMNS, empty="nothing pending")
 
 
