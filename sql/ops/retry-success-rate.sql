@@ -9,10 +9,14 @@ SELECT pipeline, what, count(*) AS retried,
 FROM (
     SELECT run.pipeline, 'run' AS what, run.status, run.ended_at
     FROM pipeline_run AS run
-    LEFT JOIN pipeline_run AS before ON before.pipeline = run.pipeline AND before.batch = run.batch
-        AND before.attempt = run.attempt - 1
-    WHERE (run.retry > 0 OR before.status IN ('FAILED', 'SUPERSEDED'))
-        AND run.status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'FAILED')
+    WHERE run.status IN ('SUCCESS', 'SUCCESS_WITH_REJECTS', 'FAILED') AND (run.retry > 0 OR EXISTS (
+        SELECT 1
+        FROM pipeline_run AS before
+        JOIN run_model AS theirs ON theirs.run_id = before.run_id
+        JOIN run_model AS ours ON ours.run_id = run.run_id AND ours.model = theirs.model
+        WHERE before.pipeline = run.pipeline AND before.batch = run.batch AND before.attempt = run.attempt - 1
+            AND before.status IN ('FAILED', 'SUPERSEDED')
+    ))
     UNION ALL
     SELECT pipeline, stage AS what, status, ended_at
     FROM pipeline_stage

@@ -281,6 +281,23 @@ def _check_receipts(session: Session, known: Known, models: Sequence[str]) -> No
             f"the target does not hold it as it was: it {why}",
             hint=f"ingestkit backfill {name} --from-lake",
         )
+    _warn_of_pins(session, by_key)
+
+
+def _warn_of_pins(session: Session, standing: Mapping[tuple[str, str], Receipt]) -> None:
+    """Of what a person has put back and a target of before that does not hold, nothing else tells."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        pins = completions.pins(conn, name, session.pipeline.order)
+    for pin in pins:
+        receipt = standing.get((pin.model, pin.batch))
+        if receipt is None or receipt.at < pin.since:
+            at = pin.as_of.isoformat()
+            session.progress.warned(
+                f"{name}.{pin.model} was put back to batch {pin.batch} as of {at}, and the target does not hold that: "
+                "it is of before",
+                hint=f"ingestkit backfill {name} --batch {pin.batch} --model {pin.model} --as-of {at} --reason '...'",
+            )
 
 
 def _refuse_older_copy(session: Session, receipts: Iterable[Receipt]) -> None:

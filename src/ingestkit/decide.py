@@ -11,7 +11,7 @@ from ingestkit.attempts import find
 from ingestkit.discover import batch_key, put_aside
 from ingestkit.errors import UsageError
 from ingestkit.files import shown
-from ingestkit.mirroring import show
+from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import (
     FileStatus,
     Rule,
@@ -38,6 +38,8 @@ def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
     """Step over a batch: its models count as done without being loaded."""
     batch = batch_key(session, batch)
     with holding(session, session.pipeline.models, "skip", "fail") as lease:
+        # What is stepped over is known to the state from then on, and a run would take it for one that was not lost.
+        refuse_empty_state(session)
         recover(session, lease)
         with session.state.read() as conn:
             done = completions.whole(conn, session.pipeline.name, batch)

@@ -81,9 +81,8 @@ def refuse_empty_state(session: Session) -> None:
     The mirror lies beside the state and may be lost with it. The lake is asked only where neither knows anything.
     """
     name = session.pipeline.name
-    with session.state.read() as conn:
-        if runs.latest_run(conn, name) is not None or completions.done(conn, name):
-            return
+    if _knows(session):
+        return
     mirrored = session.mirror.read(name)
     if mirrored is not None and mirrored.get("run") is not None:
         seen = f"its mirror shows run {mirrored['run'].get('run_id')}"
@@ -91,7 +90,16 @@ def refuse_empty_state(session: Session) -> None:
         seen = f"the lake holds what runs of it have left, such as {sidecar}"
     else:
         return
+    if _knows(session):
+        # The first run of another model has begun meanwhile: its row came before what was seen of it.
+        return
     raise StateError(
         f"the state knows nothing of {name}, but {seen}: the state was deleted, or another one is meant",
         hint=f"ingestkit state adopt {name} --reason '...' rebuilds it; config show --origin names the one meant",
     )
+
+
+def _knows(session: Session) -> bool:
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        return runs.latest_run(conn, name) is not None or bool(completions.done(conn, name))

@@ -1,6 +1,8 @@
 """Batches done again with the files as they were known at an earlier time, and the pins that leaves."""
 
 import json
+import re
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -274,6 +276,21 @@ def test_a_snapshot_put_back_stays_when_its_file_is_superseded(back: World) -> N
     back.does("run")
     assert back.table("a", "id", "n") == [("a4", 14)]
     assert pins(back) == []
+
+
+def test_a_target_of_before_a_snapshot_was_put_back_is_told(back: World, then: str) -> None:
+    back.does("backfill", "p", "--batch", "20260104", "--model", "a")
+    shutil.copy(back.root / "warehouse.duckdb", back.root / "copy.duckdb")
+    back.does("backfill", "p", "--batch", "20260103", "--model", "a", "--as-of", then, *WHY)
+    assert "does not hold that" not in back.call("check", "p").err
+    shutil.copy(back.root / "copy.duckdb", back.root / "warehouse.duckdb")
+    told = back.call("check", "p").err
+    assert "p.a was put back to batch 20260103 as of 20" in told
+    hint = re.search(r"ingestkit (backfill p --batch 20260103 --model a --as-of \S+)", told)
+    assert hint is not None
+    back.does(*hint[1].split(), *WHY)
+    assert back.table("a", "id") == [("a3",)]
+    assert "does not hold that" not in back.call("check", "p").err
 
 
 def test_a_rebuilt_state_has_no_work_with_what_was_superseded(back: World) -> None:

@@ -155,6 +155,8 @@ def test_a_sensor_is_told_that_the_state_is_empty_where_its_mirror_is_not(world:
         ("backfill", "p", "--from", "20260101", "--to", "20260101", "--dry-run"),
         ("backfill", "p", "--from", "20260101", "--to", "20260101"),
         ("backfill", "p", "--from-lake", "--dry-run"),
+        # It would leave a state that knows something.
+        ("skip", "p", "--batch", "20260101", "--reason", "x"),
     ],
 )
 def test_nothing_is_tried_or_done_again_with_a_state_that_was_lost(

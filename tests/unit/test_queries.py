@@ -82,7 +82,17 @@ def add_run(state: StateDatabase, pipeline: str, batch: str, attempt: int, statu
     }
     with state.write() as conn:
         number = conn.execute(sql.select(sql.func.count()).select_from(tables.pipeline_run)).scalar_one() + 1
-        conn.execute(sql.insert(tables.pipeline_run).values(row | {"number": number} | said))
+        row |= {"number": number} | said
+        conn.execute(sql.insert(tables.pipeline_run).values(row))
+        of = {
+            "run_id": row["run_id"],
+            "pipeline": pipeline,
+            "batch": batch,
+            "status": status,
+            "redo": False,
+            "token": 1,
+        }
+        conn.execute(sql.insert(tables.run_model), [of | {"model": model} for model in row["models"]])
 
 
 def add_stage(state: StateDatabase, run_id: str, stage: str, model: str, status: str, **said: Any) -> None:
@@ -278,6 +288,8 @@ def test_how_many_that_were_begun_again_ended_well(state: StateDatabase) -> None
         # A backfill is none.
         add_run(state, "shop", "b5", attempt, "SUCCESS")
     add_run(state, "shop", "b6", 1, "FAILED")
+    # Of another model: nothing of it was tried before.
+    add_run(state, "shop", "b6", 2, "SUCCESS", models=["b"])
     add_stage(state, "shop.b2.1", "load", "a", "SUCCESS", ended_at=ago(hours=1), retry=1)
     add_stage(state, "shop.b2.1", "load", "b", "SUCCESS", ended_at=ago(hours=1))
     add_stage(state, "shop.b3.2", "load", "a", "INTERRUPTED", ended_at=ago(hours=1), retry=4)
