@@ -64,8 +64,7 @@ def begin(session: Session, lease: Lease) -> None:
             return
     known, begun, _ = _known(session)
     if begun is None or not known:
-        with lease.transaction() as conn:
-            runs.update_pipeline(conn, session.pipeline.name, windows_from=_since(settings.cut(), known, None))
+        _note_begin(session, lease, _since(settings.cut(), known, None))
 
 
 def begin_again(session: Session, lease: Lease) -> None:
@@ -73,12 +72,19 @@ def begin_again(session: Session, lease: Lease) -> None:
     name = session.pipeline.name
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, name)
-        resets = [one.at for one in decisions.chain(conn, name) if one.kind == "reset"]
-        first = runs.first_run(conn, name, max(resets, default=None))
+        chain = decisions.chain(conn, name)
+        reset = max((one.at for one in chain if one.kind == "reset"), default=None)
+        first = runs.first_run(conn, name, reset)
     if first is None or (row is not None and row["windows_from"] is not None):
         return
     said = first.config["pipeline"]["source"]["batches"]
     if said.get("window") is None:
+        return
+    known, _, _ = _known(session)
+    steps_over = [one for one in chain if one.kind in ("skip", "set") and (reset is None or one.at > reset)]
+    if known and any(one.at < first.started_at for one in steps_over):
+        # Windows began with that decision, and what the first run was told later moved nothing.
+        _note_begin(session, lease, min(one.start for one in known))
         return
     try:
         then = Settings.model_validate({key: value for key, value in said.items() if key in Settings.model_fields})
@@ -89,9 +95,12 @@ def begin_again(session: Session, lease: Lease) -> None:
             hint="leave source.batches.start as it is",
         )
         return
-    known, _, _ = _known(session)
+    _note_begin(session, lease, _since(then.cut(), known, None))
+
+
+def _note_begin(session: Session, lease: Lease, at: datetime) -> None:
     with lease.transaction() as conn:
-        runs.update_pipeline(conn, name, windows_from=_since(then.cut(), known, None))
+        runs.update_pipeline(conn, session.pipeline.name, windows_from=at)
 
 
 def _since(cut: Cut, known: Sequence[Window], begun: datetime | None) -> datetime:

@@ -494,6 +494,21 @@ def test_a_state_built_again_knows_where_windows_began(windowed: World, at: Call
     assert windowed.does("run")["status"] == "nothing new", "what was begun anew counts"
 
 
+def test_a_state_that_is_built_again_knows_that_windows_began_with_one_stepped_over(
+    windowed: World, at: Callable[[str], None]
+) -> None:
+    windowed.drop(events("2026-03-28", 1), events("2026-03-29", 1))
+    at("2026-03-31T00:00:00")
+    windowed.does("skip", "p", "--batch", FIRST, "--reason", "x")
+    windowed.set_up({"source.batches": WINDOWS | {"start": "2026-03-14"}, "models": {"a": EVENTS}})
+    windowed.does("run")
+    [[began]] = windowed.state("SELECT windows_from FROM pipeline")
+    windowed.lose_state()
+    windowed.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    assert windowed.state("SELECT windows_from FROM pipeline") == [(began,)]
+    assert windowed.does("run")["status"] == "nothing new"
+
+
 @pytest.mark.parametrize(("change", "knows"), [({"older_key": 1}, True), ({"window": "fortnightly"}, False)])
 def test_settings_of_then_that_are_not_valid_today_break_no_adopting(
     windowed: World, at: Callable[[str], None], change: dict[str, Any], *, knows: bool
