@@ -17,7 +17,7 @@ from ingestkit.reporting import outcome_of
 from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
-from ingestkit.stages.load import newer_content, stands_alone
+from ingestkit.stages.standing import newer_content, stands_alone
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES

@@ -9,7 +9,7 @@ from ingestkit.errors import IngestkitError, StateError, WarehouseError
 from ingestkit.mirroring import refuse_empty_state
 from ingestkit.model import Completion, CompletionStatus, Fence, LoadMode, Receipt
 from ingestkit.session import Session
-from ingestkit.stages.load import is_alone, refuse_of_another
+from ingestkit.stages.standing import is_alone, refuse_of_another
 from ingestkit.states import completions, decisions, runs
 from ingestkit.states.completions import Published
 from ingestkit.states.lease import Lease

@@ -331,6 +331,7 @@ def _given(active: Active, known: Known, models: Sequence[str], receipts: Sequen
             redo=redo,
             highest=max(highest.get(model, 0), entry[0].generation if entry else 0),
             newer=newer[model],
+            meant=active.session.meant(model, active.session.pipeline.model(model)),
             evolved=evolved.get(model, ()),
             stood=_stood(active, entry[0] if entry else None),
             puts_back=active.run.as_of is not None,

@@ -18,7 +18,7 @@ from ingestkit.ports import TargetColumn
 from ingestkit.rebuilding import marked
 from ingestkit.session import Session
 from ingestkit.sighting import Sketch, Unit, known_files
-from ingestkit.stages.load import newer_content
+from ingestkit.stages.standing import newer_content
 from ingestkit.states import completions, drifts, ledger, runs, stage_rows
 from ingestkit.states.lease import holders
 from ingestkit.working import RunOptions

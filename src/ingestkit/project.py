@@ -74,6 +74,7 @@ MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
 STAGES = {
     "validate": "ingestkit.stages.validate:validate",
     "prove": "ingestkit.stages.validate_engine:prove",
+    "meant": "ingestkit.stages.validate_engine:meant",
 }
 
 
@@ -334,6 +335,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         open_run_mirror=_run_mirror(root, connections[settings.warehouse], shared),
         validate=partial(_called, STAGES, "validate"),
         prove=partial(_called, STAGES, "prove"),
+        meant=partial(_called, STAGES, "meant"),
         reopen=partial(_session, secrets, shared),
     )
 

@@ -49,6 +49,8 @@ class Session:
     """The stage that brings an engine with it, imported at its first call too."""
     prove: Callable[[str, Model], None] = field(repr=False)
     """Proves, by the same engine, that it takes a model's contract."""
+    meant: Callable[[str, Model], Mapping[str, Mapping[str, tuple[str, ...]]]] = field(repr=False)
+    """What `delete_when` and `flag_when` of a model say, each text read by that engine as a cell of its column is."""
     state: StateDatabase = field(repr=False)
     queue: PendingQueue = field(repr=False)
     mirror: Mirror = field(repr=False)

@@ -200,7 +200,7 @@ def test_a_lake_whose_object_was_lost_is_told(world: World) -> None:
     (world.root / "lake" / row["raw"]).unlink()
     said = world.refused(7, "validate", "--run-id", "R")
     assert f"the lake has lost {row['raw']}" in said
-    assert "hint: ingestkit extract p --run-id R --force" in said
+    assert "to fetch it again: ingestkit extract p --run-id R --force; then: ingestkit run p --run-id R" in said
     world.does("extract", "--run-id", "R", "--force")
     world.does("run", "--run-id", "R")
     assert world.table("a", "id") == [("1",), ("2",)]

@@ -33,7 +33,7 @@ def meant(*receipts: Receipt, batch: str = "10", mode: str = "replace", kept: in
     """The generation a run of a batch whose files are those of its receipt means to publish."""
     settings = pipeline(mode).load_settings("a", None)
     before = Intent("a", kept, EMPTY, settings, LoadMode(mode)) if kept is not None else None
-    given = Given("a", (), (), (), (), (), before, redo=False, highest=kept or 0, newer={})
+    given = Given("a", (), (), (), (), (), before, redo=False, highest=kept or 0, newer={}, meant={})
     return intended(pipeline(mode), batch, None, given, receipts).generation
 
 
@@ -46,7 +46,8 @@ def test_what_stands_is_not_published_again() -> None:
 def test_what_an_older_snapshot_was_put_over_is_published_again() -> None:
     assert meant(receipt("9", 3), receipt("10", 2)) == 2
     assert meant(receipt("9", 2, minutes=1), receipt("10", 2)) == 2, "within one command the time tells"
-    assert meant(receipt("9", 3), receipt("10", 2, mode=LoadMode.MERGE), mode="merge") == 2
+    merged = receipt("10", 2, mode=LoadMode.MERGE)
+    assert meant(receipt("9", 3), merged, mode="merge") == 1, "it was put under what newer files had merged"
 
 
 def test_rows_that_were_merged_or_added_put_nothing_away() -> None:

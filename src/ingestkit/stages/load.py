@@ -24,8 +24,8 @@ from ingestkit.model import (
     digest_of,
 )
 from ingestkit.pipeline import Pipeline, RunContext
-from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile, Warehouse
-from ingestkit.stages.validate_engine import meant
+from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile
+from ingestkit.stages import standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Given:
     """The highest generation that completion or run_model knows."""
     newer: Mapping[str, tuple[Artifact, ...]]
     """What newer batches published, by batch: valid rows, and the records left out for their keys."""
+    meant: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """What `delete_when` and `flag_when` say, in the words of valid rows."""
     evolved: tuple[str, ...] = ()
     """Columns beyond the contract's that files have added to the target."""
     stood: Stood | None = None
@@ -92,7 +94,7 @@ def intended(
 ) -> Intent:
     """Which generation of which content this run means to publish."""
     digest = digest_of(given.files)
-    own = _own(receipts, given.model, batch)
+    own = standing.own(receipts, given.model, batch)
     mode = _mode(pipeline, batch, given, digest, receipts)
     settings = pipeline.load_settings(given.model, window, mode)
     gone = own.generation if own is not None and _buried(pipeline, own, mode, receipts) else 0
@@ -113,7 +115,7 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
     Its receipt is there and its rows are not.
     """
     changes = own.mode is LoadMode.MERGE or pipeline.model(own.model).delta is not None
-    if changes or newer_content(pipeline, own.batch, own.model, mode, receipts):
+    if changes or standing.newer_content(pipeline, own.batch, own.model, mode, receipts):
         # Beside files of changes, an older full file takes the place of its own rows alone.
         return False
     order = pipeline.order
@@ -126,7 +128,7 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
 
 def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: Sequence[Receipt]) -> LoadMode:
     """How these files are loaded: as their names say; what is built again, as it was."""
-    stood, own = given.stood, _own(receipts, given.model, batch)
+    stood, own = given.stood, standing.own(receipts, given.model, batch)
     if stood is not None and (stood.digest == digest or not given.files):
         return stood.mode
     mode = pipeline.mode(given.model, (file.path for file in given.files))
@@ -142,7 +144,7 @@ def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: S
     known = {file.path for file in (*given.files, *given.replaced) if file.loaded is not None}
     here = sorted(known & {file.path for file in given.files})
     widened = here and (before, mode) == (LoadMode.MERGE, LoadMode.REPLACE)
-    if widened and newer_content(pipeline, batch, given.model, mode, receipts) is None:
+    if widened and standing.newer_content(pipeline, batch, given.model, mode, receipts) is None:
         raise ContractError(
             f"{given.model}: {shown(here[0])} was published as changes, and is a full file by the model as it is now",
             hint=f"set `load` and `delta` of the model back to what they were then, or keep what is published: "
@@ -151,59 +153,22 @@ def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: S
     return mode
 
 
-def superseded_by(pipeline: Pipeline, batch: str, intent: Intent, receipts: Sequence[Receipt]) -> str | None:
-    """The newer batch whose content leaves nothing for this one to say; the batch's own receipt is compared first."""
-    own = _own(receipts, intent.model, batch)
-    if own is not None and own.answers(intent):
-        return None
-    return newer_content(pipeline, batch, intent.model, intent.mode, receipts)
-
-
-def newer_content(
-    pipeline: Pipeline, batch: str, model: str, mode: LoadMode, receipts: Sequence[Receipt]
-) -> str | None:
-    """The newest batch that stands over this one whole: a newer replace does, and over a replace anything newer.
-
-    Where files of changes come behind full ones, the changes stand, and what they do not speak of is the full one's.
-    """
-    alone = stands_alone(pipeline, batch, model, mode, receipts)
-    newer = _newer(pipeline, batch, model, receipts)
-    whole = [one.batch for one in newer if one.mode is LoadMode.REPLACE or alone]
-    return max(whole, key=pipeline.order, default=None)
-
-
-def is_alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
-    """Whether a model says that what is loaded so is all that the table holds, beside nothing that others say."""
-    return mode is LoadMode.REPLACE and pipeline.model(model).delta is None
-
-
-def stands_alone(pipeline: Pipeline, batch: str, model: str, mode: LoadMode, receipts: Sequence[Receipt]) -> bool:
-    """Whether what is loaded so is all that the table holds, and not beside what others say.
-
-    Newer changes were merged by a key, and stay beside it also where the model takes none any more.
-    """
-    merged = pipeline.model(model).key and any(
-        one.mode is LoadMode.MERGE for one in _newer(pipeline, batch, model, receipts)
-    )
-    return is_alone(pipeline, model, mode) and not merged
-
-
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
-    alone = stands_alone(ctx.pipeline, ctx.batch, given.model, intent.mode, receipts)
+    alone = standing.stands_alone(ctx.pipeline, ctx.batch, given.model, intent.mode, receipts)
     goes_before = given.puts_back and alone
-    by = None if goes_before else superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
+    by = None if goes_before else standing.superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
         return Planned(given.model, intent, None, by, stays=_put_back(receipts, given.model, ctx.batch))
     current = _valid_files(ctx, given)
     newer: list[Artifact] = []
     previous: Said | None = Said()
-    own = _own(receipts, given.model, ctx.batch)
+    own = standing.own(receipts, given.model, ctx.batch)
     published = own is not None and own.answers(intent)
     behind = intent.mode is LoadMode.MERGE or (intent.mode is LoadMode.REPLACE and not alone)
     if behind and not published:
-        for receipt in _newer(ctx.pipeline, ctx.batch, given.model, receipts):
+        for receipt in standing.newer_than(ctx.pipeline, ctx.batch, given.model, receipts):
             found = given.newer.get(receipt.batch, ())
             if not any(one.kind is ArtifactKind.VALID for one in found) and (receipt.counts.staged or 0) > 0:
                 raise _gone(ctx, given.model, receipt.batch)
@@ -211,15 +176,14 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         _hold(ctx, given.model, newer)
         previous = _previous(ctx, given) if intent.mode is LoadMode.MERGE else previous
     contract = ctx.pipeline.columns(given.model)
-    said = meant(given.model, ctx.pipeline.model(given.model))
     known = {column.name.casefold() for column in contract}
     evolved = tuple(name for name in given.evolved if name.casefold() not in known)
     load = Load(
         intent=intent,
         table=ctx.pipeline.table(given.model),
         columns=(*contract, *(TargetColumn(name, "string") for name in evolved)),
-        deletes=said["delete_when"],
-        flags=said["flag_when"],
+        deletes=given.meant["delete_when"],
+        flags=given.meant["flag_when"],
         evolved=evolved,
         key=ctx.pipeline.model(given.model).key,
         files=current,
@@ -276,7 +240,7 @@ def _evolve(ctx: RunContext, loads: Sequence[Load]) -> None:
     """Make the tables that are to be published into, or add what they lack; nothing where one of them is another's."""
     for load in loads:
         if load.rejects is not None:
-            refuse_of_another(ctx.warehouse, (ctx.pipeline.name, load.intent.model), load.rejects.table)
+            standing.refuse_of_another(ctx.warehouse, (ctx.pipeline.name, load.intent.model), load.rejects.table)
     for load in loads:
         ctx.stop.check()
         mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
@@ -286,16 +250,6 @@ def _evolve(ctx: RunContext, loads: Sequence[Load]) -> None:
         for table, columns, lineage in wanted:
             for statement in ctx.warehouse.evolve(table, columns, lineage, mine=mine):
                 ctx.progress.said(f"changed {table}", ddl=statement)
-
-
-def refuse_of_another(warehouse: Warehouse, mine: tuple[str, str], table: str) -> None:
-    """No (pipeline, model) writes into a table that is another's, be it for its rows or its rejects."""
-    owner = warehouse.table_owner(table)
-    if owner is not None and owner != mine:
-        raise WarehouseError(
-            f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
-            hint=f"give the model another one: models.{mine[1]}.table in pipeline {mine[0]}",
-        )
 
 
 def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) -> tuple[Rule, ...]:
@@ -462,20 +416,11 @@ def _gone(ctx: RunContext, model: str, batch: str) -> WarehouseError:
     )
 
 
-def _own(receipts: Sequence[Receipt], model: str, batch: str) -> Receipt | None:
-    return next((one for one in receipts if one.model == model and one.batch == batch), None)
-
-
 def _put_back(receipts: Sequence[Receipt], model: str, batch: str) -> Receipt | None:
     """The receipt of a snapshot that was published after all others of its model: it is what the target holds."""
     newest = max((one for one in receipts if one.model == model), key=lambda one: one.since, default=None)
     stands = newest is not None and newest.batch == batch and newest.mode is LoadMode.REPLACE
     return newest if stands else None
-
-
-def _newer(pipeline: Pipeline, batch: str, model: str, receipts: Sequence[Receipt]) -> list[Receipt]:
-    order = pipeline.order
-    return [one for one in receipts if one.model == model and order(one.batch) > order(batch)]
 
 
 def _now(ctx: RunContext, file: FileVersion, status: FileStatus) -> FileVersion:
