@@ -126,17 +126,23 @@ def warn_of_tables(session: Session) -> None:
 def _agrees(session: Session) -> None:
     """The target is the one this state has written."""
     refuse_empty_state(session)
+    refuse_disagreeing(session, session.pipeline.models)
+
+
+def refuse_disagreeing(session: Session, models: Sequence[str]) -> None:
+    """What a run of these models would be refused for, without writing anything."""
+    for model in models:
+        _check_owner(session, model)
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
     if row is None:
         return
-    known = _known(session, session.pipeline.models)
+    known = _known(session, models)
     refuse_missing_file(session, known.newest)
     fences = session.warehouse.fences(session.pipeline.name)
-    for model in session.pipeline.models:
+    for model in models:
         _check_fence(session, known, model, fences.get(model), rebuilding=False)
-        _check_owner(session, model)
-    _check_receipts(session, known, session.pipeline.models)
+    _check_receipts(session, known, models)
 
 
 def refuse_missing_file(session: Session, newest: Mapping[str, Completion]) -> None:

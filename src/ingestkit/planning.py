@@ -6,7 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ingestkit.active import usual_rows
-from ingestkit.check import lacking, newest_done, refuse_missing_file, tables_gone, warn_of_tables
+from ingestkit.check import (
+    lacking,
+    newest_done,
+    refuse_disagreeing,
+    refuse_missing_file,
+    tables_gone,
+    warn_of_tables,
+)
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
 from ingestkit.errors import ContractError, IngestkitError, SourceError, TargetError, WarehouseError
@@ -52,7 +59,7 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
     with suppress(WarehouseError):
         # Why it does not answer is told in place of its statements.
         warn_of_tables(session)
-    failure = _refused(session, sketch.models) or mixed or found.failure
+    failure = _refused(session, sketch.models, begins=bool(found.units)) or mixed or found.failure
     building = _built_again(session, sketch.models)
     waits = {unit.batch for unit in found.units} | {one["batch"] for one in (*in_the_way["open"], *building)}
     return {
@@ -95,12 +102,16 @@ def _built_again(session: Session, models: Sequence[str]) -> list[dict[str, str]
     return [{"batch": batch, "model": model} for model, batches in sorted(found.items()) for batch in batches]
 
 
-def _refused(session: Session, models: Sequence[str]) -> IngestkitError | None:
-    """Why a run would not begin, though there may be work for it."""
+def _refused(session: Session, models: Sequence[str], *, begins: bool) -> IngestkitError | None:
+    """Why a run would not begin, though there may be work for it; where it `begins` it asks more of the target."""
     building = marked(session, models)
+    whole = [model for model in models if model not in building]
     try:
         refuse_empty_state(session)
-        refuse_missing_file(session, newest_done(session, [model for model in models if model not in building]))
+        if begins:
+            refuse_disagreeing(session, whole)
+        else:
+            refuse_missing_file(session, newest_done(session, whole))
     except TargetError as error:
         return error
     return None

@@ -282,7 +282,9 @@ class Project:
     def lifecycle(self, lake: str) -> "tuple[Lifecycle, LifecycleSettings]":
         """The rules of the service a lake lies in, and what the settings want of them; nothing is asked of it yet."""
         if lake not in self.settings.connections:
-            raise ConfigError(f"there is no connection {lake}{nearest(lake, self.settings.connections)}")
+            raise ConfigError(
+                f"there is no connection {lake}{nearest(lake, self.settings.connections)}", hint="ingestkit config show"
+            )
         connection = _resolved(self.secrets, self.settings.connections[lake], f"connections.{lake}")
         match connection:
             case S3Connection():

@@ -113,7 +113,7 @@ def _known(session: Session) -> tuple[list[Window], datetime | None, Window | No
     with session.state.read() as conn:
         ends = completions.windows(conn, name)
         at_work = {run.batch for run, _ in runs.open_runs(conn, name) if run.batch is not None}
-        loose = sorted({*at_work, *completions.unjudged(conn, name)} - set(ends))
+        loose = sorted({*at_work, *completions.not_completed(conn, name)} - set(ends))
         ends |= runs.windows(conn, name, loose)
         row = runs.pipeline_row(conn, name)
     floors: Mapping[str, str | None] = (row["floors"] if row else None) or {}

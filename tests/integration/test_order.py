@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -197,6 +198,19 @@ def test_a_reset_takes_everything_again_and_doubles_nothing(world: World) -> Non
     before = world.table("a", "id", "n"), world.table("b", "id", "d")
     world.does("state", "reset", "p", "--reason", "again", "--yes")
     assert batches_of(world.does("run")) == ["20260101", "20260108"]
+    assert (world.table("a", "id", "n"), world.table("b", "id", "d")) == before
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_what_the_source_shows_no_more_is_no_work_behind_a_reset(world: World) -> None:
+    world.set_up({"models.b.load": "append"})
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    before = world.table("a", "id", "n"), world.table("b", "id", "d")
+    shutil.rmtree(world.root / "drops/20260101")
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    assert batches_of(world.does("run")) == ["20260108"]
+    assert {batch for batch, _ in world.completions()} == {"20260108"}
     assert (world.table("a", "id", "n"), world.table("b", "id", "d")) == before
     assert world.does("run")["status"] == "nothing new"
 

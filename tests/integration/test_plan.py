@@ -126,6 +126,28 @@ def test_a_sensor_is_told_what_a_run_would_refuse(world: World) -> None:
     assert world.call("run", "p", "--dry-run", "--skip-exit-code", "99").code == 7
 
 
+@pytest.mark.parametrize("trouble", ["DROP TABLE a", "UPDATE ingestkit_fence SET state_id = 'of another'"])
+def test_a_sensor_is_told_that_the_target_is_not_what_the_state_knows(world: World, trouble: str) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.target_does(trouble)
+    assert world.call("plan", "p", "--skip-exit-code", "99").code == 99
+    world.drop(SECOND)
+    ended = world.call("plan", "p", "--output", "json")
+    assert (ended.code, ended.answer["waiting"]) == (7, 1)
+    assert world.refused(7, "run", "p") == "\n".join(ended.told)
+
+
+def test_a_sensor_is_told_that_a_table_is_of_another_pipeline(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.set_up(pipeline="q")
+    ended = world.call("plan", "q", "--output", "json")
+    assert ended.code == 7
+    assert "table a belongs to p.a, not to q.a" in "\n".join(ended.told)
+    assert "table a belongs to p.a" in world.refused(7, "run", "q")
+
+
 def test_a_target_that_is_being_built_again_is_no_refusal(world: World) -> None:
     world.drop(FIRST)
     world.does("run")

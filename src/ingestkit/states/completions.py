@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sql
 
-from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode, Stage, StageStatus, instant
+from ingestkit.model import Completion, CompletionStatus, Counts, LoadMode, RunStatus, Stage, StageStatus, instant
 from ingestkit.states.tables import completion, pipeline_run, pipeline_stage, run_model
 
 Done: TypeAlias = Mapping[tuple[str, str], tuple[CompletionStatus, datetime]]
@@ -167,6 +167,18 @@ def _meant(
 
 def unjudged(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
     """By batch: the models whose newest content is published, and which no gate has let pass."""
+    return _by_batch(conn, _not_completed(pipeline).where(pipeline_run.c.status.not_in(PASSED)))
+
+
+def not_completed(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
+    """By batch: the models whose newest content is published and unjudged, or was done before a reset."""
+    return _by_batch(conn, _not_completed(pipeline))
+
+
+PASSED = (RunStatus.SUCCESS.value, RunStatus.SUCCESS_WITH_REJECTS.value)
+
+
+def _not_completed(pipeline: str) -> sql.Select[Any]:
     done = sql.select(sql.literal(1)).where(
         completion.c.pipeline == run_model.c.pipeline,
         completion.c.batch == run_model.c.batch,
@@ -180,9 +192,15 @@ def unjudged(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
         # Skipped is also what found the receipt of a process that died behind its commit.
         pipeline_stage.c.status.in_([StageStatus.SUCCESS.value, StageStatus.SKIPPED.value]),
     )
-    query = sql.select(run_model.c.batch, run_model.c.model).where(
-        run_model.c.pipeline == pipeline, run_model.c.generation.is_not(None), ~sql.exists(done), sql.exists(loaded)
+    return (
+        sql.select(run_model.c.batch, run_model.c.model)
+        .join(pipeline_run, pipeline_run.c.run_id == run_model.c.run_id)
+        .where(run_model.c.pipeline == pipeline, run_model.c.generation.is_not(None))
+        .where(~sql.exists(done), sql.exists(loaded))
     )
+
+
+def _by_batch(conn: sql.Connection, query: sql.Select[Any]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for batch, model in conn.execute(query):
         found.setdefault(batch, set()).add(model)

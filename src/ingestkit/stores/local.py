@@ -258,10 +258,16 @@ class LocalStore:
             case errno.EROFS:
                 return LakeError(f"lake {lake} is read-only, seen while {doing}", hint="mount it for writing")
             case errno.ENOTDIR | errno.EEXIST if error.filename:
-                return LakeError(f"{shown(error.filename)} is a file where lake {lake} needs a folder")
+                where = shown(error.filename)
+                return LakeError(
+                    f"{where} is a file where lake {lake} needs a folder",
+                    hint=f"look what it is, and move it away: ls -l {shlex.quote(where)}",
+                )
             case _:
                 return LakeError(
-                    f"lake {lake} failed while {doing}: {error.strerror}", transient=error.errno in PASSING
+                    f"lake {lake} failed while {doing}: {error.strerror}",
+                    hint=f"look at its file system, then run again: df {shlex.quote(lake)}",
+                    transient=error.errno in PASSING,
                 )
 
 
