@@ -1,7 +1,9 @@
 """What a person decides about a pipeline: taken under the lease, recorded with who and why, copied to the lake."""
 
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sql
@@ -14,6 +16,7 @@ from ingestkit.files import shown
 from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import (
     FileStatus,
+    FileVersion,
     Rule,
     RunStatus,
     Stage,
@@ -26,7 +29,7 @@ from ingestkit.recover import copy_decisions, recover
 from ingestkit.runner import holding
 from ingestkit.session import Session
 from ingestkit.stages import gate
-from ingestkit.states import completions, decisions, ledger, quarantine, runs, stage_rows
+from ingestkit.states import completions, decisions, ledger, quarantine, rows, runs, stage_rows
 from ingestkit.states.decisions import Decision
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
@@ -98,7 +101,10 @@ def approve(session: Session, run_id: str, names: Sequence[str], reason: str, by
         works = {key: sidecar.work for key, row in rows.items() if (sidecar := row.work()) is not None}
         failed = _failed_rules(run, works, names)
         contents = {
-            model: {"digest": digest_of(work.files), "generation": meant[model].generation if model in meant else None}
+            model: {
+                "digest": work.details.get("judged") or digest_of(work.files),
+                "generation": meant[model].generation if model in meant else None,
+            }
             for (stage, model), work in works.items()
             if stage is Stage.VALIDATE
         }
@@ -184,6 +190,17 @@ def pinned(session: Session, lease: Lease, subject: Mapping[str, Any], reason: s
     copy_decisions(session, lease)
 
 
+def assigned(
+    session: Session, lease: Lease, files: Sequence[FileVersion], model: str, reason: str | None, by: str
+) -> None:
+    """Record that files no model claims are of this one, under a lease the caller holds."""
+    taken = [{"path": file.path, "version": file.version, "id": secrets.token_hex(8)} for file in files]
+    with lease.transaction() as conn:
+        subject = {"batch": files[0].batch, "model": model, "files": taken}
+        apply(conn, session.pipeline.name, _decide(conn, session, "assign", subject, reason, by), lease.token)
+    copy_decisions(session, lease)
+
+
 def discarded(session: Session, lease: Lease, subject: Mapping[str, Any], reason: str, by: str) -> Decision:
     """Record that rejects are given up, under a lease the caller holds."""
     with lease.transaction() as conn:
@@ -202,6 +219,8 @@ def apply(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> No
             _pause(conn, pipeline, made)
         case "set":
             stepping.put_floor(conn, pipeline, made)
+        case "assign":
+            _assign(conn, pipeline, made, token)
         case "forget":
             _forget(conn, pipeline, made, token)
         case "discard":
@@ -224,7 +243,12 @@ def _decided(session: Session, kind: decisions.Kind, subject: Mapping[str, Any],
 
 
 def _decide(
-    conn: sql.Connection, session: Session, kind: decisions.Kind, subject: Mapping[str, Any], reason: str, by: str
+    conn: sql.Connection,
+    session: Session,
+    kind: decisions.Kind,
+    subject: Mapping[str, Any],
+    reason: str | None,
+    by: str,
 ) -> Decision:
     at = session.clock.now()
     return decisions.record(conn, session.pipeline.name, kind, subject, reason=reason, by=by, at=at)
@@ -246,6 +270,16 @@ def _pause(conn: sql.Connection, pipeline: str, made: Decision) -> None:
     runs.update_pipeline(
         conn, pipeline, paused_at=None, paused_by=None, paused_reason=None, held_at=None, held_reason=None
     )
+
+
+def _assign(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
+    """Each file is of the model from its next version on, which has landed: it is the object that was kept."""
+    said = {"model": made.subject["model"], "status": FileStatus.LANDED, "sighted_at": made.at, "token": token}
+    for one in made.subject["files"]:
+        for file in ledger.of_path(conn, pipeline, one["path"]):
+            if file.version == one["version"]:
+                taken = replace(file, version=file.version + 1, id=one["id"], reason=None, **said)
+                rows.put_file_absent(conn, taken, made.at)
 
 
 def _forget(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:

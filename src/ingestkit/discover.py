@@ -7,7 +7,7 @@ from functools import partial
 
 from ingestkit import counting
 from ingestkit.errors import GateClosed, SourceError, UnknownBatch, UsageError
-from ingestkit.model import CompletionStatus, FileVersion, LoadMode, Window
+from ingestkit.model import CompletionStatus, FileVersion, Item, LoadMode, Window
 from ingestkit.session import Session
 from ingestkit.settings import Hole, duration_text
 from ingestkit.sighting import Look, Sketch, Turn, Unit, known_files, look_at, wait_quiet
@@ -105,6 +105,7 @@ def discover(
             failure = error
             break
         found.unmapped.extend(look.unmapped)
+        found.to_keep.extend(look.to_keep)
         look = _behind_a_hole(session, look, None if batch in published else plan.holes.get(batch))
         if look.blocked:
             found.waiting[batch] = look.blocked
@@ -116,8 +117,7 @@ def discover(
             found.units.append(look.unit)
         if batch == only or (only is None and limit is not None and len(found.units) >= limit):
             break
-    units = _only(session, found.units, found.waiting, only) if only is not None else found.units
-    caught_up = _caught_up(session, units, known)
+    caught_up = _caught_up(session, _chosen(session, found, only), known)
     return _up_to_what_was_put_aside(
         session,
         Found(
@@ -172,6 +172,7 @@ class _Found:
     units: list[Unit] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
     unmapped: list[str] = field(default_factory=list)
+    to_keep: list[tuple[FileVersion, Item]] = field(default_factory=list)
     waited: bool = False
 
 
@@ -375,6 +376,14 @@ def _all_done(session: Session, batch: str, models: set[str], floors: Mapping[st
 def is_below(session: Session, batch: str, floor: str | None) -> bool:
     """Whether a batch counts as done for a model that begins after that floor."""
     return floor is not None and session.pipeline.order(batch) <= session.pipeline.order(floor)
+
+
+def _chosen(session: Session, found: _Found, only: str | None) -> list[Unit]:
+    units = _only(session, found.units, found.waiting, only) if only is not None else found.units
+    if not units or not found.to_keep:
+        return units
+    # A done batch is not done again for what is of no model: that is kept with what is done anyway.
+    return [replace(units[0], unmapped=(*units[0].unmapped, *found.to_keep)), *units[1:]]
 
 
 def _only(session: Session, units: list[Unit], waiting: Mapping[str, str], only: str) -> list[Unit]:

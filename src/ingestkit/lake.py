@@ -16,6 +16,8 @@ from ingestkit.model import Artifact, ArtifactKind, Sidecar, safe_name
 from ingestkit.ports import Store
 
 BLOCK = 1 << 20
+UNMAPPED = "_unmapped"
+"""Stands where else the model does in the name of a raw object that is of none."""
 BATCH_KINDS = tuple(kind.value for kind in ArtifactKind)
 """The folders that hold the artifacts of batches."""
 

@@ -73,19 +73,25 @@ def do_stage(active: Active, stage: Stage) -> None:
 def _extract(active: Active, known: Known, model: str) -> None:
     settings = active.session.pipeline.extract_settings()
     wanted = active.unit.wanted.get(model, ())
+    # What is of no model is landed with the first of them.
+    beside = active.unit.unmapped if model == active.models[0] else ()
     tries = itertools.count()
-    if not wanted and _stands(active, known, Stage.EXTRACT, model, settings):
+    if not wanted and not beside and _stands(active, known, Stage.EXTRACT, model, settings):
         return
 
     def job() -> Work:
+        ctx = active.context()
+        kept = extract.keep(ctx, model, beside)
         if is_absent(active.session, active.unit, model, known.meant):
-            return Work(skipped="the batch has no file of it")
+            return replace(kept, skipped="the batch has no file of it")
         left, now = wanted, known
         if next(tries):
             left, now = _sighted_again(active, model), active.known(raw=True)
-        return extract.extract(active.context(), model, left, now.landed(model))
+        work = extract.extract(ctx, model, left, now.landed(model))
+        return replace(work, files=(*work.files, *kept.files), artifacts=(*work.artifacts, *kept.artifacts))
 
-    perform(active, Stage.EXTRACT, model, settings, job, total=sum(item.size for _, item in wanted))
+    total = sum(item.size for _, item in (*wanted, *beside))
+    perform(active, Stage.EXTRACT, model, settings, job, total=total)
 
 
 def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item], ...]:
@@ -115,11 +121,13 @@ def _validate(active: Active, known: Known, model: str) -> None:
             # It is judged as what it was, and not by what its names say today.
             ctx = replace(ctx, facts={**ctx.facts, "stood": _stood(active, _done_before(active, model))})
         work = active.session.validate(ctx, model, candidates, known.artifacts(model), again=again)
-        rules = _approved(active, work.rules, {model: {"digest": digest_of(work.files)}})
+        judged = digest_of(work.files)
+        rules = _approved(active, work.rules, {model: {"digest": judged}})
         if any(rule.passed is False for rule in rules):
             # What is published stays published: of it this attempt has nothing to say.
             published = {file.id for file in candidates if file.loaded is not None}
-            work = replace(work, files=tuple(file for file in work.files if file.id not in published))
+            left = tuple(file for file in work.files if file.id not in published)
+            work = replace(work, files=left, details={**work.details, "judged": judged})
         return replace(work, rules=rules, files=_still_forgotten(known, work.files))
 
     perform(active, Stage.VALIDATE, model, settings, job, total=sum(file.size for file in candidates))

@@ -7,11 +7,12 @@ from typing import Any
 from ingestkit import attempts
 from ingestkit.backfilling import batch_of, refuse_superseded
 from ingestkit.check import check
-from ingestkit.decide import discarded
+from ingestkit.decide import assigned, discarded
 from ingestkit.discover import Found
 from ingestkit.errors import UsageError
+from ingestkit.files import shown
 from ingestkit.model import ArtifactKind, Completion, FileStatus, FileVersion
-from ingestkit.outcome import Outcome
+from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.recover import recover
 from ingestkit.rejected import Wanted
 from ingestkit.reporting import many, outcome_of
@@ -33,8 +34,7 @@ def replay(session: Session, options: RunOptions) -> Outcome:
         stopped = paused(session, "quarantine replay")
         if stopped is not None and stopped.status == "paused":
             return stopped
-        recover(session, lease)
-        results = finish_open(session, lease, options)
+        results = _finished(session, lease, options)
         batch = batch_of(session, options)
         before, waiting = _waiting(session, lease, batch)
         changed = tuple(model for model in waiting if _is_judged_otherwise(session, batch, model))
@@ -43,30 +43,93 @@ def replay(session: Session, options: RunOptions) -> Outcome:
             if waiting:
                 told = f"the contract of {', '.join(waiting)} has not changed since: what was rejected still would be"
             return Outcome("quarantine replay", session.pipeline.name, "done", told, tuple(results))
-        check(session, lease, from_lake=True)
-        refuse_superseded(session, batch, changed)
-        unit = Unit(batch, changed, "replay", window=window_of(session, batch))
-        fresh = attempts.open_new(session, lease, unit, kind="replay", command="run")
-        results += work(active_run(session, lease, fresh, unit), ALL_STAGES)
+        _prove(session, lease, batch, changed)
+        results += _published_again(session, lease, batch, changed)
         outcome = outcome_of(session, "quarantine replay", Found(), results)
         return replace(outcome, message=_compared(session, batch, changed, before))
+
+
+def take_in(session: Session, options: RunOptions, path: str | None) -> Outcome:
+    """Take files of a batch that no model claims for files of one, and publish that model of the batch with them."""
+    [model] = session.pipeline.check_models(options.models)
+    with holding(session, (model,), "quarantine replay", options.if_locked) as lease:
+        stopped = paused(session, "quarantine replay")
+        if stopped is not None and stopped.status == "paused":
+            return stopped
+        results = _finished(session, lease, options)
+        batch = batch_of(session, options)
+        files, taken = _unclaimed(session, batch, model, path)
+        _done_before(session, batch, [model])
+        _prove(session, lease, batch, (model,))
+        if files:
+            assigned(session, lease, files, model, options.reason or None, options.by)
+        results += _published_again(session, lease, batch, (model,))
+        outcome = outcome_of(session, "quarantine replay", Found(), results)
+        told = many(len(files) + len(taken), "file that no model claims was", "files that no model claims were")
+        return replace(outcome, message=f"{told} taken in as {model} of batch {batch}")
+
+
+def _finished(session: Session, lease: Lease, options: RunOptions) -> list[ModelResult]:
+    recover(session, lease)
+    return finish_open(session, lease, options)
+
+
+def _prove(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> None:
+    check(session, lease, from_lake=True)
+    refuse_superseded(session, batch, models)
+
+
+def _published_again(session: Session, lease: Lease, batch: str, models: tuple[str, ...]) -> list[ModelResult]:
+    unit = Unit(batch, models, "replay", window=window_of(session, batch))
+    fresh = attempts.open_new(session, lease, unit, kind="replay", command="run")
+    return work(active_run(session, lease, fresh, unit), ALL_STAGES)
+
+
+def _unclaimed(
+    session: Session, batch: str, model: str, path: str | None
+) -> tuple[list[FileVersion], list[FileVersion]]:
+    """The files of a batch that no model claims, and those taken for files of this one that were never published."""
+    name = session.pipeline.name
+    with session.state.read() as conn:
+        known = ledger.versions(conn, name, [batch])
+    kept = {file.raw for file in known if file.model is None and file.raw is not None}
+    asked = [file for file in ledger.latest(known).values() if path in (None, file.path)]
+    taken = [one for one in asked if one.model == model and one.raw in kept and ledger.is_unpublished(one)]
+    files = [one for one in asked if one.model is None and one.status is FileStatus.QUARANTINED]
+    if not files and not taken:
+        raise UsageError(
+            f"no file {path!r} of batch {batch} waits in quarantine for want of a model"
+            if path
+            else f"no file of batch {batch} waits in quarantine for want of a model",
+            hint=f"ingestkit quarantine list {name} --batch {batch}",
+        )
+    if lost := [shown(one.path) for one in files if one.raw is None]:
+        raise UsageError(
+            f"{', '.join(lost)} of batch {batch} is not in the lake, so it cannot be taken in from there",
+            hint=f"let the pattern `files` of model {model} match it, then: ingestkit backfill {name} --batch {batch}",
+        )
+    return files, taken
 
 
 def _waiting(session: Session, lease: Lease, batch: str) -> tuple[Mapping[str, Completion], tuple[str, ...]]:
     """The models at hand with rejects of the batch that wait, and what was said of them when they were done."""
     with session.state.read() as conn:
-        done = completions.whole(conn, session.pipeline.name, batch)
         known = ledger.versions(conn, session.pipeline.name, [batch])
         waiting = quarantine.waiting_models(conn, session.pipeline.name, batch)
     waiting |= {file.model for file in known if file.model and file.status is FileStatus.QUARANTINED and file.raw}
     here = tuple(model for model in lease.models if model in waiting)
-    undone = [model for model in here if (batch, model) not in done]
-    if undone:
+    return _done_before(session, batch, here), here
+
+
+def _done_before(session: Session, batch: str, models: Sequence[str]) -> Mapping[str, Completion]:
+    with session.state.read() as conn:
+        done = completions.whole(conn, session.pipeline.name, batch)
+    if undone := [model for model in models if (batch, model) not in done]:
         raise UsageError(
-            f"batch {batch} is not done for {', '.join(undone)}: its rejects are taken in again only when it is",
+            f"batch {batch} is not done for {', '.join(undone)}: what waits in quarantine is taken in when it is",
             hint=f"ingestkit run {session.pipeline.name}",
         )
-    return {model: done[batch, model][0] for model in here}, here
+    return {model: done[batch, model][0] for model in models}
 
 
 def _is_judged_otherwise(session: Session, batch: str, model: str) -> bool:

@@ -220,7 +220,7 @@ def _tell(session: Session, found: Found) -> None:
 
 def bytes_of(unit: Unit) -> int:
     """How much is to be fetched for a unit."""
-    return sum(item.size for pairs in unit.wanted.values() for _, item in pairs)
+    return sum(item.size for pairs in (*unit.wanted.values(), unit.unmapped) for _, item in pairs)
 
 
 def nothing_new(session: Session, lease: Lease, command: str, found: Found, results: list[ModelResult]) -> Outcome:

@@ -714,6 +714,8 @@ class Source(Section):
     empty_batch: Literal["skip", "fail", "wait"] = "skip"
     ignore: tuple[Pattern, ...] = (r"\..*", r".*\.(tmp|part|partial|filepart)", r".*~", r"~.*")
     expect: tuple[str, ...] = ()
+    unmapped: Literal["keep", "list"] = "keep"
+    """Whether files that no model claims are landed too, so that they can be taken in later."""
     archives: Archives = Archives()
     after_success: AfterSuccess | None = None
 

@@ -29,6 +29,8 @@ class Unit:
     newer: Mapping[str, str] = field(default_factory=dict)
     """Models whose files are only landed, by the waiting batch that takes their place (`catch_up: newest`)."""
     window: Window | None = None
+    unmapped: tuple[tuple[FileVersion, Item], ...] = ()
+    """Files that no model claims and that are to be kept, of this batch and of done ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Sketch:
         return list(({(file.path, file.version): file for file in known} | noted).values())
 
 
+UNMAPPED = "no model claims it"
 UNFETCHED, UNPUBLISHED = "gone before it was fetched", "gone before it was published"
 """Why a file was left out that may come again."""
 
@@ -115,6 +118,8 @@ class Look:
     blocked: str | None = None
     unsettled: tuple[FileVersion, ...] = ()
     unmapped: tuple[str, ...] = ()
+    to_keep: tuple[tuple[FileVersion, Item], ...] = ()
+    """Files that no model claims and that are not in the lake."""
 
 
 def look_at(
@@ -149,9 +154,10 @@ def look_at(
     before = latest
     latest = _note(session, turn, latest, sighted, now)
     _note_moved(turn, batch, moved.values(), now)
-    latest = _note_gone(session, turn, latest, sighted, now, landed_stays=landed_stays)
+    latest = _note_gone(session, turn, latest, sighted, now, landed_stays=landed_stays, known=known)
     everything = list({(file.path, file.version): file for file in (*known, *latest.values())}.values())
     unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
+    to_keep = _to_keep(session, latest, items, now)
     mapped = [item for item in items if item.models]
     if redo:
         changed = {file.model for file in latest.values() if _is_unloaded(file) or _still_fails(session, file)}
@@ -160,7 +166,7 @@ def look_at(
         changed |= {model for model in let_go if model and ledger.candidates(everything, model)}
         models = tuple(model for model in models if model in changed or model in judge)
         if not models:
-            return Look(unmapped=unmapped)
+            return Look(unmapped=unmapped, to_keep=to_keep)
     wanted = {
         model: tuple((latest[item.path], item) for item in mapped if _is_wanted(latest[item.path], item, model))
         for model in models
@@ -177,11 +183,12 @@ def look_at(
             case "wait":
                 return Look(blocked="holds no file of any model yet", unmapped=unmapped)
             case _:
-                return Look(Unit(batch, models, "new", wanted, empty=True, window=window), unmapped=unmapped)
+                unit = Unit(batch, models, "new", wanted, empty=True, window=window, unmapped=to_keep)
+                return Look(unit, unmapped=unmapped)
     reason = "new"
     if redo:
         reason = "not judged" if set(models) <= set(judge) and not any(wanted.values()) else "changed"
-    return Look(Unit(batch, models, reason, wanted, window=window), unmapped=unmapped)
+    return Look(Unit(batch, models, reason, wanted, window=window, unmapped=to_keep), unmapped=unmapped)
 
 
 def _without_released(session: Session, shown: Iterable[Item], latest: Collection[str]) -> list[Item]:
@@ -224,6 +231,22 @@ def _put(turn: Turn, files: Sequence[FileVersion], now: datetime) -> None:
             rows.put_file(conn, replace(file, token=turn.token), now)
 
 
+def _to_keep(
+    session: Session, latest: Mapping[str, FileVersion], items: Iterable[Item], now: datetime
+) -> tuple[tuple[FileVersion, Item], ...]:
+    """Files of no model that have settled and are not in the lake; one that could not be read is not tried again."""
+    settings = session.pipeline.settings.source
+    if settings.unmapped == "list":
+        return ()
+    pairs = ((latest[item.path], item) for item in items if item.ready and not item.models)
+    quiet = settings.settle.quiet
+    return tuple((file, item) for file, item in pairs if _waits_unmapped(file) and now - file.sighted_at >= quiet)
+
+
+def _waits_unmapped(file: FileVersion) -> bool:
+    return (file.status, file.raw, file.reason) == (FileStatus.QUARANTINED, None, UNMAPPED)
+
+
 def _is_unloaded(file: FileVersion) -> bool:
     """A version no publish has taken yet; one that was loaded and is only validated again is no work of `run`."""
     return file.status in (FileStatus.SEEN, FileStatus.LANDED, FileStatus.VALIDATED) and file.loaded is None
@@ -259,11 +282,19 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
     if before.status is FileStatus.SEEN:
         return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)
     if before.model is None:
-        return before
+        given_up = before.status is not FileStatus.QUARANTINED or bool(item.models)
+        return before if given_up else _unmapped_again(session, item, before, now)
     if ledger.is_unpublished(before):
         # Nothing of it was published: this is a correction, which no policy for restated files is about.
         return _new_version(session, item, before.version + 1, now)
     return _restated(session, item, before, now)
+
+
+def _unmapped_again(session: Session, item: Item, before: FileVersion, now: datetime) -> FileVersion:
+    """A file of no model has changed: another version where the one before is in the lake, and is that one else."""
+    if before.raw is not None:
+        return _new_version(session, item, before.version + 1, now)
+    return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now, reason=UNMAPPED)
 
 
 def _had_gone(before: FileVersion) -> bool:
@@ -306,7 +337,7 @@ def _new_version(session: Session, item: Item, version: int, now: datetime) -> F
         size=item.size,
         mtime=item.mtime,
         sighted_at=now,
-        reason=None if claimed else "no model claims it",
+        reason=None if claimed else UNMAPPED,
     )
 
 
@@ -361,15 +392,20 @@ def _note_gone(
     now: datetime,
     *,
     landed_stays: bool,
+    known: Iterable[FileVersion],
 ) -> dict[str, FileVersion]:
-    """A file that went before it was fetched, or before a new attempt could publish it, is skipped with that reason."""
+    """A file that went before it was fetched, or before a new attempt could publish it, is skipped with that reason.
+
+    What a person assigned to a model was in the lake before, and its source is not waited for.
+    """
+    assigned = {file.raw for file in known if file.model is None and file.raw is not None}
     gone = []
     for path, file in latest.items():
         if path in here or file.model not in turn.models:
             continue
         if file.status is FileStatus.SEEN:
             gone.append(replace(file, status=FileStatus.SKIPPED, reason=UNFETCHED))
-        elif ledger.is_unpublished(file) and not landed_stays:
+        elif ledger.is_unpublished(file) and not landed_stays and file.raw not in assigned:
             session.progress.warned(f"{path} is gone from the source before it was published, and is left out")
             gone.append(replace(file, status=FileStatus.SKIPPED, reason=UNPUBLISHED))
     _put(turn, gone, now)

@@ -60,7 +60,7 @@ def test_rejected_rows_are_looked_at_and_taken_in_again(shop: Project, monkeypat
     shop.put("2026-01-12", WRONG.replace("2025-02-30", "28 February 2025"))
     shop.does("ingestkit run shop")
     assert shop.customers() == [1]
-    listed, shown, replay, _ = lines("Rows were rejected")
+    listed, shown, replay, *_ = lines("Rows were rejected")
     assert "since" in shop.does(listed)
     assert "28 February 2025" in shop.does(shown)
     shop.corrects("since: {type: date}", "since: {type: date, format: ['%Y-%m-%d', '%d %B %Y']}")
@@ -73,11 +73,23 @@ def test_rejected_rows_are_given_up(shop: Project, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("INGESTKIT__PIPELINES__SHOP__GATE__MAX_REJECT_PCT", "60")
     shop.put("2026-01-12", WRONG)
     shop.does("ingestkit run shop")
-    listed, _, replay, discard = lines("Rows were rejected")
+    listed, _, replay, discard, _ = lines("Rows were rejected")
     shop.does(discard)
     assert "since" not in shop.does(listed)
     assert "nothing of batch 2026-01-12 waits" in shop.does(replay)
     assert shop.customers() == [1]
+
+
+def test_a_file_of_no_model_is_taken_in(shop: Project) -> None:
+    shop.drop("2026-01-12")
+    folder = shop.root / "drop/2026-01-12"
+    (folder / "customers.csv").rename(folder / "kunden.csv")
+    shop.does("ingestkit run shop")
+    shutil.rmtree(folder)
+    *_, take_in = lines("Rows were rejected")
+    shop.does(take_in)
+    assert shop.customers() == [1, 3]
+    assert "nothing new" in shop.does("ingestkit run shop")
 
 
 def test_a_batch_is_stepped_over(shop: Project) -> None:

@@ -150,7 +150,9 @@ def test_a_replay_needs_rejects_a_batch_and_its_end(world: World) -> None:
         "nothing of batch 20260101 waits" in world.does("quarantine", "replay", "p", "--batch", "20260101")["message"]
     )
     assert "needs either --batch or --run-id" in world.refused(2, "quarantine", "replay", "p")
-    assert "cannot be replayed" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert "waits in quarantine for want of a model" in world.refused(
+        2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a"
+    )
     world.set_up(STRICT | {"gate.max_reject_pct": 1})
     world.drop({"20260108/a.csv": BAD["20260101/a.csv"]})
     world.refused(6, "run")

@@ -1,5 +1,6 @@
 """`quarantine`: what was rejected, record by record and file by file, and what becomes of it."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -24,6 +25,9 @@ OfRun = Annotated[
         show_envvar=False,
         autocompletion=completing.runs,
     ),
+]
+WhyTaken = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.", show_envvar=False)
 ]
 Status = Annotated[
     str | None,
@@ -108,19 +112,30 @@ def replay(
     batch: options.Batch = None,
     model: options.Models = None,
     as_model: Annotated[
-        str | None, typer.Option("--as", metavar="MODEL", help="Of files no model claims.", show_envvar=False)
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="MODEL",
+            help="Take files that no model claims for files of this one.",
+            show_envvar=False,
+            autocompletion=completing.models,
+        ),
     ] = None,
+    path: OfPath = None,
+    reason: WhyTaken = None,
+    by: options.By = None,
     if_locked: options.IfLocked = "fail",
     jobs: options.Jobs = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
-    """Validate what was rejected of a batch under today's contract, from the lake, and publish what is valid now."""
-    if as_model is not None:
-        raise UsageError(
-            "files of no model were not fetched, so they cannot be replayed",
-            hint=f"let the pattern `files` of model {as_model} match them; the next run takes them, and of a done "
-            f"batch: ingestkit backfill {pipeline} --batch {batch or 'BATCH'}",
-        )
+    """Validate what was rejected of a batch under today's contract, from the lake, and publish what is valid now.
+
+    With --as MODEL take in what no model claims: it is decided, recorded, and published with the batch's other files.
+    """
+    if as_model is not None and model:
+        raise UsageError("--as names the model; --model is of rejects", hint="ingestkit quarantine replay --help")
+    if as_model is None and (path is not None or reason is not None or by is not None):
+        raise UsageError("--path, --reason and --by are of files no model claims", hint="name their model: --as MODEL")
     if (run_id is None) == (batch is None):
         raise UsageError("a replay needs either --batch or --run-id", hint="ingestkit quarantine list")
     from ingestkit import quarantining
@@ -128,7 +143,11 @@ def replay(
 
     wanted = RunOptions(models=tuple(model or ()), batch=batch, run_id=run_id, if_locked=if_locked)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
-        outcome = quarantining.replay(session, wanted)
+        if as_model is None:
+            outcome = quarantining.replay(session, wanted)
+        else:
+            decided = replace(wanted, models=(as_model,), reason=reason or "", by=opening.who(by))
+            outcome = quarantining.take_in(session, decided, path)
     return opening.ended(ctx, outcome, output)
 
 

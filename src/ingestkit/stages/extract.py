@@ -10,7 +10,7 @@ from typing import Any
 from ingestkit import steps
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
-from ingestkit.lake import BLOCK, HashingWriter, Landed, Written
+from ingestkit.lake import BLOCK, UNMAPPED, HashingWriter, Landed, Written
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Item, Work
 from ingestkit.pipeline import RunContext
 
@@ -44,6 +44,30 @@ def extract(
     )
 
 
+def keep(ctx: RunContext, model: str, unmapped: Sequence[tuple[FileVersion, Item]]) -> Work:
+    """Land files that no model claims, with what `model` lands: they stay in quarantine, and can be taken in later.
+
+    One that cannot be read holds nothing up: it is told of, and tried again only where that may help.
+    """
+    tried = [_kept(ctx, model, version, item) for version, item in unmapped]
+    done = [file for file in tried if file is not None]
+    artifacts = tuple(_artifact(ctx, UNMAPPED, file) for file in done if file.raw is not None)
+    return Work(files=tuple(done), artifacts=artifacts)
+
+
+def _kept(ctx: RunContext, model: str, version: FileVersion, item: Item) -> FileVersion | None:
+    try:
+        there = _landed_before(ctx, UNMAPPED, version, item) or _written(ctx, UNMAPPED, version, item, within=model)
+    except SourceError as error:
+        why = f"{version.reason}, and it could not be kept: {error.message}"
+        ctx.progress.warned(f"{shown(item.path)}: {why}")
+        return None if error.transient else replace(version, reason=why, run_id=ctx.run_id, token=ctx.token)
+    if isinstance(there, Written):
+        there = ctx.lake.publish_written(there, _name(ctx, UNMAPPED, version, item))
+    steps.reached("extract.copied")
+    return replace(_taken(ctx, version, item, there.sha256), raw=there.name, reason=version.reason)
+
+
 class _Here(Executor):
     """Does what it is given at once, in the thread that gives it."""
 
@@ -66,12 +90,14 @@ def _hands(ctx: RunContext) -> Iterator[Executor]:
 
 
 def _name(ctx: RunContext, model: str, version: FileVersion, item: Item) -> str:
-    return ctx.lake.raw_name(ctx.pipeline.name, model, ctx.batch, version.id, item.path, ctx.token)
+    return ctx.lake.raw_name(ctx.pipeline.name, model, version.batch, version.id, item.path, ctx.token)
 
 
-def _written(ctx: RunContext, model: str, version: FileVersion, item: Item) -> Written:
+def _written(ctx: RunContext, model: str, version: FileVersion, item: Item, *, within: str | None = None) -> Written:
+    """Written in flight, among what is in flight of the model it is landed `within`."""
     name = _name(ctx, model, version, item)
-    return ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))
+    place = ctx.place(within or model)
+    return ctx.lake.write(place, name, lambda writer: _copy(ctx, within or model, item, writer))
 
 
 def _landed(
@@ -140,7 +166,7 @@ def _artifact(ctx: RunContext, model: str, file: FileVersion) -> Artifact:
     return Artifact(
         path=file.raw or "",
         pipeline=ctx.pipeline.name,
-        batch=ctx.batch,
+        batch=file.batch,
         model=model,
         file_id=file.id,
         kind=ArtifactKind.RAW,

@@ -17,7 +17,7 @@ FIRST = "0" * 64
 """What the first decision of a pipeline has for the hash before it."""
 
 Kind: TypeAlias = Literal[
-    "approve", "skip", "pin", "forget", "discard", "pause", "resume", "adopt", "set", "reset", "release"
+    "approve", "assign", "skip", "pin", "forget", "discard", "pause", "resume", "adopt", "set", "reset", "release"
 ]
 
 

@@ -168,15 +168,17 @@ def file_set(files: Iterable[FileVersion], model: str) -> tuple[FileVersion, ...
 
 
 def resight(conn: sql.Connection, before: FileVersion, now: FileVersion, at: datetime) -> bool:
-    """Note that a file not yet landed has changed; only where nobody has moved its row since."""
+    """Note that a file not yet landed, or not kept, has changed; only where nobody has moved its row since."""
     where = (
         file_manifest.c.pipeline == before.pipeline,
         file_manifest.c.path == before.path,
         file_manifest.c.version == before.version,
         file_manifest.c.id == before.id,
-        file_manifest.c.status == FileStatus.SEEN.value,
+        file_manifest.c.status == before.status.value,
+        file_manifest.c.raw.is_(None),
     )
-    values = {"id": now.id, "size": now.size, "mtime": now.mtime, "sighted_at": now.sighted_at, "at": at}
+    values = {"id": now.id, "size": now.size, "mtime": now.mtime, "sighted_at": now.sighted_at, "reason": now.reason}
+    values["at"] = at
     return conn.execute(sql.update(file_manifest).where(*where).values(**values)).rowcount == 1
 
 

@@ -1,0 +1,234 @@
+"""Files that no model claims: kept in the lake beside the batch, and taken in as files of a model by a decision."""
+
+import io
+import json
+import shutil
+import zipfile
+from typing import Any
+
+import pytest
+
+from ingestkit import steps
+from tests.integration.world import FIRST, SECOND, World, batches_of
+
+WHY = ("--reason", "it was misnamed", "--by", "ann")
+STRAY = {"20260101/odd.csv": "id,n\n7,70\n8,80\n"}
+
+
+def taken(world: World, *flags: str, batch: str = "20260101", model: str = "a") -> dict[str, Any]:
+    return world.does("quarantine", "replay", "p", "--batch", batch, "--as", model, *flags)
+
+
+def kept(world: World) -> dict[str, bytes]:
+    """What lies in the lake of no model, by the names at the source."""
+    folder = world.root / "lake/raw/p/_unmapped"
+    return {one.name.split("-", 1)[1]: one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+def ledger(world: World) -> dict[str, list[tuple[str | None, str]]]:
+    """By path: model and status of each version."""
+    found: dict[str, list[tuple[str | None, str]]] = {}
+    for path, model, status in world.state("SELECT path, model, status FROM file_manifest ORDER BY path, version"):
+        found.setdefault(path.rpartition("/")[2], []).append((model, status))
+    return found
+
+
+def test_a_file_of_no_model_is_kept_whole_in_the_lake(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    ended = world.call("run", "--output", "json")
+    assert "20260101/odd.csv belongs to no model and is kept in quarantine" in ended.err
+    assert kept(world) == {"odd.csv": STRAY["20260101/odd.csv"].encode()}
+    assert ledger(world)["odd.csv"] == [(None, "quarantined")]
+    [(path, size)] = world.state("SELECT path, bytes FROM artifact WHERE model = '_unmapped'")
+    assert (world.root / "lake" / path).stat().st_size == size
+    assert world.does("run")["status"] == "nothing new"
+
+
+def test_it_is_taken_in_as_of_a_model_though_the_source_has_it_no_more(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    before = world.table("a", "id", "n")
+    (world.root / "drops").rename(world.root / "gone")
+    (world.root / "drops").mkdir()
+    said = taken(world, *WHY)
+    assert said["message"] == "1 file that no model claims was taken in as a of batch 20260101"
+    assert sorted(world.table("a", "id", "n")) == sorted([*before, ("7", 70), ("8", 80)])
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "loaded")]
+    [decided] = [json.loads(one.read_text()) for one in (world.root / "lake/_decisions/p").iterdir()]
+    assert (decided["kind"], decided["by"], decided["reason"]) == ("assign", "ann", "it was misnamed")
+    assert world.does("quarantine", "list")["rows"] == []
+    for there in (True, False):
+        assert world.does("run")["status"] == "nothing new"
+        if there:
+            (world.root / "drops").rmdir()
+            (world.root / "gone").rename(world.root / "drops")
+
+
+def test_one_of_several_is_chosen_by_its_path(world: World) -> None:
+    world.drop(FIRST, STRAY, {"20260101/other.csv": "id,n\n9,90\n"})
+    world.does("run")
+    taken(world, "--path", "20260101/other.csv")
+    assert ("9", 90) in world.table("a", "id", "n")
+    assert ("7", 70) not in world.table("a", "id", "n")
+    asked = ("quarantine", "replay", "p", "--batch", "20260101", "--as", "a", "--path")
+    assert "no file 'nosuch.csv' of batch 20260101 waits" in world.refused(2, *asked, "nosuch.csv")
+    assert "no file '20260101/other.csv' of batch" in world.refused(2, *asked, "20260101/other.csv")
+
+
+def test_what_cannot_go_together_is_refused(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    asked = ("quarantine", "replay", "p", "--batch", "20260101")
+    assert "--as names the model" in world.refused(2, *asked, "--as", "a", "--model", "b")
+    assert "name their model: --as MODEL" in world.refused(2, *asked, "--path", "x")
+    assert "no model 'nosuch'" in world.refused(2, *asked, "--as", "nosuch")
+    assert "needs either" in world.refused(2, "quarantine", "replay", "p", "--as", "a")
+
+
+def test_of_a_batch_that_is_not_done_nothing_is_taken_in(world: World) -> None:
+    world.drop(STRAY, {"20260101/a.csv": "id,wrong\n1,1\n"})
+    world.call("run")
+    assert list(kept(world)) == ["odd.csv"]
+    assert "is not done for a" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert ledger(world)["odd.csv"] == [(None, "quarantined")]
+
+
+def test_a_changed_one_is_kept_too(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    world.drop({"20260101/odd.csv": "id,n\n7,71\n"}, SECOND)
+    world.does("run")
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), (None, "quarantined")]
+    assert len(list((world.root / "lake/raw/p/_unmapped/20260101").iterdir())) == 2
+    [(first,), (second,)] = world.state("SELECT raw FROM file_manifest WHERE path LIKE '%odd%' ORDER BY version")
+    assert first != second
+    assert (world.root / "lake" / second).read_bytes() == b"id,n\n7,71\n"
+
+
+def test_one_that_comes_into_a_done_batch_is_kept_with_the_next_work(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.drop(STRAY)
+    assert world.does("run")["status"] == "nothing new"
+    assert "is not in the lake" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    world.drop(SECOND)
+    assert batches_of(world.does("run")) == ["20260108"]
+    assert list(kept(world)) == ["odd.csv"]
+    assert [one.name for one in (world.root / "lake/raw/p/_unmapped").iterdir()] == ["20260101"]
+
+
+def test_one_that_cannot_be_read_holds_nothing_up_and_is_told_once(world: World) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.csv", "id,n\n1,10\n")
+        archive.writestr("notes.txt", "some words that will be others")
+    damaged = packed.getvalue().replace(b"some words", b"same words")
+    world.drop({"20260101/all.zip": damaged})
+    ended = world.call("run", "--output", "json")
+    assert (ended.code, batches_of(ended.answer)) == (0, ["20260101"])
+    assert "notes.txt: no model claims it, and it could not be kept" in ended.err
+    assert kept(world) == {}
+    [file] = world.files("--status", "quarantined")
+    assert "could not be kept" in file["reason"]
+    world.drop(SECOND)
+    assert "could not be kept" not in world.call("run").err
+
+
+def test_who_wants_none_of_them_kept_says_so(world: World) -> None:
+    world.set_up({"source.unmapped": "list"})
+    world.drop(FIRST, STRAY)
+    ended = world.call("run")
+    assert (ended.code, kept(world)) == (0, {})
+    assert "belongs to no model" in ended.err
+    told = world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert "let the pattern `files` of model a match it" in told
+
+
+def test_one_given_up_is_not_taken_in(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    world.does("quarantine", "discard", "p", "--path", "20260101/odd.csv", "--yes", *WHY)
+    assert "waits in quarantine" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+
+
+def test_one_that_does_not_fit_is_taken_back_by_forgetting_it(world: World) -> None:
+    world.drop(FIRST, {"20260101/odd.csv": "x,y\n1,2\n"})
+    world.does("run")
+    before = world.table("a", "id", "n")
+    told = world.refused(5, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert "20260101/odd.csv" in told
+    world.does("manifest", "forget", "p", "--path", "20260101/odd.csv", "--yes", *WHY)
+    world.does("run")
+    assert world.table("a", "id", "n") == before
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "forgotten"), (None, "quarantined")]
+
+
+@pytest.mark.parametrize("gone", ["20260101/odd.csv", "20260101"])
+def test_what_its_gate_holds_back_goes_on_once_it_is_approved(world: World, gone: str) -> None:
+    world.set_up({"gate.row_delta_pct": 50, "models.b.gate.row_delta_pct": "never"})
+    usual = {f"202512{day:02}/a.csv": "id,n\n1,10\n2,20\n" for day in range(1, 6)}
+    world.drop(usual, {"20260101/a.csv": "id,n\n1,10\n2,20\n", "20260101/odd.csv": "id,n\n3,1\n4,1\n5,1\n6,1\n"})
+    world.does("run")
+    shutil.move(world.root / "drops" / gone, world.root / "gone")
+    world.refused(6, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    failed = max(run for run, status in world.run_statuses().items() if status == "FAILED")
+    world.does("approve", failed, "--reason", "meant so", "--by", "ann")
+    world.does("run")
+    if gone == "20260101":
+        # What the source has no more is done by who asked for it.
+        taken(world)
+    assert len(world.table("a", "id")) == 6
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "loaded")]
+
+
+@pytest.mark.parametrize("step", ["lake.published", "extract.copied", "extract.recorded"])
+def test_killed_while_it_is_kept_there_is_one_of_it(world: World, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    world.drop(STRAY, {"20260101/b.csv": "id,d\nx,2026-01-01\n"})
+
+    def end(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "reached", end)
+        world.call("run")
+    world.does("run")
+    assert list(kept(world)) == ["odd.csv"]
+    assert len(list((world.root / "lake/raw/p/_unmapped/20260101").iterdir())) == 1
+    taken(world)
+    assert world.table("a", "id", "n") == [("7", 70), ("8", 80)]
+
+
+@pytest.mark.parametrize("step", ["validate.recorded", "load.committed", "gate.recorded"])
+def test_killed_while_it_is_taken_in_the_next_command_ends_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    before = world.table("a", "id", "n")
+
+    def end(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "reached", end)
+        world.call("quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    shutil.rmtree(world.root / "drops/20260101")
+    world.does("run")
+    assert sorted(world.table("a", "id", "n")) == sorted([*before, ("7", 70), ("8", 80)])
+
+
+def test_a_lost_state_gets_back_what_was_kept_and_what_was_decided(world: World) -> None:
+    world.drop(FIRST, STRAY, {"20260101/other.csv": "id,n\n9,90\n"})
+    world.does("run")
+    taken(world, "--path", "20260101/odd.csv")
+    shown = world.table("a", "id", "n")
+    world.lose_state()
+    (world.root / "warehouse.duckdb").unlink()
+    world.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    world.does("run")
+    assert world.table("a", "id", "n") == shown
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "loaded")]
+    taken(world, "--path", "20260101/other.csv")
+    assert ("9", 90) in world.table("a", "id", "n")
