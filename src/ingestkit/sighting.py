@@ -277,7 +277,8 @@ def _sight(session: Session, item: Item, before: FileVersion | None, now: dateti
         return _new_version(session, item, before.version + 1, now)
     if _unchanged(session, item, before):
         # A sighting in the future is of a clock that has gone back since.
-        early = before.status is FileStatus.SEEN and before.sighted_at > now
+        waits = before.status is FileStatus.SEEN or _waits_unmapped(before)
+        early = waits and before.sighted_at > now
         return replace(before, sighted_at=now) if early else before
     if before.status is FileStatus.SEEN:
         return replace(before, id=secrets.token_hex(8), size=item.size, mtime=item.mtime, sighted_at=now)

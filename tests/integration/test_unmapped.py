@@ -232,3 +232,18 @@ def test_a_lost_state_gets_back_what_was_kept_and_what_was_decided(world: World)
     assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "loaded")]
     taken(world, "--path", "20260101/other.csv")
     assert ("9", 90) in world.table("a", "id", "n")
+
+
+def test_one_seen_by_a_clock_that_has_gone_back_since_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.drop(FIRST, STRAY)
+
+    def end(reached: str) -> None:
+        if reached == "discover.noted":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "reached", end)
+        world.call("run")
+    world.state("UPDATE file_manifest SET sighted_at = '2099-01-01T00:00:00.000000Z'")
+    world.does("run")
+    assert list(kept(world)) == ["odd.csv"]
