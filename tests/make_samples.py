@@ -1,9 +1,10 @@
-"""Makes `config/samples/opendata`: three small deliveries, the same bytes each time. Run it after changing it."""
+"""Makes `config/samples`: small deliveries, the same bytes each time. Run it after changing it."""
 
 import csv
 import gzip
 import io
 import shutil
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent / "config"
 FOLDERS = ("20260104_180000", "20260111_180000", "20260118_180000")
+FIRST_PACKAGE = 0x1C5
 PEOPLE = ("Zoë", "José", "Anna", "Łukasz", "Siân", "Renée", "Jürgen", "Maya", "Nguyễn", "Ólafur")
 FAMILIES = ("O'Hara", "Müller", "García, Jr.", "Åström", "Smith", "Dvořák", "D’Angelo", "Kowalczyk")
 PLACES = (("Boston", "US-MA", "02110"), ("Newark", "US-NJ", "07102"), ("São Paulo", "BR-SP", "01310"))
@@ -107,10 +109,27 @@ def parenthco(delivery: int, number: int) -> Row:
     }
 
 
-def text(rows: Iterable[Row], line_end: str = "\n") -> bytes:
+def customkey(delivery: int, number: int) -> Row:
+    return {
+        "vid__v": vid(6, number),
+        "entity_vid__v": vid(1, number),
+        "custom_key_source__v": "CRM|EU",
+        "custom_key_value__v": f"{delivery}-{number:05d}",
+        "record_state__v": "VALID",
+        "modified_date__v": changed(delivery, number),
+    }
+
+
+def reference(number: int) -> Row:
+    names = (("IM", "Internal Medicine", "Medicina Interna"), ("CD", "Cardiology", "Cardiologia"))
+    code, english, portuguese = names[number]
+    return {"Reference Type": "Specialty", "Network Code": code, "EN": english, "PT_BR": portuguese}
+
+
+def text(rows: Iterable[Row], line_end: str = "\n", delimiter: str = ",") -> bytes:
     listed = list(rows)
     into = io.StringIO(newline="")
-    writer = csv.DictWriter(into, listed[0], lineterminator=line_end)
+    writer = csv.DictWriter(into, listed[0], lineterminator=line_end, delimiter=delimiter)
     writer.writeheader()
     writer.writerows(listed)
     return into.getvalue().encode()
@@ -154,22 +173,74 @@ def deliveries() -> Iterable[tuple[str, bytes]]:
                 yield f"{folder}/parenthco.csv", parents
 
 
+def packages() -> Iterable[tuple[str, bytes]]:
+    """Name and content of each counted package: one in full, then two of what changed."""
+    people = [hcp(0, number) for number in range(1, 31)]
+    yield packed(
+        0,
+        HCP=piped(but(people, 11, npi_num__v="123")),
+        HCO=piped(hco(0, number) for number in range(1, 11)),
+        ADDRESS=piped(address(0, number) for number in range(1, 31)),
+        LICENSE=piped(licence(0, number) for number in range(1, 31)),
+        RELATION=piped(parenthco(0, number) for number in range(1, 31)),
+        EXTERNALKEYS=piped(customkey(0, number) for number in range(1, 31)),
+        REFERENCE=piped(map(reference, range(2))),
+    )
+    report = piped(hcp(1, number) for number in (6, 7, 31, 32))
+    names, rows = report.split(b"\n", 1)
+    labelled = b"|".join(b"hcp.%s (%s)" % (name, name.split(b"_")[0].upper()) for name in names.split(b"|"))
+    yield packed(
+        1,
+        US_HCP_delta=labelled + b"\n" + rows,
+        addresses_delta_20260111=piped(address(1, number) for number in (7, 31)),
+        PARENTHCO_delta=piped(parenthco(1, number) for number in (31, 32)),
+        CustomKeys_delta=piped(customkey(1, number) for number in (31, 32)),
+    )
+    gone = {**hcp(2, 3), "record_state__v": "DELETED"}
+    opted_out = {**hcp(2, 4), "data_privacy_opt_out__v": "Y"}
+    yield packed(
+        2,
+        hcp_delta=piped([hcp(2, 2), gone, opted_out]),
+        hco_delta=piped([hco(2, 11), {**hco(2, 5), "record_state__v": "INVALID"}]),
+        license_delta=piped(licence(2, number) for number in (2, 31)),
+    )
+
+
+def piped(rows: Iterable[Row]) -> bytes:
+    return text(rows, delimiter="|")
+
+
+def packed(delivery: int, **members: bytes) -> tuple[str, bytes]:
+    into = io.BytesIO()
+    with zipfile.ZipFile(into, "w") as archive:
+        for name, content in members.items():
+            # Stored, since what packs them is another from one library to the next.
+            archive.writestr(zipfile.ZipInfo(f"{name}.csv", (2026, 1, 4 + 7 * delivery, 18, 0, 0)), content)
+    return f"exp_{FIRST_PACKAGE + delivery:08X}.zip", into.getvalue()
+
+
 def main() -> None:
-    samples = ROOT / "samples" / "opendata"
-    shutil.rmtree(samples, ignore_errors=True)
-    for name, content in deliveries():
-        path = samples / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    contract = yaml.safe_load((ROOT / "pipelines" / "opendata.yaml").read_text())["models"]
-    for model, row in (
-        ("hcp", hcp),
-        ("hco", hco),
-        ("address", address),
-        ("license", licence),
-        ("parenthco", parenthco),
-    ):
-        assert list(contract[model]["columns"]) == list(row(0, 1)), f"{model}: sample and contract differ"
+    for pipeline, made in (("opendata", deliveries()), ("network", packages())):
+        samples = ROOT / "samples" / pipeline
+        shutil.rmtree(samples, ignore_errors=True)
+        for name, content in made:
+            path = samples / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        contract = yaml.safe_load((ROOT / "pipelines" / f"{pipeline}.yaml").read_text())["models"]
+        for model, row in MODELS.items():
+            if model in contract:
+                assert list(contract[model]["columns"]) == list(row(0, 1)), f"{model}: sample and contract differ"
+
+
+MODELS = {
+    "hcp": hcp,
+    "hco": hco,
+    "address": address,
+    "license": licence,
+    "parenthco": parenthco,
+    "customkey": customkey,
+}
 
 
 if __name__ == "__main__":

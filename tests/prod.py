@@ -22,9 +22,10 @@ from tests.warehouses import LOADER, warehouse_database
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "config/samples/opendata"
+PACKAGES = ROOT / "config/samples/network"
 COMMANDS = ("state upgrade --yes", "check --pin --yes", "run opendata", "run opendata", "runs list opendata")
 TABLES = ("address", "hco", "hcp", "license", "parenthco")
-SOURCE, LAKE, TARGET = (f"INGESTKIT__CONNECTIONS__{name}" for name in ("OPENDATA_DROP", "LAKE", "WAREHOUSE"))
+LAKE, TARGET = (f"INGESTKIT__CONNECTIONS__{name}" for name in ("LAKE", "WAREHOUSE"))
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -95,16 +96,19 @@ PLACES: Mapping[str, Callable[[], AbstractContextManager[Place]]] = {"prod": pro
 
 def _known(drop: SftpServer, samples: Path, database: PostgresServer) -> dict[str, str]:
     """Where the files are, and the state."""
-    return {
-        "STATE_URL": database.url("state"),
-        f"{SOURCE}__HOST": "127.0.0.1",
-        f"{SOURCE}__PORT": str(drop.port),
-        f"{SOURCE}__USER": drop.user,
-        f"{SOURCE}__PATH": str(samples),
-        f"{SOURCE}__KEY": json.dumps([str(drop.folder / "client")]),
-        # Nobody is writing to the samples.
-        "INGESTKIT__PIPELINES__OPENDATA__SOURCE__SETTLE__QUIET": "0s",
-    }
+    said = {"STATE_URL": database.url("state")}
+    for name, folder in (("OPENDATA", samples), ("NETWORK", PACKAGES)):
+        source = f"INGESTKIT__CONNECTIONS__{name}_DROP"
+        said |= {
+            f"{source}__HOST": "127.0.0.1",
+            f"{source}__PORT": str(drop.port),
+            f"{source}__USER": drop.user,
+            f"{source}__PATH": str(folder),
+            f"{source}__KEY": json.dumps([str(drop.folder / "client")]),
+            # Nobody is writing to the samples.
+            f"INGESTKIT__PIPELINES__{name}__SOURCE__SETTLE__QUIET": "0s",
+        }
+    return said
 
 
 def main(profile: str) -> int:

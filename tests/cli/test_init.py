@@ -29,8 +29,8 @@ def typed(folder: Path, *words: str, packages: Path | None = None) -> subprocess
 def test_a_new_project_runs_at_once(tmp_path: Path) -> None:
     made = typed(tmp_path, "init", "shop")
     assert made.returncode == 0, made.stderr
-    assert made.stdout.splitlines()[-1].split() == ["next", "cd", "shop", "&&", "ingestkit", "run"]
-    ran = typed(tmp_path / "shop", "run")
+    assert made.stdout.splitlines()[-1].split() == ["next", "cd", "shop", "&&", "ingestkit", "run", "opendata"]
+    ran = typed(tmp_path / "shop", "run", "opendata")
     assert ran.returncode == 0, ran.stderr
     assert "3 batches done" in ran.stdout
     assert "merged_into_somebody" in typed(tmp_path / "shop", "runs", "show", "opendata.20260118_180000.1").stdout
@@ -53,7 +53,7 @@ def test_what_a_wheel_carries_is_the_sample_project_of_this_repository(tmp_path:
     for below in ("config", "sql/gate"):
         here = {f"{below}/{name}": content for name, content in files(ROOT / below).items()}
         assert here.items() <= told.items()
-    ran = typed(tmp_path / "from_wheel", "run", packages=installed)
+    ran = typed(tmp_path / "from_wheel", "run", "opendata", packages=installed)
     assert "3 batches done" in ran.stdout, ran.stderr
     assert "SUCCESS_WITH_REJECTS" in typed(tmp_path / "from_wheel", "query", "latest-runs", packages=installed).stdout
     shipped = {path.name for path in (installed / "ingestkit/states/ops").iterdir()}

@@ -12,7 +12,7 @@ from ingestkit.model import Work
 from ingestkit.pipeline import Pipeline
 from ingestkit.settings import PipelineSettings
 from ingestkit.stages.validate import validate
-from tests.make_samples import FOLDERS, deliveries
+from tests.make_samples import FOLDERS, deliveries, packages
 from tests.unit.test_validate import context, land
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -36,8 +36,9 @@ def validated(scratch: Path, batch: str) -> Iterator[Work]:
 
 
 def test_the_samples_in_the_tree_are_those_the_script_makes() -> None:
-    made = dict(deliveries())
-    samples = CONFIG / "samples" / "opendata"
+    made = {f"opendata/{name}": content for name, content in deliveries()}
+    made |= {f"network/{name}": content for name, content in packages()}
+    samples = CONFIG / "samples"
     found = {str(path.relative_to(samples)): path.read_bytes() for path in samples.rglob("*") if path.is_file()}
     assert found == made
 

@@ -29,7 +29,7 @@ def init(
     with opening.writing(chosen):
         laid = scaffolding.lay_out(chosen, sample=not empty)
     enter = "" if chosen.absolute() == Path.cwd() else f"cd {shlex.quote(str(chosen))} && "
-    then = f"{enter}ingestkit run" if not empty else f"{enter}ingestkit new pipeline NAME --from-file SAMPLE"
+    then = f"{enter}ingestkit run opendata" if not empty else f"{enter}ingestkit new pipeline NAME --from-file SAMPLE"
     shown = {
         "folder": str(chosen.absolute()),
         "files": [str(one) for one in laid.written],

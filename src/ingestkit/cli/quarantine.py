@@ -133,7 +133,10 @@ def replay(
     With --as MODEL take in what no model claims: it is decided, recorded, and published with the batch's other files.
     """
     if as_model is not None and model:
-        raise UsageError("--as names the model; --model is of rejects", hint="ingestkit quarantine replay --help")
+        raise UsageError(
+            "--as names the model; --model is of rejects",
+            hint=f"ingestkit quarantine replay {pipeline} --as {as_model}",
+        )
     if as_model is None and (path is not None or reason is not None or by is not None):
         raise UsageError("--path, --reason and --by are of files no model claims", hint="name their model: --as MODEL")
     if (run_id is None) == (batch is None):
