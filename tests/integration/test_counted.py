@@ -2,6 +2,7 @@
 
 import pytest
 
+from ingestkit import steps
 from tests.contracts.zipped import zipped
 from tests.integration.world import World, batches_of
 
@@ -50,6 +51,47 @@ def test_what_stands_behind_a_hole_waits_until_it_is_filled(counted: World) -> N
     counted.drop(package(0x1C7))
     assert batches_of(counted.does("run")) == ["1c7", "1c8"]
     assert counted.does("plan")["holes"] == []
+
+
+def test_a_package_that_is_whole_waits_for_the_one_before_it_that_is_still_written(counted: World) -> None:
+    counted.drop(package(0x1C5))
+    counted.does("run")
+    counted.set_up(PACKAGES | {"source.settle.quiet": "1h"})
+    [growing] = package(0x1C6).values()
+    counted.drop({"exp_000001C6.zip": growing[:-30]}, package(0x1C7))
+    answer = counted.does("run")
+    assert (batches_of(answer), answer["status"]) == ([], "waiting")
+    assert "batch 1c6 waits: exp_000001C6.zip is no whole zip archive" in answer["message"]
+    counted.set_up(PACKAGES)
+    counted.drop({"exp_000001C6.zip": growing})
+    assert batches_of(counted.does("run")) == ["1c6", "1c7"]
+    assert counted.table("a", "id") == [(str(0x1C7),)]
+
+
+def test_packages_that_come_while_one_is_done_are_done_behind_it(
+    counted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted.drop(package(0x1C5))
+
+    def comes(step: str) -> None:
+        if step == "load.committed" and not (counted.root / "drops/exp_000001C6.zip").exists():
+            counted.drop(package(0x1C7), package(0x1C6))
+
+    monkeypatch.setattr(steps, "reached", comes)
+    assert batches_of(counted.does("run")) == ["1c5"]
+    assert batches_of(counted.does("run")) == ["1c6", "1c7"]
+
+
+def test_a_package_of_ten_thousand_members_is_taken_whole_and_one_of_more_is_not(counted: World) -> None:
+    few = {f"{number // 100}/a_{number}.csv": f"id,n\n{number},1\n" for number in range(100)}
+    others = {f"notes/{number}.txt": "" for number in range(100, 10_000)}
+    counted.set_up(PACKAGES | {"source.unmapped": "list"})
+    counted.drop({"exp_000001C5.zip": zipped(few | others)})
+    assert batches_of(counted.does("run")) == ["1c5"]
+    assert len(counted.table("a", "id")) == 100
+    assert counted.state("SELECT count(*) FROM file_manifest") == [(10_000,)]
+    counted.drop({"exp_000001C6.zip": zipped(few | others | {"more.txt": ""})})
+    assert "exp_000001C6.zip has 10,001 members" in counted.refused(4, "run")
 
 
 def test_a_hole_is_stepped_over_by_a_person(counted: World) -> None:
