@@ -10,7 +10,7 @@ from ingestkit.errors import GateClosed, SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, Item, LoadMode, Window
 from ingestkit.session import Session
 from ingestkit.settings import Hole, duration_text
-from ingestkit.sighting import Look, Sketch, Turn, Unit, known_files, look_at, wait_quiet
+from ingestkit.sighting import Look, Sketch, Turn, Unit, known_files, look_at, wait_quiet, with_announced
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Done
 from ingestkit.windowing import Batches, Missed, batches, ended_by, no_window
@@ -214,9 +214,10 @@ def _look(
     known: Sequence[FileVersion],
 ) -> Look:
     if batch in plan.open:
-        return look_at(session, turn, batch, known, plan.open[batch], window=window, redo=False)
+        found = look_at(session, turn, batch, known, plan.open[batch], window=window, redo=False)
+        return with_announced(session, found)
     models = tuple(sorted({*plan.scan.get(batch, ()), *judge}))
-    return look_at(session, turn, batch, known, models, window=window, redo=True, judge=judge)
+    return with_announced(session, look_at(session, turn, batch, known, models, window=window, redo=True, judge=judge))
 
 
 def _published(

@@ -133,7 +133,7 @@ class Item:
     `ready` is false while the source says itself that it cannot be read yet; `waits_for` says why.
     `digest` is the source's own checksum (sha256) where it gives one, else None and the landed bytes decide.
     `archive` is the path of the archive it is a member of: `path` is `<archive>!<member>`, `mtime` is the archive's.
-    `checksum` is the path of the file beside it that says what its bytes, or its archive's, must add up to.
+    `checksum` is the path of the file, or member, beside it that says what its bytes must add up to.
     """
 
     batch: str
@@ -146,6 +146,29 @@ class Item:
     digest: str | None = None
     archive: str | None = None
     checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a report of the source says: how many records of each entity a file, an archive or a folder holds.
+
+    `models` are those that claim an entity. Of one that is in `counts` alone there is no model.
+    """
+
+    report: str
+    of: str
+    counts: Mapping[str, int]
+    models: Mapping[str, str]
+
+    def of_model(self, model: str) -> dict[str, Any]:
+        """What it says of one model, as the sidecar of extract keeps it."""
+        counts = {entity: count for entity, count in self.counts.items() if self.models.get(entity) == model}
+        return {"report": self.report, "of": self.of, "counts": counts}
+
+
+def lies_in(path: str, of: str) -> bool:
+    """Whether a path of the source is this file, or in this archive or folder."""
+    return path == of or path.startswith((f"{of}!", f"{of}/"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit import approvals, steps
+from ingestkit import approvals, steps, totals
 from ingestkit.active import Active, Known
 from ingestkit.cleaning import clean_behind
 from ingestkit.errors import (
@@ -29,7 +30,6 @@ from ingestkit.model import (
     Counts,
     FileStatus,
     FileVersion,
-    Item,
     LoadMode,
     Receipt,
     Rule,
@@ -41,8 +41,9 @@ from ingestkit.model import (
 )
 from ingestkit.observe import logging
 from ingestkit.recording import attempt, perform, record
-from ingestkit.sighting import is_absent, one_batch
+from ingestkit.sighting import Unit, is_absent, one_batch
 from ingestkit.stages import extract, gate, load
+from ingestkit.stages.validate_rules import control_total
 from ingestkit.states import completions, decisions, drifts, ledger, runs
 from ingestkit.states.stage_rows import StageRow
 
@@ -77,29 +78,40 @@ def _extract(active: Active, known: Known, model: str) -> None:
     beside = active.unit.unmapped if model == active.models[0] else ()
     tries = itertools.count()
     if not wanted and not beside and _stands(active, known, Stage.EXTRACT, model, settings):
-        return
+        before = totals.said(known.rows.get((Stage.EXTRACT, model)))
+        if all(one.of_model(model) in before for one in active.unit.announced):
+            return
 
     def job() -> Work:
         ctx = active.context()
         kept = extract.keep(ctx, model, beside)
-        if is_absent(active.session, active.unit, model, known.meant):
+        absent = is_absent(active.session, active.unit, model, known.meant)
+        unit, now = active.unit, known
+        if next(tries) and not absent:
+            unit, now = _sighted_again(active, model), active.known(raw=True)
+        kept = replace(kept, details=_announced(active, now, model, unit))
+        if absent:
             return replace(kept, skipped="the batch has no file of it")
-        left, now = wanted, known
-        if next(tries):
-            left, now = _sighted_again(active, model), active.known(raw=True)
-        work = extract.extract(ctx, model, left, now.landed(model))
-        return replace(work, files=(*work.files, *kept.files), artifacts=(*work.artifacts, *kept.artifacts))
+        work = extract.extract(ctx, model, unit.wanted.get(model, ()), now.landed(model))
+        files, artifacts = (*work.files, *kept.files), (*work.artifacts, *kept.artifacts)
+        return replace(work, files=files, artifacts=artifacts, details=kept.details)
 
     total = sum(item.size for _, item in (*wanted, *beside))
     perform(active, Stage.EXTRACT, model, settings, job, total=total)
 
 
-def _sighted_again(active: Active, model: str) -> tuple[tuple[FileVersion, Item], ...]:
+def _announced(active: Active, known: Known, model: str, unit: Unit) -> dict[str, Any]:
+    """What reports say of the model, as its extract keeps it."""
+    every = [file for one in active.session.pipeline.models for file in ledger.candidates(known.meant, one)]
+    return totals.kept(active.session, active.batch, model, unit.announced, every, active.run.as_of)
+
+
+def _sighted_again(active: Active, model: str) -> Unit:
     """What is still to be fetched, as the source shows it now: a file that changed under the first try is another."""
     unit, blocked = one_batch(active.session, active.lease, active.batch, [model], active.run.window)
     if unit is None:
         raise SourceError(f"batch {active.batch}: {blocked}", hint=f"ingestkit run {active.pipeline_name}, later")
-    return unit.wanted.get(model, ())
+    return unit
 
 
 def _validate(active: Active, known: Known, model: str) -> None:
@@ -111,12 +123,15 @@ def _validate(active: Active, known: Known, model: str) -> None:
         return
 
     def job() -> Work:
+        ctx = active.context()
+        if active.session.pipeline.settings.source.totals is not None:
+            ctx = replace(ctx, facts={**ctx.facts, "announced": totals.said(known.rows.get((Stage.EXTRACT, model)))})
         if not candidates:
-            return Work(skipped="the batch has no file of it")
+            rules = _approved(active, control_total(ctx, model, {}), {model: {"digest": digest_of(())}})
+            return Work(skipped="the batch has no file of it", rules=rules)
         if superseded:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
             return Work(counts=counts, skipped=f"superseded by {active.unit.newer[model]}, which waits")
-        ctx = active.context()
         if active.run.kind == "restore":
             # It is judged as what it was, and not by what its names say today.
             ctx = replace(ctx, facts={**ctx.facts, "stood": _stood(active, _done_before(active, model))})

@@ -242,6 +242,7 @@ def _limits(session: Session, model: str) -> Iterator[tuple[str, float]]:
         "min_rows": limits.min_rows,
         "loss": limits.max_loss_pct,
         "freshness": oldest,
+        "control_total": None if session.pipeline.settings.source.totals is None else 0,
     }
     return ((name, limit) for name, limit in said.items() if limit is not None)
 

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
-from ingestkit.model import Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
+from ingestkit.model import Announced, Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
 from ingestkit.settings import LINEAGE
 
 
@@ -49,6 +49,14 @@ class Source(Protocol):
         Leaving the block without an error promises that size and mtime were the item's before and after the reading;
         otherwise a transient SourceError says that it changed. A missing item is a SourceError, and so is a member
         that does not fit its checksum.
+        """
+        ...
+
+    def announced(self, batch: str, window: Window | None = None) -> Iterator[Announced]:
+        """What reports say of how many records the batch holds now, by report; none where none are to come.
+
+        A report is no item, and items are not ready before theirs has come. NotArrived when one may be still being
+        written; SourceError when it is none. Two models claiming what it counts is a ConfigError that names both.
         """
         ...
 

@@ -39,7 +39,7 @@ from ingestkit.stages import gate
 from ingestkit.states import sidecars, stage_rows
 from ingestkit.states.queue import PendingRecord
 
-OF_REJECTS = ("reject_rate", "file_reject_rate", "loss")
+OF_REJECTS = ("reject_rate", "file_reject_rate", "loss", "whole_files")
 """Rules whose failure is looked at record by record."""
 
 
@@ -119,12 +119,12 @@ def record(active: Active, stage: Stage, model: str, settings: str, work: Work) 
 def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> IngestkitError:
     """The error a verdict ends in: what failed, how to look at it, and how to let it pass where a person may."""
     failed = [rule for rule in rules if rule.passed is False]
-    # What breaks the contract is what is to be looked at; other rules are then judged over too little.
-    failed = [rule for rule in failed if rule.contract] or failed
+    # What nobody can read is what is to be looked at; other rules are then judged over too little.
+    failed = [rule for rule in failed if rule.contract and not rule.approvable] or failed
     behind = "nothing was published" if stage is Stage.VALIDATE else "nothing is sent on"
     run_id, pipeline = active.run.run_id, active.pipeline_name
     look = f"ingestkit runs show {shlex.quote(run_id)}"
-    if any(rule.name in OF_REJECTS or rule.contract for rule in failed):
+    if any(rule.name in OF_REJECTS for rule in failed):
         look = f"ingestkit quarantine list {pipeline} --batch {shlex.quote(active.batch)}"
     if all(rule.approvable for rule in failed):
         look += f"; to let it pass: ingestkit approve {shlex.quote(run_id)} --reason '...'"

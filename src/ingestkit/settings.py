@@ -655,6 +655,22 @@ class Settle(Section):
         return said
 
 
+class Totals(Section):
+    """Reports that say how many records were exported of each thing."""
+
+    report: Annotated[str, Field(pattern=r"^[^/]+\.json$")]
+    """`{stem}.json` beside each file or archive, or in the archive; a name of its own once in a batch's folder."""
+    counts: Annotated[str, Field(min_length=1)]
+    """Where in it the numbers stand by name, such as jobExportCount, or job.counts for an object in another."""
+
+    @field_validator("report")
+    @classmethod
+    def report_is_a_name(cls, said: str) -> str:
+        if re.search(r"[{}]", MARKED.sub("", said)):
+            raise ValueError("a report is a JSON file's name, such as {stem}.json or export.json")
+        return said
+
+
 class Archives(Section):
     """How much a zip archive may hold; more is taken for a trap."""
 
@@ -705,6 +721,8 @@ class Source(Section):
     connection: str
     batches: Batches
     settle: Settle = Settle()
+    totals: Totals | None = None
+    """Reports that are waited for, and whose numbers what was read must be."""
     overdue: Duration | None = None
     """A batch that has waited for so long for what is missing of it is a failure."""
     trust: Literal["stat", "checksum"] = "stat"
@@ -722,9 +740,11 @@ class Source(Section):
     @model_validator(mode="after")
     def markers_are_seen(self) -> "Source":
         marker = MARKED.sub("a", self.settle.marker) if self.settle.marker is not None else None
-        hides = next((one for one in self.ignore if marker is not None and re.fullmatch(one, marker)), None)
-        if hides is not None:
-            raise ValueError(f"settle.marker names files that ignore leaves out, by {hides!r}")
+        report = MARKED.sub("a", self.totals.report) if self.totals is not None else None
+        for said, name in (("settle.marker", marker), ("totals.report", report)):
+            hides = next((one for one in self.ignore if name is not None and re.fullmatch(one, name)), None)
+            if hides is not None:
+                raise ValueError(f"{said} names files that ignore leaves out, by {hides!r}")
         renamed = self.after_success.rename if self.after_success is not None else None
         if marker is not None and renamed is not None and marker.endswith(renamed):
             raise ValueError(f"after_success.rename: {renamed} would make markers of files, by settle.marker")

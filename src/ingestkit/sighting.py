@@ -10,11 +10,12 @@ from typing import TypeAlias
 
 from ingestkit import steps
 from ingestkit.errors import ContractError, NotArrived, SourceError
-from ingestkit.model import FileStatus, FileVersion, Item, Window
+from ingestkit.model import Announced, FileStatus, FileVersion, Item, Window
 from ingestkit.ports import Source
 from ingestkit.session import Session
 from ingestkit.states import completions, ledger, rows
 from ingestkit.states.lease import Lease
+from ingestkit.totals import announced
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Unit:
     window: Window | None = None
     unmapped: tuple[tuple[FileVersion, Item], ...] = ()
     """Files that no model claims and that are to be kept, of this batch and of done ones."""
+    announced: tuple[Announced, ...] = ()
+    """What reports of the source say of how much there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ def one_batch(
 
     def look() -> Look:
         known = known_files(session, [batch])[batch]
-        return look_at(session, lease, batch, known, tuple(models), window=window, redo=False, landed_stays=True)
+        found = look_at(session, lease, batch, known, tuple(models), window=window, redo=False, landed_stays=True)
+        return with_announced(session, found)
 
     found = look()
     if found.unsettled:
@@ -95,7 +99,7 @@ def sight_anew(session: Session, lease: Lease, batch: str, models: Sequence[str]
             assert file is not None
             wanted.setdefault(item.models[0], []).append((file, item))
     found = {model: tuple(pairs) for model, pairs in wanted.items()}
-    return Unit(batch, tuple(models), "again", found, window=window)
+    return Unit(batch, tuple(models), "again", found, window=window, announced=announced(session, batch, window))
 
 
 def is_absent(session: Session, unit: Unit, model: str, known: Sequence[FileVersion]) -> bool:
@@ -189,6 +193,16 @@ def look_at(
     if redo:
         reason = "not judged" if set(models) <= set(judge) and not any(wanted.values()) else "changed"
     return Look(Unit(batch, models, reason, wanted, window=window, unmapped=to_keep), unmapped=unmapped)
+
+
+def with_announced(session: Session, look: Look) -> Look:
+    """The same with what reports say. They are read only where there is work, and waited for while they are written."""
+    if look.unit is None:
+        return look
+    try:
+        return replace(look, unit=replace(look.unit, announced=announced(session, look.unit.batch, look.unit.window)))
+    except NotArrived as error:
+        return Look(blocked=error.message, unmapped=look.unmapped)
 
 
 def _without_released(session: Session, shown: Iterable[Item], latest: Collection[str]) -> list[Item]:

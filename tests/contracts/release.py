@@ -167,16 +167,17 @@ class ReleaseContract:
         assert sorted(tree(drop.root).values()) == [b"one", b"other"]
 
     @ACTIONS
-    def test_its_marker_and_checksum_go_with_it(self, drop: Drop, after: After) -> None:
+    def test_its_marker_checksum_and_report_go_with_it(self, drop: Drop, after: After) -> None:
         drop.put(CSV, b"one")
-        beside = [f"{CSV}.done", f"{CSV}.md5"]
+        beside = [f"{CSV}.done", f"{CSV}.md5", f"{CSV}.json"]
         for path in (*beside, f"{FIRST}/hcp_2.csv.done", f"{FIRST}/hcp_2.csv"):
             drop.put(path, b"x")
-        source = self.source(drop, after, settle={"marker": "{name}.done"})
+        totals = {"report": "{name}.json", "counts": "n"}
+        source = self.source(drop, after, settle={"marker": "{name}.done"}, totals=totals)
         released(source, version(source, CSV))
         here = {path for path in tree(drop.root) if not path.startswith("done/") and not path.endswith(".loaded")}
         assert here == {f"{FIRST}/hcp_2.csv", f"{FIRST}/hcp_2.csv.done"}
-        assert len(tree(drop.root)) == (2 if after == DELETE else 5)
+        assert len(tree(drop.root)) == (2 if after == DELETE else 6)
 
     @ACTIONS
     def test_a_marker_that_comes_with_a_newer_version_stays_with_it(

@@ -410,6 +410,76 @@ class SourceContract:
         with pytest.raises(SourceError, match=r"all\.zip is not what all\.zip\.md5 says"):
             list(source.items(FIRST))
 
+    def test_a_member_is_compared_with_the_checksum_beside_it_in_its_archive(self, drop: Drop) -> None:
+        source = drop.source(settings(), models(hcp=None))
+        said = {"in/hcp.csv.md5": b"9dd4e461268c8034f5c8564e155c67a6  hcp.csv\n"}
+        drop.put(f"{FIRST}/one.zip", zipped({"in/hcp.csv": b"x", **said}))
+        drop.put(f"{FIRST}/two.zip", zipped({"in/hcp.csv": b"y", **said}))
+        one, two = source.items(FIRST)
+        assert (one.path, one.checksum) == (f"{FIRST}/one.zip!in/hcp.csv", f"{FIRST}/one.zip!in/hcp.csv.md5")
+        with source.open(one) as stream:
+            assert stream.read() == b"x"
+        unlike = r"two\.zip!in/hcp\.csv is not what hcp\.csv\.md5 says"
+        with pytest.raises(SourceError, match=unlike), source.open(two) as stream:
+            stream.read()
+
+    @pytest.mark.parametrize(
+        ("report", "at", "of"),
+        [
+            ("{stem}.json", "all.json", "all.zip"),
+            ("{name}.json", "all.zip.json", "all.zip"),
+            ("job.json", "job.json", ""),
+            ("{stem}.json", "all.zip!in/all.json", "all.zip"),
+            ("job.json", "all.zip!job.json", "all.zip"),
+        ],
+    )
+    def test_a_report_says_how_much_there_is_and_is_waited_for(self, drop: Drop, report: str, at: str, of: str) -> None:
+        asked = settings(totals={"report": report, "counts": "job.counts"}, settle={"quiet": "0s"})
+        source = drop.source(asked, models(hcp=None, hco=None))
+        content = b'\xef\xbb\xbf{"job": {"counts": {"HCP": 12, "hcps": "3", "OTHER": 0}}}'
+        drop.put(f"{FIRST}/all.zip", zipped({"hcp.csv": b"x", "readme.md": b""}))
+        items = list(source.items(FIRST))
+        assert [item.ready for item in items] == [False, False]
+        assert "its report" in str(items[0].waits_for)
+        assert list(source.announced(FIRST)) == []
+        archive, _, within = at.partition("!")
+        if within:
+            drop.put(f"{FIRST}/all.zip", zipped({"hcp.csv": b"x", within: content, "readme.md": b""}))
+        else:
+            drop.put(f"{FIRST}/{archive}", content)
+        items = list(source.items(FIRST))
+        assert [(item.path, item.ready) for item in items] == [
+            (f"{FIRST}/all.zip!hcp.csv", True),
+            (f"{FIRST}/all.zip!readme.md", True),
+        ]
+        [said] = source.announced(FIRST)
+        assert (said.report, said.of) == (f"{FIRST}/{at}", f"{FIRST}/{of}".rstrip("/"))
+        assert (said.counts, said.models) == ({"HCP": 12, "hcps": 3, "OTHER": 0}, {"HCP": "hcp", "hcps": "hcp"})
+        assert list(source.strays()) == []
+
+    def test_a_report_is_compared_with_the_checksum_beside_it(self, drop: Drop) -> None:
+        source = drop.source(settings(totals={"report": "{stem}.json", "counts": "n"}), models(hcp=None))
+        drop.put(f"{FIRST}/hcp.csv")
+        drop.put(f"{FIRST}/hcp.json", b'{"n": {"hcp": 1}}')
+        drop.put(f"{FIRST}/hcp.json.md5", b"0" * 32)
+        with pytest.raises(SourceError, match=r"hcp\.json is not what hcp\.json\.md5 says"):
+            list(source.announced(FIRST))
+
+    def test_a_report_that_is_young_may_be_written_still(self, drop: Drop) -> None:
+        source = drop.source(settings(totals={"report": "{stem}.json", "counts": "n"}), models(hcp=None))
+        drop.put(f"{FIRST}/hcp.csv")
+        for at, kind in ((datetime.now(UTC), NotArrived), (NOON, SourceError)):
+            drop.put(f"{FIRST}/hcp.json", b'{"n": {"h', at)
+            with pytest.raises(SourceError, match=r"hcp\.json is no report of counts") as refused:
+                list(source.announced(FIRST))
+            assert type(refused.value) is kind
+
+    def test_nobody_asks_for_reports_where_none_are_to_come(self, drop: Drop, source: Source) -> None:
+        drop.put(f"{FIRST}/hcp.csv")
+        drop.put(f"{FIRST}/hcp.json", b"{}")
+        assert [item.models for item in source.items(FIRST)] == [("hcp",), ()]
+        assert list(source.announced(FIRST)) == []
+
     def test_checksums_that_are_not_looked_at_are_files_like_any_other(self, drop: Drop) -> None:
         source = drop.source(settings(settle={"checksum": "ignore"}), models(hcp=None))
         drop.put(f"{FIRST}/hcp.csv")

@@ -252,6 +252,30 @@ def test_an_archive_that_was_cut_off(shop: Project) -> None:
     assert shop.customers() == [1, 2]
 
 
+COUNTED = "settle: {quiet: 0s}\n  totals: {report: '{stem}.json', counts: n}"
+
+
+def test_a_report_that_is_none(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.corrects("settle: {quiet: 0s}", COUNTED)
+    report = shop.root / "drop/2026-01-05/customers.json"
+    report.write_text('{"n": {"cust')
+    typed = cure("is no report of counts", shop.refused("ingestkit run shop", 4))
+    report.write_text('{"n": {"customers": 2}}')
+    shop.does(*typed)
+    assert shop.customers() == [1, 2]
+
+
+def test_a_report_that_counts_more_than_came(shop: Project) -> None:
+    shop.drop("2026-01-05")
+    shop.corrects("settle: {quiet: 0s}", COUNTED)
+    (shop.root / "drop/2026-01-05/customers.json").write_text('{"n": {"customers": 3}}')
+    again, approve, run = cure("and 2 were read", shop.refused("ingestkit run shop", 5))
+    shop.refused(again, 5)
+    shop.does(approve, run)
+    assert shop.customers() == [1, 2]
+
+
 def test_a_column_in_no_contract(shop: Project) -> None:
     shop.put("2026-01-05", "id,name,since,phone\n1,Ana,,2\n")
     typed = cure("is in no contract", shop.refused("ingestkit run shop", 5))

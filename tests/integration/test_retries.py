@@ -16,7 +16,7 @@ import pytest
 
 from ingestkit import project, runner
 from ingestkit.errors import IngestkitError, SourceError
-from ingestkit.model import FileVersion, Item, Window
+from ingestkit.model import Announced, FileVersion, Item, Window
 from ingestkit.pipeline import Stop, SystemClock
 from ingestkit.ports import Source
 from ingestkit.recording import waits
@@ -65,6 +65,9 @@ class Flaky:
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         return self.real.items(batch, window)
+
+    def announced(self, batch: str, window: Window | None = None) -> Iterator[Announced]:
+        return self.real.announced(batch, window)
 
     def release(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
         return self.real.release(done, others)

@@ -17,7 +17,7 @@ import pytest
 
 from ingestkit.errors import Interrupted, LakeError, SourceError
 from ingestkit.lake import BLOCK, Lake
-from ingestkit.model import ArtifactKind, Counts, FileStatus, FileVersion, Item, Window
+from ingestkit.model import Announced, ArtifactKind, Counts, FileStatus, FileVersion, Item, Window
 from ingestkit.pipeline import Pipeline, RunContext, Stop, SystemClock
 from ingestkit.ports import Source, Warehouse
 from ingestkit.settings import PipelineSettings
@@ -79,6 +79,9 @@ class Opened:
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         return self.source.items(batch, window)
+
+    def announced(self, batch: str, window: Window | None = None) -> Iterator[Announced]:
+        return self.source.announced(batch, window)
 
     def release(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
         return self.source.release(done, others)

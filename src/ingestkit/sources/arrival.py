@@ -1,4 +1,4 @@
-"""What says that a file has arrived: a marker beside it or beside its batch, and a checksum that its bytes must fit."""
+"""What says that a file has arrived: a marker or report beside it or its batch, and a checksum its bytes must fit."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
-from ingestkit.settings import Settle
+from ingestkit.settings import Settle, Source
 
 ALGORITHMS: Mapping[str, str] = {".sha256": "sha256", ".md5": "md5"}
 """How files that hold a checksum are named behind the name of their file, the better one first."""
@@ -20,26 +20,58 @@ LARGEST = 64 << 10
 class Beside:
     """The paths of a batch, and what of them speaks of the others."""
 
-    settle: Settle
+    source: Source
     paths: Collection[str]
 
+    @property
+    def settle(self) -> Settle:
+        return self.source.settle
+
+    @property
+    def report(self) -> str | None:
+        """How reports are called."""
+        return self.source.totals.report if self.source.totals is not None else None
+
     def speaks_of_others(self, path: str) -> bool:
-        """Whether a file is a marker or a checksum, and no content."""
-        return self._is_marker(path) or (
-            self.settle.checksum != "ignore" and any(path.endswith(suffix) for suffix in ALGORITHMS)
-        )
+        """Whether a file is a marker, a report or a checksum, and no content."""
+        if any(_is_called(one, path) for one in (self.settle.marker, self.report)):
+            return True
+        return self._is_checksum(path)
+
+    def speaks_of_members(self, archive: str, name: str) -> bool:
+        """Whether a member of an archive is the report on it or a checksum, and no content."""
+        return self.is_report_within(archive, name) or self._is_checksum(name)
+
+    def _is_checksum(self, path: str) -> bool:
+        return self.settle.checksum != "ignore" and path.endswith(tuple(ALGORITHMS))
 
     def checksum_of(self, path: str) -> str | None:
         """The path of the file's checksum, where there is one."""
+        return self.checksum_within(path, self.paths)
+
+    def checksum_within(self, path: str, paths: Collection[str]) -> str | None:
+        """The same among other paths, such as the members of an archive."""
         if self.settle.checksum == "ignore":
             return None
-        return next((path + suffix for suffix in ALGORITHMS if path + suffix in self.paths), None)
+        return next((path + suffix for suffix in ALGORITHMS if path + suffix in paths), None)
 
     def of_it_alone(self, path: str) -> list[str]:
         """Where what speaks of this file and no other would be."""
-        checksums = [] if self.settle.checksum == "ignore" else [path + suffix for suffix in ALGORITHMS]
-        marker = self.settle.marker
-        return checksums + ([_marker_of(marker, path, "")] if marker is not None and "{" in marker else [])
+        named = [one for one in (self.settle.marker, self.report) if one is not None and "{" in one]
+        beside = [_marker_of(one, path, "") for one in named]
+        suffixes = () if self.settle.checksum == "ignore" else ALGORITHMS
+        return [path + suffix for suffix in suffixes] + beside
+
+    def report_of(self, path: str, folder: str) -> str | None:
+        """Where the report on a file, or on all that the folder of its batch holds, would lie beside it."""
+        if self.report is None or ("{" not in self.report and self.source.batches.files is not None):
+            # In a folder of several batches it would be of none of them.
+            return None
+        return _marker_of(self.report, path, folder)
+
+    def is_report_within(self, archive: str, name: str) -> bool:
+        """Whether a member of an archive is the report on it."""
+        return self.report is not None and name.rpartition("/")[2] == _named(self.report, archive.rpartition("/")[2])
 
     def waits_for(self, path: str, folder: str) -> str | None:
         """What must still come before a file may be read; `folder` is that of its batch."""
@@ -51,11 +83,12 @@ class Beside:
             return f"its checksum has not come ({', '.join(path.rpartition('/')[2] + one for one in ALGORITHMS)})"
         return None
 
-    def _is_marker(self, path: str) -> bool:
-        if self.settle.marker is None:
-            return False
-        name = ".+".join(map(re.escape, re.split(r"\{(?:name|stem)\}", self.settle.marker)))
-        return re.fullmatch(name, path.rpartition("/")[2]) is not None
+
+def _is_called(marker: str | None, path: str) -> bool:
+    if marker is None:
+        return False
+    name = ".+".join(map(re.escape, re.split(r"\{(?:name|stem)\}", marker)))
+    return re.fullmatch(name, path.rpartition("/")[2]) is not None
 
 
 def _marker_of(marker: str, path: str, folder: str) -> str:
@@ -63,8 +96,12 @@ def _marker_of(marker: str, path: str, folder: str) -> str:
     above, _, name = path.rpartition("/")
     if "{" not in marker:
         return f"{folder}/{marker}" if folder else marker
-    named = marker.replace("{name}", name).replace("{stem}", name.rpartition(".")[0] or name)
+    named = _named(marker, name)
     return f"{above}/{named}" if above else named
+
+
+def _named(marker: str, name: str) -> str:
+    return marker.replace("{name}", name).replace("{stem}", name.rpartition(".")[0] or name)
 
 
 class Checked:

@@ -1,6 +1,7 @@
 """Batches of files in a drop: which there are, what they hold, and its bytes."""
 
 import errno
+import hashlib
 import re
 import shlex
 import stat
@@ -17,7 +18,7 @@ from typing import BinaryIO, cast
 
 from ingestkit.errors import NotArrived, SourceError
 from ingestkit.files import shown
-from ingestkit.model import FileVersion, Item, Window
+from ingestkit.model import Announced, FileVersion, Item, Window
 from ingestkit.settings import Model, Source
 from ingestkit.sources.archives import Listing, is_archive, listed, member, stamp_of
 from ingestkit.sources.arrival import LARGEST, Beside, Checked, algorithm_of, digest_of, said_by, unlike
@@ -25,6 +26,8 @@ from ingestkit.sources.drop import Drop, Entry, Opened, Status
 from ingestkit.sources.naming import Claims, batch_of, checked_after, claimants, claims_of, refuse_alike, time_of
 from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
 from ingestkit.sources.releasing import Release, is_released
+from ingestkit.sources.totals import LARGEST as LARGEST_REPORT
+from ingestkit.sources.totals import announced, counts_in, reports_on
 
 # A pattern without any of these cannot match a slash, so only folders at the top can be batches.
 MAY_NEST = re.compile(r"[/.\[]|\\[^dws]")
@@ -78,6 +81,39 @@ class FilesSource:
         return self._walk.strays
 
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
+        claims = claims_of(self.models)
+        there, beside = self._there(batch, window)
+        found = [
+            item
+            for place, path, entry in there
+            for item in self._awaited(self._items(batch, path, entry, claims, beside), path, place, beside)
+        ]
+        found.sort(key=lambda item: item.path)
+        for one, following in pairwise(found):
+            if one.path == following.path:
+                raise SourceError(
+                    f"{shown(one.path)} is both a file and a member of an archive", hint="rename the file"
+                )
+        return iter(found)
+
+    def announced(self, batch: str, window: Window | None = None) -> Iterator[Announced]:
+        totals = self.settings.totals
+        if totals is None:
+            return
+        claims = claims_of(self.models)
+        there, beside = self._there(batch, window)
+        reports: dict[str, str] = {}
+        for place, path, entry in there:
+            # An archive is listed with its items. On what is of no model nobody waits for a report.
+            here = list(self._items(batch, path, entry, claims, beside))
+            if is_archive(path) or any(item.models for item in here):
+                reports |= self._reports_on(path, place, beside)
+        for report, of in sorted(reports.items()):
+            content, kind = self._report(report, of, beside)
+            yield announced(report, of, counts_in(report, content, totals.counts, kind), claims)
+
+    def _there(self, batch: str, window: Window | None) -> tuple[list[tuple[str, str, Entry]], Beside]:
+        """The files of a batch that are content, each with its place, and what speaks of them."""
         if self._walk is None or not self._is_fresh(self._walk):
             self._walk = self._walked()
         places = self._walk.batches.get(batch) if window is None else self._walk.within(window)
@@ -87,22 +123,9 @@ class FilesSource:
                 f"{self.drop.named('')} holds no batch {shown(batch)}",
                 hint=f"what has landed of it can be loaded: {again}",
             )
-        claims = claims_of(self.models)
         there = [(place, path, entry) for place in places for path, entry in self._files_of(place)]
-        beside = Beside(self.settings.settle, {path for _, path, _ in there} | set(self._walk.beside))
-        found = [
-            self._awaited(item, beside, place)
-            for place, path, entry in there
-            if not beside.speaks_of_others(path)
-            for item in self._items(batch, path, entry, claims, beside)
-        ]
-        found.sort(key=lambda item: item.path)
-        for one, following in pairwise(found):
-            if one.path == following.path:
-                raise SourceError(
-                    f"{shown(one.path)} is both a file and a member of an archive", hint="rename the file"
-                )
-        return iter(found)
+        beside = Beside(self.settings, {path for _, path, _ in there} | set(self._walk.beside))
+        return [one for one in there if not beside.speaks_of_others(one[1])], beside
 
     @contextmanager
     def open(self, item: Item) -> Iterator[BinaryIO]:
@@ -113,37 +136,75 @@ class FilesSource:
             size = item.size if item.archive is None else before.st_size
             refuse_changed(item, before, size)
             try:
-                if item.archive is not None:
-                    yield self._member(item, item.archive, opened, before)
-                elif item.checksum is not None:
-                    checked = Checked(opened.stream, algorithm_of(item.checksum))
-                    yield cast("BinaryIO", checked)
-                else:
-                    yield opened.stream
+                stream = opened.stream if item.archive is None else self._member(item, item.archive, opened, before)
+                if item.checksum is not None:
+                    checked = Checked(stream, algorithm_of(item.checksum))
+                    stream = cast("BinaryIO", checked)
+                yield stream
             except SourceError:
                 # What was overwritten meanwhile only looks damaged.
                 self._refuse_changed(item, opened, size)
                 raise
             self._refuse_changed(item, opened, size)
-        if checked is not None and item.checksum is not None and (digest := checked.digest(size)) is not None:
-            self._compare(path, item.checksum, digest)
+        if checked is not None and item.checksum is not None and (digest := checked.digest(item.size)) is not None:
+            self._compare(item.path, item.checksum, digest, item.archive)
 
     def release(self, done: Sequence[FileVersion], others: Collection[str]) -> Iterator[tuple[FileVersion, str]]:
         assert self.settings.after_success is not None
         return Release(self.drop, self.settings, self.settings.after_success).released(done, others)
 
-    def _compare(self, path: str, checksum: str, digest: str) -> None:
-        """Refuse bytes that do not add up to what the file beside theirs says."""
-        with self.drop.reading(self._inside(checksum)) as opened:
-            content = opened.stream.read(LARGEST)
-        if said_by(checksum, content, path) != digest:
+    def _compare(self, path: str, checksum: str, digest: str, archive: str | None = None) -> None:
+        """Refuse bytes that do not add up to what the file beside theirs says, be that a member of their archive."""
+        if archive is not None:
+            content = self._within(archive, checksum.removeprefix(f"{archive}!"), LARGEST)
+        else:
+            with self.drop.reading(self._inside(checksum)) as opened:
+                content = opened.stream.read(LARGEST)
+        if said_by(checksum, content, path.removeprefix(f"{archive}!")) != digest:
             raise unlike(path, checksum)
 
-    def _awaited(self, item: Item, beside: Beside, place: str) -> Item:
-        """The item, which is not ready while something that speaks of it has not come."""
-        folder = place.rpartition("/")[0] if self.settings.batches.files else place
-        waits_for = beside.waits_for(item.archive or item.path, folder)
-        return item if waits_for is None or not item.ready else replace(item, ready=False, waits_for=waits_for)
+    def _within(self, archive: str, name: str, most: int) -> bytes:
+        """The beginning of a member."""
+        with self.drop.reading(self._inside(archive)) as opened:
+            info = self._members(archive, opened.status(), opened.stream).get(name)
+            if info is None:
+                raise changed(f"{archive}!{name}")
+            return member(f"{archive}!{name}", opened.stream, info).read(most)
+
+    def _awaited(self, items: Iterator[Item], path: str, place: str, beside: Beside) -> list[Item]:
+        """The items a file is, or holds: not ready while something that speaks of it has not come."""
+        here = list(items)
+        waits_for = beside.waits_for(path, self._folder(place))
+        if waits_for is None and beside.report is not None and not self._reports_on(path, place, beside):
+            report = beside.report_of(path, self._folder(place)) or f"{path}!{beside.report}"
+            waits_for = f"its report {shown(report)} has not come"
+        if waits_for is None:
+            return here
+        return [replace(item, ready=False, waits_for=waits_for) if item.ready else item for item in here]
+
+    def _folder(self, place: str) -> str:
+        """The folder of a batch."""
+        return place.rpartition("/")[0] if self.settings.batches.files else place
+
+    def _reports_on(self, path: str, place: str, beside: Beside) -> dict[str, str]:
+        listing = self._listings.get(path)
+        return reports_on(path, self._folder(place), beside, listing.members if listing is not None else ())
+
+    def _report(self, report: str, of: str, beside: Beside) -> tuple[bytes, type[SourceError]]:
+        """The bytes of a report, and what it means when they are none: one that is young may be written still."""
+        if (name := report.removeprefix(f"{of}!")) != report:
+            return self._within(of, name, LARGEST_REPORT + 1), SourceError
+        with self.drop.reading(self._inside(report)) as opened:
+            kind = self._unless_whole(opened.status())
+            content = opened.stream.read(LARGEST_REPORT + 1)
+        if (checksum := beside.checksum_of(report)) is not None:
+            self._compare(report, checksum, hashlib.new(algorithm_of(checksum), content).hexdigest())
+        return content, kind
+
+    def _unless_whole(self, status: Status) -> type[SourceError]:
+        """What is said of a file that is not as it should be: while it is young it may become so."""
+        young = abs(self.now() - status.st_mtime) < self.settings.settle.quiet.total_seconds()
+        return NotArrived if young else SourceError
 
     def _refuse_changed(self, item: Item, opened: Opened, size: int) -> None:
         try:
@@ -181,7 +242,7 @@ class FilesSource:
                 strays.append(path)
         refuse_alike(self.settings.batches, pattern, batches)
         keyed = {key: tuple(paths) for key, paths in batches.items()}
-        speaks = Beside(self.settings.settle, ()).speaks_of_others
+        speaks = Beside(self.settings, ()).speaks_of_others
         beside = tuple(path for path in strays if self.settings.batches.files and speaks(path))
         strays = sorted(set(strays).difference(beside))
         return Walk(keyed, tuple(sorted(times)), tuple(strays), beside, stamps, began)
@@ -300,7 +361,7 @@ class FilesSource:
             status = entry.stat(follow_symlinks=False)
             waits_for = "it is a link to nothing"
         if waits_for is None and is_archive(path):
-            yield from self._items_within(batch, path, status, claims, beside.checksum_of(path))
+            yield from self._items_within(batch, path, status, claims, beside)
             return
         yield Item(
             batch=batch,
@@ -319,10 +380,10 @@ class FilesSource:
         archive: str,
         status: Status,
         claims: Claims,
-        checksum: str | None,
+        beside: Beside,
     ) -> Iterator[Item]:
         """The members of an archive, of its time, but those whose name, or that of a folder of theirs, is ignored."""
-        kept = self._listings.get(archive)
+        kept, checksum = self._listings.get(archive), beside.checksum_of(archive)
         if kept is not None and kept.stamp == stamp_of(status):
             members = kept.members
         else:
@@ -336,6 +397,7 @@ class FilesSource:
             (name, info)
             for name, info in members.items()
             if not any(matches(part) for part in name.split("/") for matches in ignored)
+            and not beside.speaks_of_members(archive, name)
         ]
         for name, info in taken:
             path = f"{archive}!{name}"
@@ -343,17 +405,16 @@ class FilesSource:
             if not models and len(taken) == 1:
                 models = claimants(claims, archive, archive)
             mtime = mtime_of(status, archive)
-            yield Item(batch, path, info.file_size, mtime, models, archive=archive, checksum=checksum)
+            own = beside.checksum_within(name, members)
+            own = f"{archive}!{own}" if own is not None else None
+            yield Item(batch, path, info.file_size, mtime, models, archive=archive, checksum=own)
 
     def _members(self, archive: str, status: Status, file: BinaryIO) -> Mapping[str, zipfile.ZipInfo]:
         """What an opened archive lists; its list is read when the archive is not as it was read last."""
         kept = self._listings.get(archive)
         if kept is None or kept.stamp != stamp_of(status):
-            young = abs(self.now() - status.st_mtime) < self.settings.settle.quiet.total_seconds()
-            unless_whole = NotArrived if young else SourceError
-            kept = Listing(
-                stamp_of(status), listed(archive, file, status.st_size, self.settings.archives, unless_whole)
-            )
+            limits, unless_whole = self.settings.archives, self._unless_whole(status)
+            kept = Listing(stamp_of(status), listed(archive, file, status.st_size, limits, unless_whole))
             self._listings[archive] = kept
         return kept.members
 

@@ -77,9 +77,7 @@ class Release:
         What speaks of it alone is taken first: what comes with a newer version then speaks of that.
         """
         aside = _join(_above(path), f"{ASIDE}{version.id}")
-        speaking = {
-            one: f"{aside}-{number}" for number, one in enumerate(Beside(self.source.settle, ()).of_it_alone(path), 1)
-        }
+        speaking = {one: f"{aside}-{number}" for number, one in enumerate(Beside(self.source, ()).of_it_alone(path), 1)}
         taken = {one: to for one, to in speaking.items() if self._entry(to) is not None}
         try:
             told = self._let_go_alone(

@@ -241,7 +241,8 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
         mode = stood.mode
     else:
         mode = ctx.pipeline.mode(model, (row.path for row in rows))
-    rules = judged(ctx, model, counts, percents, mode, uncounted=uncounted)
+    read = {part.file.path: part.facts.records for part in files.kept}
+    rules = judged(ctx, model, counts, percents, mode, read, uncounted=uncounted)
     return Work(
         counts=counts,
         files=tuple(rows),

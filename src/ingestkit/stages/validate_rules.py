@@ -1,12 +1,13 @@
 """The rules judged at the end of validate: figures and limits; what a failed one leads to is the runner's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ingestkit.model import Counts, LoadMode, Rule, Stage
+from ingestkit.files import shown
+from ingestkit.model import Counts, LoadMode, Rule, Stage, lies_in
 from ingestkit.pipeline import RunContext
 
-OF_THE_WHOLE = ("line_proof", "min_rows", "row_delta")
+OF_THE_WHOLE = ("line_proof", "min_rows", "row_delta", "control_total")
 """Rules that some of the records say nothing about."""
 
 
@@ -21,10 +22,11 @@ def judged(
     counts: Counts,
     file_percents: Sequence[float],
     mode: LoadMode,
+    read: Mapping[str, int],
     *,
     uncounted: bool = False,
 ) -> tuple[Rule, ...]:
-    """Every rule of validate. `file_percents` are the reject rates of the files that were kept.
+    """Every rule of validate. Of the files that were kept `file_percents` are the reject rates, `read` the records.
 
     `uncounted`: of a file kept out whole nobody can say how many records it has, and so not how many of all that is.
     """
@@ -46,11 +48,36 @@ def judged(
         rules.append(_at_least("min_rows", model, valid, limits.min_rows))
     if limits.row_delta_pct is not None and mode is ctx.pipeline.model(model).load:
         rules.append(_row_delta(ctx, model, valid, limits.row_delta_pct))
+    rules += control_total(ctx, model, read)
     if uncounted:
         rules = [replace(rule, figure=None, passed=None) if rule.name == "reject_rate" else rule for rule in rules]
     if ctx.facts.get("rows_at_most") is not None:
         rules = [replace(rule, figure=None, passed=None) if rule.name in OF_THE_WHOLE else rule for rule in rules]
     return tuple(rules)
+
+
+def control_total(ctx: RunContext, model: str, read: Mapping[str, int]) -> tuple[Rule, ...]:
+    """How many records are missing or too many beside what each report says; `read` are those of each file.
+
+    Not judged where there are files of the model and no report speaks of it.
+    """
+    announced = ctx.facts.get("announced")
+    spoken = [one for one in announced or () if one["counts"]]
+    if announced is None or not (spoken or read):
+        return ()
+    if not spoken:
+        return (Rule("control_total", Stage.VALIDATE, model, None, 0, None),)
+    off, told = 0, []
+    for one in spoken:
+        said = sum(one["counts"].values())
+        found = sum(records for path, records in read.items() if lies_in(path, one["of"]))
+        if said != found:
+            off += abs(said - found)
+            entities = ", ".join(map(shown, one["counts"]))
+            told.append(f"{shown(one['report'])} says {said:,} records of {entities}, and {found:,} were read")
+    more = f"; and {len(told) - 1} more of its reports" if len(told) > 1 else ""
+    rule = _at_most("control_total", model, off, 0, told=f"{told[0]}{more}" if told else None)
+    return (replace(rule, contract=True),)
 
 
 def _may_be_empty(ctx: RunContext, model: str, mode: LoadMode) -> bool:

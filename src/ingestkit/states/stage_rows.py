@@ -1,6 +1,6 @@
 """Stage rows: one per run, stage and model, and what the run row says of its phases from them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -135,6 +135,24 @@ def of_run(conn: sql.Connection, run_id: str) -> dict[tuple[Stage, str], StageRo
 def left(conn: sql.Connection, run_id: str, stage: Stage, model: str) -> sql.Row[Any, Any, Any] | None:
     """What a stage's row says of its beginning, and the sidecar it was last written from."""
     return conn.execute(LEFT, _one(run_id, stage, model)).one_or_none()
+
+
+def left_of_batch(
+    conn: sql.Connection, pipeline: str, batch: str, stage: Stage, model: str, at: datetime | None = None
+) -> Iterator[Sidecar]:
+    """What the stage left of a batch and model, in whatever run, newest first; or what it had left by an instant."""
+    columns = pipeline_stage.c
+    query = sql.select(columns.sidecar).where(
+        columns.pipeline == pipeline,
+        columns.stage == stage.value,
+        columns.model == model,
+        columns.batch == batch,
+        columns.sidecar.is_not(None),
+    )
+    if at is not None:
+        query = query.where(columns.ended_at <= at)
+    for sidecar in conn.execute(query.order_by(columns.token.desc(), columns.sequence.desc())).scalars():
+        yield Sidecar.from_json(sidecar)
 
 
 def judged(conn: sql.Connection, pipeline: str) -> list[tuple[str, Rule]]:
