@@ -1,6 +1,7 @@
 """The page of the pipeline `network`: every command, typed as it stands where it is needed."""
 
 import io
+import json
 import re
 import shutil
 import zipfile
@@ -83,6 +84,25 @@ def test_the_samples_are_what_the_page_says(network: Project) -> None:
     )
     [(code,)] = rows(network, "hcp__rejects", "code")
     assert code == "pattern"
+
+
+def test_what_the_job_counted_is_compared_where_its_report_lies_beside_the_package(network: Project) -> None:
+    pipeline = network.root / "config/pipelines/network.yaml"
+    said = re.findall(r"`(totals: .*)` under `source`", PAGE)
+    text = pipeline.read_text()
+    assert f"  # {said[0]}\n" in text
+    pipeline.write_text(text.replace("  # totals:", "  totals:"))
+    come(network, "1c5")
+    run = lines("Packages of Veeva Network")[0]
+    assert "its report exp_000001C5.json has not come" in network.does(run)
+    # As the interface of Network tells of a job: old names, some numbers as texts, and no word of reference data.
+    counts = {"LICENSE": 30, "RELATION": 30, "HCO": "10", "HCP": 31, "ADDRESS": 30, "EXTERNALKEYS": 30}
+    report = network.root / "config/samples/network/exp_000001C5.json"
+    report.write_text(json.dumps({"job_status": "COMPLETE", "jobExportCount": counts, "total_records_exported": "42"}))
+    told = network.refused(run, 5)
+    assert "hcp: exp_000001C5.json says 31 records of HCP, and 30 were read: nothing was published" in told
+    report.write_text(json.dumps({"job_status": "COMPLETE", "jobExportCount": counts | {"HCP": 30}}))
+    assert "1 batch done: 1c5" in network.does(run)
 
 
 def test_a_package_that_failed_is_done_when_it_is_put_right(network: Project) -> None:

@@ -426,3 +426,13 @@ def test_settings_by_which_no_report_could_come_are_refused(
 ) -> None:
     exports.set_up(PACKAGES | {"source.totals": totals})
     assert why in exports.refused(3, "run")
+
+
+def test_a_file_taken_in_by_a_person_is_what_the_report_had_counted(exports: World) -> None:
+    exports.drop(package(0x1C5, {"doctors.csv": HCP, "RELATION.csv": RELATION}), report(0x1C5, EQUAL))
+    assert "says 3 records of HCP, and 0 were read" in exports.refused(5, "run")
+    exports.does("approve", "p.1c5.1", *MINE)
+    exports.does("run")
+    exports.does("quarantine", "replay", "p", "--batch", "1c5", "--as", "hcp", *MINE)
+    assert exports.table("hcp", "vid__v") == [("1",), ("2",)]
+    assert totals(exports, "p.1c5.3") == {"hcp": (0, True)}
