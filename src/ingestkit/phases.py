@@ -127,7 +127,9 @@ def _validate(active: Active, known: Known, model: str) -> None:
         if active.session.pipeline.settings.source.totals is not None:
             ctx = replace(ctx, facts={**ctx.facts, "announced": totals.said(known.rows.get((Stage.EXTRACT, model)))})
         if not candidates:
-            rules = _approved(active, control_total(ctx, model, {}), {model: {"digest": digest_of(())}})
+            # Nothing is published of what a newer batch takes the place of.
+            missing = () if superseded else control_total(ctx, model, {})
+            rules = _approved(active, missing, {model: {"digest": digest_of(())}})
             return Work(skipped="the batch has no file of it", rules=rules)
         if superseded:
             counts = Counts(files=len(candidates), bytes=sum(file.size for file in candidates))
