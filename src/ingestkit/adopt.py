@@ -12,7 +12,7 @@ from ingestkit import decide, steps
 from ingestkit.attempts import REDONE
 from ingestkit.check import lacking, tables_gone
 from ingestkit.errors import UsageError
-from ingestkit.lake import BATCH_KINDS, sidecar_name, token_of
+from ingestkit.lake import BATCH_KINDS, is_passing, sidecar_name, token_of
 from ingestkit.mirroring import show
 from ingestkit.model import Completion, Fence, Intent, LoadMode, Receipt, RunStatus, Sidecar, Stage, Window, instant
 from ingestkit.outcome import Outcome
@@ -152,7 +152,8 @@ def _note_gone(session: Session, lease: Lease) -> tuple[str, ...]:
     with lease.transaction() as conn:
         gone = {path: status for path, status in ledger.artifact_paths(conn, name).items() if path not in there}
         ledger.mark_removed(conn, sorted(gone), session.clock.now())
-    lost = sum(status == "published" for status in gone.values())
+    keeps = session.pipeline.keeps
+    lost = sum(status == "published" and (keeps or not is_passing(path)) for path, status in gone.items())
     if not lost:
         return ()
     return (f"{lost} published object(s) are not in the lake any more: retention removed them, or they were lost",)

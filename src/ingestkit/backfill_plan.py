@@ -4,7 +4,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ingestkit.backfill_range import Progress, choose, invocation_of, models_left
-from ingestkit.backfilling import batch_of, done_models, kind_of, known_then, redo_unit, superseded
+from ingestkit.backfilling import (
+    batch_of,
+    behind,
+    done_models,
+    kind_of,
+    known_then,
+    redo_unit,
+    refuse_what_is_not_kept,
+    superseded,
+)
 from ingestkit.check import tables_gone
 from ingestkit.errors import SourceError
 from ingestkit.model import FileVersion
@@ -12,6 +21,7 @@ from ingestkit.planning import standing
 from ingestkit.rebuilding import marked, wanted_of
 from ingestkit.rehearsing import rehearsal
 from ingestkit.session import Session
+from ingestkit.sighting import Unit
 from ingestkit.states import completions, ledger
 from ingestkit.states.lease import Lease
 from ingestkit.working import FROM_LAKE, RunOptions
@@ -21,6 +31,7 @@ AGAIN = "do again"
 
 def plan_backfill(session: Session, options: RunOptions) -> dict[str, Any]:
     """What a backfill would do again, told from copies."""
+    refuse_what_is_not_kept(session, options)
     in_the_way = standing(session)
     progress = Progress()
     with rehearsal(session, options) as lease:
@@ -72,7 +83,8 @@ def _redone(
     """One row per model of the batch; the files of those that would be done are added to `files`."""
     said = superseded(session, batch, models, options)
     known = known_then(session, batch, models, options)
-    again = tuple(model for model in known if model not in said)
+    newer = behind(session, batch, [model for model in known if model not in said])
+    again = tuple(model for model in known if model not in said and model not in newer)
     trouble = _files(session, lease, batch, again, options, files) if again else None
     with session.state.read() as conn:
         files_known = ledger.versions(conn, session.pipeline.name, [batch])
@@ -85,6 +97,8 @@ def _redone(
             yield {**row, "action": "superseded", "why": f"{said[model]} stands"}
         elif model not in known:
             yield {**row, "action": "leave out", "why": "no file of it was known then"}
+        elif model in newer:
+            yield {**row, "action": "fail", "why": f"the rows of {newer[model]} are not kept (keep: none)"}
         elif trouble is not None:
             yield {**row, "action": "fail", "why": trouble}
         else:
@@ -112,14 +126,24 @@ def _files(
         if options.as_of is not None:
             there = ledger.versions_at(conn, session.pipeline.name, batch, options.as_of)
     trouble = None
+    at_the_source = _sizes(session, unit)
     for model in models:
         reused = {file.path: file for file in ledger.candidates(there, model)}
         fetched = {path: file for path, file in wanted.items() if file.model == model}
         for path, file in sorted((reused | fetched).items()):
-            action = "fetch" if path in fetched else "reuse"
+            action = "fetch" if path in fetched or at_the_source.get(path) == file.size else "reuse"
             if action == "reuse" and not (file.raw and session.lake.holds(file.raw, file.size)):
                 action = "gone"
                 trouble = f"the raw object of {path} (version {file.version}) is no longer in the lake"
+                if not session.pipeline.keeps:
+                    trouble = f"{path} is gone from the source, or has changed, and is not kept (keep: none)"
             shown = {"batch": batch, "model": model, "path": path, "version": file.version, "size": file.size}
             files.append({**shown, "action": action})
     return trouble
+
+
+def _sizes(session: Session, unit: Unit) -> dict[str, int]:
+    """What of a batch that is not kept could be fetched again."""
+    if session.pipeline.keeps:
+        return {}
+    return {item.path: item.size for item in session.source.items(unit.batch, unit.window)}

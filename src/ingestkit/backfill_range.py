@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ingestkit.backfilling import asks_no_source, known_then, redone, superseded
+from ingestkit.backfilling import (
+    asks_no_source,
+    known_then,
+    redone,
+    refuse_behind,
+    refuse_what_is_not_kept,
+    superseded,
+)
 from ingestkit.check import check
 from ingestkit.discover import batch_key, is_below
 from ingestkit.errors import Busy, IngestkitError, Interrupted, PartlyDone, StateError, UsageError
@@ -53,6 +60,7 @@ class Progress:
 
 def backfill_range(session: Session, options: RunOptions) -> Outcome:
     """Do the done batches of a range again; the lease is let go between two of them when somebody waits for it."""
+    refuse_what_is_not_kept(session, options)
     progress, if_locked = Progress(), options.if_locked
     try:
         while progress.left is None or progress.left:
@@ -115,6 +123,7 @@ def _do(session: Session, lease: Lease, options: RunOptions, progress: Progress,
         progress.unknown.append(batch)
         return
     try:
+        refuse_behind(session, batch, models)
         progress.results += redone(session, lease, batch, models, options, progress.invocation)
         progress.done.append(batch)
     except STOPS:

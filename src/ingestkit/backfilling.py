@@ -9,7 +9,7 @@ from ingestkit.decide import pinned
 from ingestkit.discover import Found, batch_key, is_below
 from ingestkit.errors import LakeError, SourceError, UsageError
 from ingestkit.mirroring import refuse_empty_state
-from ingestkit.model import CompletionStatus, LoadMode
+from ingestkit.model import ArtifactKind, CompletionStatus, LoadMode
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.rebuilding import mark, rebuild
 from ingestkit.recover import recover
@@ -17,7 +17,7 @@ from ingestkit.reporting import outcome_of
 from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
-from ingestkit.stages.standing import newer_content, stands_alone
+from ingestkit.stages.standing import newer_content, newer_than, stands_alone
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
@@ -27,6 +27,7 @@ from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, wo
 
 def backfill(session: Session, options: RunOptions) -> Outcome:
     """Do a done batch again, or build the target again from the lake, by the rule of old work after new."""
+    refuse_what_is_not_kept(session, options)
     with holding(session, session.pipeline.check_models(options.models), "backfill", options.if_locked) as lease:
         stopped = paused(session, "backfill")
         if stopped is not None and stopped.status == "paused":
@@ -43,6 +44,7 @@ def backfill(session: Session, options: RunOptions) -> Outcome:
         batch = batch_of(session, options)
         models = done_models(session, lease, batch, options)
         refuse_superseded(session, batch, models, options)
+        refuse_behind(session, batch, models)
         models = known_then(session, batch, models, options)
         if not models:
             assert options.as_of is not None
@@ -73,6 +75,54 @@ def redone(
         session, lease, unit, kind=kind, command="run", invocation=invocation, as_of=options.as_of
     )
     return work(active_run(session, lease, fresh, unit), ALL_STAGES)
+
+
+def refuse_what_is_not_kept(session: Session, options: RunOptions) -> None:
+    """A pipeline that keeps nothing can do nothing from the lake."""
+    if session.pipeline.keeps or not asks_no_source(options):
+        return
+    name = session.pipeline.name
+    what = "--from-lake" if options.from_lake else "--as-of"
+    again = session.pipeline.done_again(options.batch or "K")
+    if options.from_lake and options.batch is None and options.run_id is None and options.since is None:
+        again = f"ingestkit state reset {name} --reason '...', then: ingestkit run {name}"
+    raise UsageError(
+        f"{what} takes files from the lake, and {name} keeps none of them there (keep: none)",
+        hint=f"from what the source still holds: {again}",
+    )
+
+
+def behind(session: Session, batch: str, models: Sequence[str]) -> dict[str, str]:
+    """The models whose changes cannot be put behind a newer batch's, since its rows are not kept, each with that."""
+    if session.pipeline.keeps:
+        return {}
+    pipeline, receipts = session.pipeline, session.warehouse.receipts(session.pipeline.name)
+    found = {}
+    with session.state.read() as conn:
+        files = ledger.versions(conn, pipeline.name, [batch])
+        for model in models:
+            mode = pipeline.mode(model, (file.path for file in ledger.candidates(files, model)))
+            over = mode is LoadMode.REPLACE and stands_alone(pipeline, batch, model, mode, receipts)
+            if over or mode not in (LoadMode.MERGE, LoadMode.REPLACE):
+                continue
+            newer = [one.batch for one in newer_than(pipeline, batch, model, receipts) if one.counts.staged]
+            made = ledger.artifacts(conn, pipeline.name, newer, [model], [ArtifactKind.VALID])
+            held = {one.batch for one in made if one.status == "published" and session.lake.holds(one.path, one.bytes)}
+            if gone := [one for one in newer if one not in held]:
+                found[model] = max(gone, key=pipeline.order)
+    return found
+
+
+def refuse_behind(session: Session, batch: str, models: Sequence[str]) -> None:
+    stands = behind(session, batch, models)
+    if stands:
+        told = ", ".join(f"{by} ({model})" for model, by in sorted(stands.items()))
+        left = [model for model in models if model not in stands]
+        again = f"ingestkit backfill {session.pipeline.name} --batch {batch} --model {' --model '.join(left)}"
+        raise UsageError(
+            f"batch {batch} cannot be merged again behind {told}, whose rows are not kept (keep: none)",
+            hint=again if left else f"what came after it: ingestkit runs list {session.pipeline.name}",
+        )
 
 
 def asks_no_source(options: RunOptions) -> bool:
@@ -209,7 +259,8 @@ def redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...
     unit, blocked = one_batch(session, lease, batch, models, window)
     if unit is not None:
         return unit
+    landed = f"{session.pipeline.done_again(batch)} does it from what had landed"
     raise SourceError(
         f"batch {batch} cannot be fetched: {blocked}",
-        hint=f"ingestkit backfill {session.pipeline.name} --batch {batch} --from-lake does it from what had landed",
+        hint=landed if session.pipeline.keeps else "of what had landed nothing is kept (keep: none)",
     )

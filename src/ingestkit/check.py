@@ -58,6 +58,8 @@ def check(
         )
     if not rebuilding:
         _check_receipts(session, known, models)
+        if anew := [model for model in models if model not in known.newest]:
+            _void_of_no_table(session, lease, anew)
     steps.reached("check.done")
 
 
@@ -285,7 +287,7 @@ def _check_receipts(session: Session, known: Known, models: Sequence[str]) -> No
         raise WarehouseError(
             f"{name}.{model}: {', '.join(batches[:3])}{' and more' if len(batches) > 3 else ''} was published, but "
             f"the target does not hold it as it was: it {why}",
-            hint=f"ingestkit backfill {name} --from-lake",
+            hint=_builds(session),
         )
     _warn_of_pins(session, by_key)
 
@@ -336,9 +338,24 @@ def _refuse_newer(session: Session, done: Completion, receipt: Receipt | None, i
     )
 
 
+def _builds(session: Session) -> str:
+    name = session.pipeline.name
+    if session.pipeline.keeps:
+        return f"ingestkit backfill {name} --from-lake"
+    return f"ingestkit state reset {name} --reason '...' has the next run load again what the source still holds"
+
+
+def _void_of_no_table(session: Session, lease: Lease, models: Sequence[str]) -> None:
+    """Receipts of models that begin anew, whose table is gone, would have its rows taken for published."""
+    spoken = {one.model for one in session.warehouse.receipts(session.pipeline.name)} & set(models)
+    for model in sorted(tables_gone(session, sorted(spoken))) if spoken else ():
+        table = session.pipeline.table(model)
+        session.warehouse.void(Fence(session.pipeline.name, model, lease.state_id, lease.token, table))
+
+
 def _deleted(session: Session, models: str) -> WarehouseError:
     name = session.pipeline.name
-    builds = f"ingestkit backfill {name} --from-lake builds it again from the lake"
+    builds = _builds(session) + (" builds it again from the lake" if session.pipeline.keeps else "")
     return WarehouseError(
         f"the target of {name} ({models}) is gone, though batches were published into it",
         # A service shows nothing of what a user or role has no right on.

@@ -9,7 +9,8 @@ import sqlalchemy as sql
 from ingestkit import steps
 from ingestkit.active import Active
 from ingestkit.errors import IngestkitError, Interrupted, LeaseLost
-from ingestkit.model import Artifact, ArtifactKind, FileVersion, Stage, Work, sha256_of
+from ingestkit.lake import file_id_of
+from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion, Stage, Work, sha256_of
 from ingestkit.pipeline import RunContext
 from ingestkit.recording import perform
 from ingestkit.recover import remove_noted
@@ -67,6 +68,7 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
     """
     name, models = active.pipeline_name, active.models
     there = {model: clean.lying(ctx, model, active.batch) for model in models}
+    apart = clean.apart(ctx)
     with active.session.state.read() as conn:
         again = ledger.being_removed(conn, name, models)
         files = ledger.versions(conn, name, [active.batch])
@@ -77,14 +79,18 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
             left = [one for one in made if one.model == model]
             theirs = others.get(model, {})
             found[model, active.batch] = _debris(conn, active.batch, model, files, left, there[model], theirs)
+            if not active.session.pipeline.keeps and active.batch not in theirs.values():
+                found[model, active.batch] += clean.passing(left, files)
         old = {model: _expired(active, conn, model, set(others.get(model, {}).values())) for model in models}
+        for key, names in _left_apart(active, conn, apart, others).items():
+            found[key] = [*found.get(key, ()), *names]
     for model, batches in old.items():
         # What nobody has registered goes with the rest: nothing looks into these folders again.
         orphans = _orphans(active, ctx, model, batches)
         for batch, artifacts in batches.items():
             mine = found.setdefault((model, batch), [])
-            found[model, batch] = list(dict.fromkeys([*mine, *(one.path for one in artifacts), *orphans[batch]]))
-    return again, found
+            found[model, batch] = [*mine, *(one.path for one in artifacts), *orphans[batch]]
+    return again, {key: list(dict.fromkeys(names)) for key, names in found.items()}
 
 
 def _debris(
@@ -106,6 +112,26 @@ def _debris(
     # Layouts that changed places with each other may have laid another batch's objects there.
     theirs |= ledger.paths_of_others(conn, found, batch, model)
     return [name for name in found if name not in theirs]
+
+
+def _left_apart(
+    active: Active, conn: sql.Connection, apart: Iterable[str], others: Mapping[str, Mapping[str, str]]
+) -> Found:
+    """What lies apart from the lake, of batches that are done: by others elsewhere, or since they were given up."""
+    ids: dict[str, list[str]] = {}
+    for name in apart:
+        ids.setdefault(file_id_of(name), []).append(name)
+    found: Found = {}
+    files = ledger.of_ids(conn, active.pipeline_name, sorted(ids))
+    done = {
+        key for batch in {file.batch for file in files} for key in completions.whole(conn, active.pipeline_name, batch)
+    }
+    for file in files:
+        model, batch = file.model or "", file.batch
+        mine = model in active.models and (batch, model) in done and batch not in others.get(model, {}).values()
+        if mine and file.status is not FileStatus.QUARANTINED:
+            found.setdefault((model, batch), []).extend(ids[file.id])
+    return found
 
 
 def _orphans(

@@ -4,9 +4,11 @@ import hashlib
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -108,9 +110,9 @@ def token_of_staged(name: str) -> int:
     return int(match[1])
 
 
-def file_id_of(raw: str) -> str:
-    """The ledger id in the name of a raw object."""
-    return raw.rsplit("/", 1)[-1].split("-", 1)[0]
+def file_id_of(name: str) -> str:
+    """The ledger id in the name of a raw object, or of what was valid of one."""
+    return name.rsplit("/", 1)[-1].removesuffix(".parquet").split("-", 1)[0]
 
 
 def layouts_folder(pipeline: str) -> str:
@@ -135,16 +137,33 @@ DEEP = {ArtifactKind.RAW.value: 1, ArtifactKind.VALID.value: 2, ArtifactKind.REJ
 """How many parts a name has below its batch's folder."""
 
 
+PASSING = "passing-"
+"""What the file of an object in flight begins with that is needed only while its batch is at work."""
+
+
+def is_passing(name: str) -> bool:
+    """Whether an object is needed only while its batch is at work, where a pipeline keeps no more."""
+    kind, *folders = name.rpartition("/")[0].split("/")
+    return kind in (ArtifactKind.RAW, ArtifactKind.VALID) and not any(UNMAPPED in folder for folder in folders)
+
+
 @dataclass(frozen=True, slots=True)
 class Lake:
     store: Store
     layout: str = layouts.DEFAULT
     """The folders of what is written from now on; what is there is found by the path that was recorded for it."""
+    aside: Store | None = None
+    """Where what is passing lies, of a store that has it apart."""
 
-    def raw_name(self, pipeline: str, model: str, batch: str, file_id: str, path: str, token: int) -> str:
-        """Of each owner its own where the store does not refuse a taken name: none overwrites another's then."""
+    def raw_name(
+        self, pipeline: str, model: str, batch: str, file_id: str, path: str, token: int, *, again: bool = False
+    ) -> str:
+        """Of each owner its own where the store does not refuse a taken name: none overwrites another's then.
+
+        And where a file is fetched `again`: a clean that wakes up late may remove what lay there before.
+        """
         name = f"{file_id}-{safe_name(path.rsplit('/', 1)[-1])}"
-        if not self.store.keeps_names:
+        if again or not self.store.keeps_names:
             name = f"{file_id}-{token:012d}-{name.removeprefix(f'{file_id}-')}"
         return f"{_folder(self.layout, 'raw', pipeline, model, batch)}/{name}"
 
@@ -184,7 +203,19 @@ class Lake:
 
     def write(self, place: Place, name: str, fill: Callable[[HashingWriter], None]) -> Written:
         """Write an object in flight, to be published under `name` or dropped, as its content says."""
-        inflight = f"{place.inflight()}/{name.rsplit('/', 1)[-1]}"
+        label = PASSING if is_passing(name) else ""
+        return self._written(f"{place.inflight()}/{label}{name.rsplit('/', 1)[-1]}", fill)
+
+    def keep(self, place: Place, name: str) -> None:
+        """Have an object stay when its batch is done; in a store that has nothing apart it does so by itself."""
+        if self.aside is None or self.aside.stat(name) is None:
+            return
+        with self.aside.open(name) as file:
+            fill = partial(shutil.copyfileobj, file, length=BLOCK)
+            written = self._written(f"{place.inflight()}/{name.rsplit('/', 1)[-1]}", fill)
+        self.publish_written(written, name)
+
+    def _written(self, inflight: str, fill: Callable[[HashingWriter], None]) -> Written:
         with self.store.write(inflight) as file:
             writer = HashingWriter(file)
             fill(writer)

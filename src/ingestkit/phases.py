@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit import approvals, steps, totals
+from ingestkit import approvals, keeping, steps, totals
 from ingestkit.active import Active, Known
 from ingestkit.cleaning import clean_behind
 from ingestkit.errors import (
@@ -58,7 +58,8 @@ def do_stage(active: Active, stage: Stage) -> None:
     match stage:
         case Stage.EXTRACT:
             # Nothing is landed where nothing is wanted.
-            _side_by_side(active, partial(_extract, active, active.known(raw=any(active.unit.wanted.values()))))
+            wanted = any(active.unit.wanted.values()) or not active.session.pipeline.keeps
+            _side_by_side(active, partial(_extract, active, active.known(raw=wanted)))
         case Stage.VALIDATE:
             _side_by_side(active, partial(_validate, active, active.known(raw=True, made=True)))
         case Stage.LOAD:
@@ -77,7 +78,9 @@ def _extract(active: Active, known: Known, model: str) -> None:
     # What is of no model is landed with the first of them.
     beside = active.unit.unmapped if model == active.models[0] else ()
     tries = itertools.count()
-    if not wanted and not beside and _stands(active, known, Stage.EXTRACT, model, settings):
+    lost = keeping.lost(active, known, model, wanted)
+    whole = not lost or _is_loaded(active, known, model)
+    if whole and not (wanted or beside) and _stands(active, known, Stage.EXTRACT, model, settings):
         before = totals.said(known.rows.get((Stage.EXTRACT, model)))
         if all(one.of_model(model) in before for one in active.unit.announced):
             return
@@ -87,16 +90,18 @@ def _extract(active: Active, known: Known, model: str) -> None:
         kept = extract.keep(ctx, model, beside)
         absent = is_absent(active.session, active.unit, model, known.meant)
         unit, now = active.unit, known
-        if next(tries) and not absent:
+        if next(tries) and wanted and not absent:
             unit, now = _sighted_again(active, model), active.known(raw=True)
         kept = replace(kept, details=_announced(active, now, model, unit))
         if absent:
             return replace(kept, skipped="the batch has no file of it")
-        work = extract.extract(ctx, model, unit.wanted.get(model, ()), now.landed(model))
+        work = extract.extract(
+            ctx, model, unit.wanted.get(model, ()), now.landed(model), keeping.at_the_source(active, lost)
+        )
         files, artifacts = (*work.files, *kept.files), (*work.artifacts, *kept.artifacts)
         return replace(work, files=files, artifacts=artifacts, details=kept.details)
 
-    total = sum(item.size for _, item in (*wanted, *beside))
+    total = sum(item.size for _, item in (*wanted, *beside)) + sum(file.size for file in lost)
     perform(active, Stage.EXTRACT, model, settings, job, total=total)
 
 
@@ -187,11 +192,25 @@ def _stands(
         return False
     if candidates is not None and {file.id for file in sidecar.work.files} != {file.id for file in candidates}:
         return False
+    if _is_loaded(active, known, model):
+        return True
     if stage is Stage.VALIDATE:
         # The load is made of them, and would refuse what it cannot make again.
         return all(map(active.context().holds, sidecar.work.artifacts))
     lake = active.session.lake
     return all(lake.holds(one.path, one.bytes) for one in sidecar.work.artifacts)
+
+
+def _is_loaded(active: Active, known: Known, model: str) -> bool:
+    """Whether a pipeline that keeps nothing has published the model in this run: nobody reads again what that read."""
+    row, validated = known.rows.get((Stage.LOAD, model)), known.rows.get((Stage.VALIDATE, model))
+    sidecar = validated.work() if validated is not None else None
+    if active.session.pipeline.keeps or row is None or sidecar is None or Stage.LOAD in active.again:
+        return False
+    if row.status not in (StageStatus.SUCCESS, StageStatus.SKIPPED) or _behind(known.rows, Stage.LOAD, model):
+        return False
+    alike = {file.id for file in sidecar.work.files} == {file.id for file in ledger.candidates(known.meant, model)}
+    return alike and row.settings == _load_settings(active, model)
 
 
 def _behind(rows: Mapping[tuple[Stage, str], StageRow], stage: Stage, model: str) -> bool:

@@ -1,6 +1,7 @@
 """Pipeline and RunContext: what a stage is given. No stage knows more than this."""
 
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +57,16 @@ class Pipeline:
 
     def model(self, name: str) -> Model:
         return self.settings.models[name]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether batches that are done can be done again from the lake."""
+        return self.settings.keep == "all"
+
+    def done_again(self, batch: str, *flags: str) -> str:
+        """The command that does a done batch again: from the lake, or from the source where that keeps nothing."""
+        words = ["ingestkit", "backfill", self.name, "--batch", shlex.quote(batch), *flags]
+        return " ".join([*words, *(["--from-lake"] if self.keeps else [])])
 
     def table(self, model: str) -> str:
         return self.settings.models[model].table or model

@@ -183,7 +183,8 @@ def _planned_batch(session: Session, unit: Unit, sketch: Sketch, over: Mapping[s
             if file.model is not None and file.model in over:
                 why = f"{why}; superseded by {over[file.model]}"
         elif file.id in in_lake:
-            action, why = "reuse", "in the lake already"
+            held = session.pipeline.keeps or (file.raw and session.lake.holds(file.raw, file.size))
+            action, why = ("reuse", "in the lake already") if held else ("take", "kept no longer (keep: none)")
         elif file.status is FileStatus.FORGOTTEN:
             action, why = "leave out", "forgotten, and gone from the source"
         else:

@@ -56,6 +56,7 @@ SERVERS = {"sftp": "ingestkit.sources.ssh:Server"}
 STORES = {
     "local": "ingestkit.stores.local:LocalStore",
     "overlay": "ingestkit.stores.overlay:OverlayStore",
+    "apart": "ingestkit.stores.apart:ApartStore",
     "s3": "ingestkit.stores.s3:opened",
     "adls": "ingestkit.stores.adls:opened",
 }
@@ -71,6 +72,8 @@ EXTRAS = {"s3": "aws"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
+PASSING = "passing"
+"""The folder of scratch that outlives commands: what is apart from the lake until its batch is done."""
 STAGES = {
     "validate": "ingestkit.stages.validate:validate",
     "prove": "ingestkit.stages.validate_engine:prove",
@@ -223,6 +226,7 @@ class Project:
                 "root": self.root,
                 "folder": self.folder,
                 "scratch": scratch,
+                "passing": scratch.parent / PASSING,
                 "clock": clock,
                 "stop": stop,
                 "progress": progress,
@@ -255,6 +259,7 @@ class Project:
                 "root": self.root,
                 "folder": folder,
                 "scratch": folder / "scratch",
+                "passing": self.root / self.settings.scratch / PASSING,
                 "clock": clock,
                 "stop": stop,
                 "progress": progress,
@@ -263,7 +268,7 @@ class Project:
             }
             opened = _session(self.secrets, shared, config)
             over = registered(STORES, "overlay")(registered(STORES, "local")(folder / "lake"), opened.lake.store)
-            return replace(opened, lake=replace(opened.lake, store=over))
+            return replace(opened, lake=replace(opened.lake, store=over, aside=None))
 
     def _forget(self, scratch: Path) -> None:
         """Remove what a rehearsal stood on."""
@@ -324,10 +329,10 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
     held = _kept(Settings, {"connections": config["connections"]}).connections
     connections = {name: _resolved(secrets, one, f"connections.{name}") for name, one in held.items()}
     root = shared["root"]
-    lake = Lake(_store(root, connections[settings.lake], shared), settings.layout)
+    lake = _lake(_store(root, connections[settings.lake], shared), settings, shared)
     asked = _resolved(secrets, settings.source, f"pipelines.{settings.pipeline}.source")
     return Session(
-        **shared,
+        **{name: value for name, value in shared.items() if name != "passing"},
         pipeline=Pipeline(settings, configuration.gate_checks(root, settings)),
         config=config,
         config_hash=sha256_of(config),
@@ -389,6 +394,13 @@ def _store(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Sto
             raise _unfit("lake", connection)
     opened: Store = made
     return opened
+
+
+def _lake(store: Store, settings: PipelineSettings, shared: Mapping[str, Any]) -> Lake:
+    if settings.keep == "all":
+        return Lake(store, settings.layout)
+    aside = registered(STORES, "local")(shared["passing"])
+    return Lake(registered(STORES, "apart")(aside, store), settings.layout, aside)
 
 
 def _warehouse(

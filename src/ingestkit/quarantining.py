@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ingestkit import attempts
-from ingestkit.backfilling import batch_of, refuse_superseded
+from ingestkit.backfilling import batch_of, refuse_behind, refuse_superseded
 from ingestkit.check import check
 from ingestkit.decide import assigned, discarded
 from ingestkit.discover import Found
@@ -77,6 +77,7 @@ def _finished(session: Session, lease: Lease, options: RunOptions) -> list[Model
 def _prove(session: Session, lease: Lease, batch: str, models: Sequence[str]) -> None:
     check(session, lease, from_lake=True)
     refuse_superseded(session, batch, models)
+    refuse_behind(session, batch, models)
 
 
 def _published_again(session: Session, lease: Lease, batch: str, models: tuple[str, ...]) -> list[ModelResult]:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +82,7 @@ def _read(
     if not session.lake.is_whole(artifact):
         raise LakeError(
             f"the lake no longer holds {artifact.path} as it was made, where the rejected records are",
-            hint=f"to make them again: ingestkit backfill {artifact.pipeline} --batch "
-            f"{shlex.quote(artifact.batch)} --from-lake",
+            hint=f"to make them again: {session.pipeline.done_again(artifact.batch)}",
         )
     with pyarrow.parquet.ParquetFile(session.lake.store.path(artifact.path)) as file:
         for batch in file.iter_batches(batch_size=1024):

@@ -825,6 +825,8 @@ class PipelineSettings(Section):
     layout: Annotated[str, AfterValidator(laid_out)] = layouts.DEFAULT
     """The folders of a batch in the lake, below `raw/<pipeline>/`, `valid/…` and `rejects/…`: {model}, {batch}, and of
     batches that are dates {year}, {month} and {day}."""
+    keep: Literal["all", "none"] = "all"
+    """Whether raw and valid objects of a batch stay in the lake, or lie in scratch and go when the batch is done."""
     publish: Literal["batch", "model"] = "batch"
     catch_up: Literal["every", "newest"] = "every"
     lineage: Lineage = Lineage()
@@ -841,6 +843,15 @@ class PipelineSettings(Section):
         dated = [name for name in layouts.fields(self.layout) if name in layouts.OF_DATES]
         if dated and self.source.batches.kind != "date":
             raise ValueError(f"layout: {{{dated[0]}}} is of batches of kind date")
+        return self
+
+    @model_validator(mode="after")
+    def what_is_kept_is_there(self) -> "PipelineSettings":
+        said = "keep" if self.retention.keep is not None else "keep_batches" if self.retention.keep_batches else None
+        if self.keep == "none" and said is not None:
+            raise ValueError(
+                f"retention.{said} says how long batches stay in the lake, and by keep: none no batch does"
+            )
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from ingestkit.errors import (
     SourceError,
     StateError,
 )
+from ingestkit.keeping import with_their_input
 from ingestkit.mirroring import show
 from ingestkit.model import FileStatus, RunStatus, Stage, Verdict
 from ingestkit.outcome import ModelResult
@@ -68,7 +69,7 @@ def as_kept(session: Session, known: Run) -> Session:
 def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     """Do these stages of a run; a failure closes the run, an interruption leaves it open for the next command."""
     try:
-        for one in stages:
+        for one in with_their_input(active, stages):
             active.session.stop.check()
             do_stage(active, one)
     except (LeaseLost, Fenced, Interrupted, Busy, StateError):

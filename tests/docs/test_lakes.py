@@ -52,7 +52,11 @@ def rows(root: Path) -> list[Any]:
 
 def test_every_lake_that_is_shown_can_be_said() -> None:
     shown = [yaml.safe_load(block.text) for block in blocks(LAKES) if block.language == "yaml"]
-    said = [TypeAdapter[Connection](Connection).validate_python(one["connections"]["lake"]) for one in shown]
+    said = [
+        TypeAdapter[Connection](Connection).validate_python(one["connections"]["lake"])
+        for one in shown
+        if "connections" in one
+    ]
     assert {type(one) for one in said} == {S3Connection, AdlsConnection}
 
 

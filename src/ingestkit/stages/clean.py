@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ingestkit.lake import BATCH_KINDS, file_id_of
+from ingestkit.lake import BATCH_KINDS, file_id_of, is_passing
 from ingestkit.model import Artifact, ArtifactKind, Completion, CompletionStatus, FileStatus, FileVersion
 from ingestkit.pipeline import Pipeline, RunContext
 
@@ -37,6 +37,20 @@ def debris(there: Iterable[tuple[str, str]], files: Sequence[FileVersion], artif
         if name not in registered and not needed:
             found.append(name)
     return found
+
+
+def apart(ctx: RunContext) -> list[str]:
+    """What the pipeline has lying apart from the lake, of any batch."""
+    if ctx.lake.aside is None:
+        return []
+    kinds = (ArtifactKind.RAW, ArtifactKind.VALID)
+    return [one.name for kind in kinds for one in ctx.lake.aside.list(f"{kind}/{ctx.pipeline.name}/")]
+
+
+def passing(artifacts: Sequence[Artifact], files: Sequence[FileVersion]) -> list[str]:
+    """Of a batch that is done, what is not kept any longer: all but rejects, and files that were quarantined whole."""
+    whole = {file.raw for file in files if file.status is FileStatus.QUARANTINED}
+    return [one.path for one in artifacts if is_passing(one.path) and one.path not in whole]
 
 
 def expired(pipeline: Pipeline, done: Mapping[str, tuple[Completion, datetime]], now: datetime) -> list[str]:

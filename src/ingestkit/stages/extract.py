@@ -1,5 +1,6 @@
 """Extract: new files of a batch stream into the lake, hashed on the way."""
 
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -12,35 +13,41 @@ from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.lake import BLOCK, UNMAPPED, HashingWriter, Landed, Written
 from ingestkit.model import Artifact, ArtifactKind, Counts, FileStatus, FileVersion, Item, Work
-from ingestkit.pipeline import RunContext
+from ingestkit.pipeline import Pipeline, RunContext
 
 
 def extract(
-    ctx: RunContext, model: str, wanted: Sequence[tuple[FileVersion, Item]], landed: Sequence[FileVersion]
+    ctx: RunContext,
+    model: str,
+    wanted: Sequence[tuple[FileVersion, Item]],
+    landed: Sequence[FileVersion],
+    lost: Sequence[tuple[FileVersion, Item]] = (),
 ) -> Work:
     """Land the `wanted` files of a model; `landed` are the versions of its batch that are in the lake already.
 
+    Of those, the `lost` are there no more, and are fetched once more as they were.
     The source gives one file after another. What is asked of the lake, and given to it, may go side by side.
     """
-    known = _latest(landed)
+    again = [_fetched_again(ctx, model, *one) for one in lost]
+    known = _latest([*landed, *again])
     done: list[FileVersion] = []
     with _hands(ctx) as lake:
         before = lake.map(lambda one: _landed_before(ctx, model, *one), wanted)
-        sent: deque[Future[FileVersion]] = deque()
+        sent: deque[Future[tuple[FileVersion, ...]]] = deque()
         for (version, item), there in zip(wanted, before, strict=True):
             # Who fails is heard soon, and not behind the last file.
             while len(sent) > 2 * ctx.lake.store.at_once:
-                done.append(sent.popleft().result())
+                done += sent.popleft().result()
             at_hand = there or _written(ctx, model, version, item)
             sent.append(lake.submit(_landed, ctx, model, version, item, at_hand, known.get(version.path)))
-        done += [one.result() for one in sent]
-    new = tuple(file for file in done if file.status is FileStatus.LANDED)
+        done += [file for left in sent for file in left.result()]
+    new = [*again, *(file for file in done if file.raw is not None)]
     whole = {**known, **{file.path: file for file in new}}
     return Work(
         counts=Counts(files=len(whole), bytes=sum(file.size for file in whole.values())),
-        files=tuple(done),
+        files=(*again, *done),
         artifacts=tuple(_artifact(ctx, model, file) for file in new),
-        skipped=None if wanted else "everything had landed",
+        skipped=None if wanted or again else "everything had landed",
     )
 
 
@@ -102,16 +109,55 @@ def _written(ctx: RunContext, model: str, version: FileVersion, item: Item, *, w
 
 def _landed(
     ctx: RunContext, model: str, version: FileVersion, item: Item, there: Landed | Written, known: FileVersion | None
-) -> FileVersion:
-    """The version as it landed, or as skipped where the bytes are those of the version before it."""
+) -> tuple[FileVersion, ...]:
+    """The version as it landed, or as skipped where the bytes are those of the version before it.
+
+    Where that one is kept no longer, it has them again.
+    """
     if isinstance(there, Written):
-        if known is not None and known.sha256 == there.sha256 and _is_held(ctx, known):
-            ctx.lake.drop(there)
-            same = f"same content as version {known.version}"
-            return replace(_taken(ctx, version, item, there.sha256), status=FileStatus.SKIPPED, reason=same)
+        taken = _taken(ctx, version, item, there.sha256)
+        if known is not None and known.sha256 == there.sha256:
+            same = replace(taken, status=FileStatus.SKIPPED, reason=f"same content as version {known.version}")
+            if _is_held(ctx, known):
+                ctx.lake.drop(there)
+                return (same,)
+            if not ctx.pipeline.keeps:
+                return same, _put_back(ctx, model, known, there)
         there = ctx.lake.publish_written(there, _name(ctx, model, version, item))
     steps.reached("extract.copied")
-    return replace(_taken(ctx, version, item, there.sha256), status=FileStatus.LANDED, raw=there.name)
+    return (replace(_taken(ctx, version, item, there.sha256), status=FileStatus.LANDED, raw=there.name),)
+
+
+def _fetched_again(ctx: RunContext, model: str, version: FileVersion, item: Item) -> FileVersion:
+    """A version that landed before, with its bytes in the lake again."""
+    written = ctx.lake.write(
+        ctx.place(model), _name_again(ctx, model, version), lambda writer: _copy(ctx, model, item, writer)
+    )
+    if written.sha256 != version.sha256:
+        ctx.lake.drop(written)
+        raise not_as_it_was(ctx.pipeline, version, "has other bytes at the source than when it was taken")
+    return _put_back(ctx, model, version, written)
+
+
+def _put_back(ctx: RunContext, model: str, version: FileVersion, written: Written) -> FileVersion:
+    landed = ctx.lake.publish_written(written, _name_again(ctx, model, version))
+    steps.reached("extract.copied")
+    return replace(version, raw=landed.name, run_id=ctx.run_id, token=ctx.token)
+
+
+def _name_again(ctx: RunContext, model: str, version: FileVersion) -> str:
+    name = ctx.pipeline.name
+    return ctx.lake.raw_name(name, model, ctx.batch, version.id, version.path, ctx.token, again=True)
+
+
+def not_as_it_was(pipeline: Pipeline, file: FileVersion, what: str) -> SourceError:
+    """Of a file that is needed once more."""
+    skip = f"ingestkit skip {pipeline.name} --batch {shlex.quote(file.batch)} --reason '...'"
+    return SourceError(
+        f"{shown(file.path)} {what}, and batch {file.batch} needs it once more: {pipeline.name} keeps no batch that is "
+        "done or whose disk is gone (keep: none)",
+        hint=f"have it delivered again as it was, and run again; or leave what is published as it is: {skip}",
+    )
 
 
 def _landed_before(ctx: RunContext, model: str, version: FileVersion, item: Item) -> Landed | None:

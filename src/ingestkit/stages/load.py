@@ -1,5 +1,6 @@
 """Load: what is to be published of a batch, and the one transaction that publishes it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
                 raise _gone(ctx, given.model, receipt.batch)
             newer.extend(found)
         _hold(ctx, given.model, newer)
-        previous = _previous(ctx, given) if intent.mode is LoadMode.MERGE else previous
+        previous = _previous(ctx, given, own) if intent.mode is LoadMode.MERGE else previous
     contract = ctx.pipeline.columns(given.model)
     known = {column.name.casefold() for column in contract}
     evolved = tuple(name for name in given.evolved if name.casefold() not in known)
@@ -377,15 +378,23 @@ def _rejects(ctx: RunContext, given: Given) -> Rejects | None:
     return replace(beside, files=tuple(ctx.lake.store.path(one.path) for one in made), losers=_losers(ctx, given))
 
 
-def _previous(ctx: RunContext, given: Given) -> Said | None:
+def _previous(ctx: RunContext, given: Given, own: Receipt | None) -> Said | None:
     """What the batch's earlier generation said; None where the lake does not hold all of it any more."""
     found = [one for one in given.others if one.status == "published" and tells_keys(one)]
-    if all(ctx.holds(one) for one in found):
+    told = own is None or not own.counts.staged or any(one.kind is ArtifactKind.VALID for one in found)
+    if told and all(ctx.holds(one) for one in found):
         return _said(ctx, found)
+    if own is not None and not (given.replaced or given.let_go) and _is_judged_as(ctx, given, own):
+        # All its files are of this generation too, and say again what they said.
+        return Said()
     ctx.progress.warned(
         f"{given.model}: what the batch said before is no longer in the lake; what of it stays is unknown"
     )
     return None
+
+
+def _is_judged_as(ctx: RunContext, given: Given, own: Receipt) -> bool:
+    return own.settings == ctx.pipeline.load_settings(given.model, ctx.window, own.mode)
 
 
 def tells_keys(artifact: Artifact) -> bool:
@@ -410,9 +419,12 @@ def _hold(ctx: RunContext, model: str, artifacts: Sequence[Artifact]) -> None:
 
 
 def _gone(ctx: RunContext, model: str, batch: str) -> WarehouseError:
+    again = f"to make them again: {ctx.pipeline.done_again(batch, '--model', model)}"
+    skip = f"ingestkit skip {ctx.pipeline.name} --batch {shlex.quote(ctx.batch)} --reason '...'"
     return WarehouseError(
-        f"{model}: batch {ctx.batch} cannot be merged after {batch}, whose valid rows are no longer in the lake",
-        hint=f"to make them again: ingestkit backfill {ctx.pipeline.name} --batch {batch} --model {model} --from-lake",
+        f"{model}: batch {ctx.batch} cannot be merged after {batch}, whose valid rows are no longer in the lake"
+        f"{'' if ctx.pipeline.keeps else ' (keep: none)'}",
+        hint=again if ctx.pipeline.keeps else f"to leave what is published as it is: {skip}",
     )
 
 

@@ -106,6 +106,10 @@ def _validate(ctx: RunContext, model: str, files: Sequence[FileVersion], known: 
         kept = [part for part in parts if part not in over]
         candidates = [part.candidate for part in kept]
         keys, keys_made = keys_artifact(ctx, model, candidates, known, engine)
+        for raw in (*(part.file.raw for part in over), *(one.file.raw for one in broken)):
+            # Somebody is to look at it, and it may be taken in yet.
+            if raw is not None:
+                ctx.lake.keep(ctx.place(model), raw)
         steps.reached("validate.keys_compared")
         work = _work(ctx, engine, Files(kept, over, broken), keys)
     finally:

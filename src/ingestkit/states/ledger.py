@@ -96,6 +96,18 @@ def newest_of(conn: sql.Connection, pipeline: str, paths: Sequence[str]) -> list
     return found
 
 
+def of_ids(conn: sql.Connection, pipeline: str, ids: Sequence[str]) -> list[FileVersion]:
+    """The versions with these ids."""
+    found: list[FileVersion] = []
+    columns = file_manifest.c
+    for start in range(0, len(ids), CHUNK):
+        query = sql.select(file_manifest).where(
+            columns.pipeline == pipeline, columns.id.in_(ids[start : start + CHUNK])
+        )
+        found.extend(_files(conn, query))
+    return found
+
+
 def is_unpublished(file: FileVersion) -> bool:
     """A version that no publish has taken yet, whether it landed or not."""
     return file.loaded is None and file.status in UNPUBLISHED

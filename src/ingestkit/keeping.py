@@ -1,0 +1,59 @@
+"""What a pipeline that keeps nothing (`keep: none`) needs once more: which files, and where the source has them."""
+
+from collections.abc import Sequence
+
+from ingestkit.active import Active, Known
+from ingestkit.errors import NotArrived, SourceError
+from ingestkit.model import FileVersion, Item, Stage
+from ingestkit.stages.extract import not_as_it_was
+from ingestkit.states import ledger
+
+
+def lost(active: Active, known: Known, model: str, wanted: Sequence[tuple[FileVersion, Item]]) -> list[FileVersion]:
+    """The files that the model is validated from and that are there no more, but for those that are fetched anyhow."""
+    if active.session.pipeline.keeps or model in active.unit.newer:
+        return []
+    lake, replaced = active.session.lake, {version.path for version, _ in wanted}
+    return [
+        file
+        for file in ledger.candidates(known.meant, model)
+        if file.path not in replaced
+        and (file.raw is None or file.raw in known.leaving or not lake.holds(file.raw, file.size))
+    ]
+
+
+def at_the_source(active: Active, files: Sequence[FileVersion]) -> tuple[tuple[FileVersion, Item], ...]:
+    """Each of these with what the source has of it; one that is gone or has changed is a SourceError."""
+    if not files:
+        return ()
+    there = _shown(active)
+    found = []
+    for file in files:
+        item = there.get(file.path)
+        if item is None:
+            raise not_as_it_was(active.session.pipeline, file, "is gone from the source")
+        if item.size != file.size:
+            what = f"has changed at the source since it was taken ({file.size} → {item.size} bytes)"
+            raise not_as_it_was(active.session.pipeline, file, what)
+        found.append((file, item))
+    return tuple(found)
+
+
+def _shown(active: Active) -> dict[str, Item]:
+    source, batch, window = active.session.source, active.batch, active.run.window
+    if window is None and batch not in list(source.batches(None)):
+        return {}
+    try:
+        return {item.path: item for item in source.items(batch, window)}
+    except NotArrived as error:
+        raise SourceError(
+            f"batch {batch}: {error.message}", hint=f"ingestkit run {active.pipeline_name}, later"
+        ) from error
+
+
+def with_their_input(active: Active, stages: Sequence[Stage]) -> Sequence[Stage]:
+    """The stages, behind those that make again what they read where it is there no more."""
+    before = {Stage.VALIDATE: [Stage.EXTRACT], Stage.LOAD: [Stage.EXTRACT, Stage.VALIDATE]}
+    if active.session.pipeline.keeps:
+        return stages
+    return [*before.get(stages[0], []), *stages]
