@@ -57,9 +57,9 @@ def check(
             )
         )
     if not rebuilding:
-        _check_receipts(session, known, models)
-        if anew := [model for model in models if model not in known.newest]:
-            _void_of_no_table(session, lease, anew)
+        receipts = _check_receipts(session, known, models)
+        begun_anew = set(models).difference(known.newest) & {one.model for one in receipts}
+        _void_of_no_table(session, lease, sorted(begun_anew))
     steps.reached("check.done")
 
 
@@ -273,7 +273,8 @@ def _stands_for(receipt: Receipt, done: Published) -> bool:
     return receipt.generation > done.generation
 
 
-def _check_receipts(session: Session, known: Known, models: Sequence[str]) -> None:
+def _check_receipts(session: Session, known: Known, models: Sequence[str]) -> Sequence[Receipt]:
+    """Prove that the target holds what was published; the receipts by which that is told."""
     name = session.pipeline.name
     receipts = session.warehouse.receipts(name)
     _refuse_older_copy(session, receipts)
@@ -290,6 +291,7 @@ def _check_receipts(session: Session, known: Known, models: Sequence[str]) -> No
             hint=_builds(session),
         )
     _warn_of_pins(session, by_key)
+    return receipts
 
 
 def _warn_of_pins(session: Session, standing: Mapping[tuple[str, str], Receipt]) -> None:
@@ -347,8 +349,7 @@ def _builds(session: Session) -> str:
 
 def _void_of_no_table(session: Session, lease: Lease, models: Sequence[str]) -> None:
     """Receipts of models that begin anew, whose table is gone, would have its rows taken for published."""
-    spoken = {one.model for one in session.warehouse.receipts(session.pipeline.name)} & set(models)
-    for model in sorted(tables_gone(session, sorted(spoken))) if spoken else ():
+    for model in sorted(tables_gone(session, models)) if models else ():
         table = session.pipeline.table(model)
         session.warehouse.void(Fence(session.pipeline.name, model, lease.state_id, lease.token, table))
 

@@ -105,6 +105,14 @@ def test_a_dropped_table_is_found_and_built_again(filled: World) -> None:
     assert filled.table("b", "id", "d", "_batch") == whole[1]
 
 
+def test_a_dropped_table_is_loaded_again_by_a_pipeline_that_begins_anew(filled: World) -> None:
+    whole = tables(filled)
+    filled.target_does("DROP TABLE b")
+    filled.does("state", "reset", "p", "--reason", "lost", "--yes")
+    filled.does("run")
+    assert tables(filled) == whole
+
+
 def test_a_target_put_back_to_before_a_restatement_is_found_and_cured(filled: World, tmp_path: Path) -> None:
     file = filled.root / "warehouse.duckdb"
     shutil.copy(file, tmp_path / "older.duckdb")
