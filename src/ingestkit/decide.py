@@ -173,6 +173,8 @@ def forget(session: Session, path: str, reason: str, by: str) -> Outcome:
     """Mark the newest version of a file as forgotten, so that the next run takes the file for new."""
     with session.state.read() as conn:
         known = ledger.of_path(conn, session.pipeline.name, path)
+    # Behind what a person assigned there may be what the source has shown since, which is of nobody.
+    known = [file for file in known if file.model is not None and file.status is not FileStatus.FORGOTTEN] or known
     if not known or known[-1].status is FileStatus.FORGOTTEN:
         raise UsageError(
             f"the ledger of {session.pipeline.name} has no file {path!r} to forget",
@@ -198,6 +200,13 @@ def assigned(
     with lease.transaction() as conn:
         subject = {"batch": files[0].batch, "model": model, "files": taken}
         apply(conn, session.pipeline.name, _decide(conn, session, "assign", subject, reason, by), lease.token)
+        for one in taken:
+            [*_, newest] = ledger.of_path(conn, session.pipeline.name, str(one["path"]))
+            if newest.id != one["id"]:
+                raise UsageError(
+                    f"{shown(newest.path)} was taken in as {newest.model} meanwhile, by another command",
+                    hint=f"ingestkit manifest show {session.pipeline.name} --batch {newest.batch}",
+                )
     copy_decisions(session, lease)
 
 
@@ -283,9 +292,15 @@ def _assign(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> 
 
 
 def _forget(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
-    for file in ledger.of_path(conn, pipeline, made.subject["path"]):
+    known = ledger.of_path(conn, pipeline, made.subject["path"])
+    for file in known:
         if file.version == made.subject["version"]:
             mark(conn, file, FileStatus.FORGOTTEN, made, token)
+            for kept in known:
+                if kept.model is None and kept.raw is not None and kept.raw == file.raw:
+                    # What was assigned wrongly waits again, and may be another model's.
+                    told: dict[str, Any] = {"version": file.version + 1, "id": made.hash[:16], "sighted_at": made.at}
+                    rows.put_file_absent(conn, replace(kept, **told, token=token), made.at)
 
 
 def _discard(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> None:
@@ -300,8 +315,15 @@ def _reset(conn: sql.Connection, pipeline: str, made: Decision, token: int) -> N
     for run, theirs in runs.open_runs(conn, pipeline):
         runs.take_models(conn, run, theirs, "state reset", made.at)
     done = {batch for batch, _ in completions.whole(conn, pipeline)}
-    for file in ledger.latest(ledger.versions(conn, pipeline, sorted(done))).values():
-        if file.model is not None and file.status is not FileStatus.SEEN:
+    known = ledger.versions(conn, pipeline, sorted(done))
+    assigned = ledger.raw_of_no_model(known)
+    for file in ledger.latest(known).values():
+        if file.model is None or file.status is FileStatus.SEEN:
+            continue
+        if file.raw in assigned:
+            # No source says of which model it is, so that it would not be taken again.
+            rows.put_file(conn, replace(file, status=FileStatus.LANDED, loaded=None, token=token), made.at)
+        else:
             mark(conn, file, FileStatus.FORGOTTEN, made, token)
     conn.execute(sql.delete(completion).where(completion.c.pipeline == pipeline))
     row = runs.pipeline_row(conn, pipeline)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+import sqlalchemy as sql
+
 from ingestkit import counting
 from ingestkit.errors import GateClosed, SourceError, UnknownBatch, UsageError
 from ingestkit.model import CompletionStatus, FileVersion, Item, LoadMode, Window
@@ -79,7 +81,7 @@ def discover(
     """
     with session.state.read() as conn:
         done = completions.done(conn, session.pipeline.name)
-        unjudged = completions.unjudged(conn, session.pipeline.name)
+        unjudged = _begun(conn, session.pipeline.name, done)
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors = floors_of(session, row["floors"] if row else {}, done)
     only = None if only is None else batch_key(session, only)
@@ -134,6 +136,15 @@ def discover(
         ),
         published,
     )
+
+
+def _begun(conn: sql.Connection, pipeline: str, done: Done) -> dict[str, set[str]]:
+    """What is work whatever the source still shows: published and not judged, or assigned by a person, by batch."""
+    found = completions.unjudged(conn, pipeline)
+    for batch, models in ledger.waiting_assigned(conn, pipeline).items():
+        if mine := {model for model in models if (batch, model) in done}:
+            found.setdefault(batch, set()).update(mine)
+    return found
 
 
 def _too_late(session: Session, late: Sequence[str]) -> SourceError | None:

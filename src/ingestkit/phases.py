@@ -87,19 +87,17 @@ def _extract(active: Active, known: Known, model: str) -> None:
 
     def job() -> Work:
         ctx = active.context()
-        kept = extract.keep(ctx, model, beside)
         absent = is_absent(active.session, active.unit, model, known.meant)
         unit, now = active.unit, known
         if next(tries) and wanted and not absent:
             unit, now = _sighted_again(active, model), active.known(raw=True)
-        kept = replace(kept, details=_announced(active, now, model, unit))
-        if absent:
-            return replace(kept, skipped="the batch has no file of it")
-        work = extract.extract(
-            ctx, model, unit.wanted.get(model, ()), now.landed(model), keeping.at_the_source(active, lost)
-        )
+        work = Work(skipped="the batch has no file of it")
+        if not absent:
+            left = unit.wanted.get(model, ())
+            work = extract.extract(ctx, model, left, now.landed(model), keeping.at_the_source(active, lost))
+        kept = extract.keep(ctx, model, beside)
         files, artifacts = (*work.files, *kept.files), (*work.artifacts, *kept.artifacts)
-        return replace(work, files=files, artifacts=artifacts, details=kept.details)
+        return replace(work, files=files, artifacts=artifacts, details=_announced(active, now, model, unit))
 
     total = sum(item.size for _, item in (*wanted, *beside)) + sum(file.size for file in lost)
     perform(active, Stage.EXTRACT, model, settings, job, total=total)

@@ -9,9 +9,9 @@ from ingestkit.backfilling import batch_of, refuse_behind, refuse_superseded
 from ingestkit.check import check
 from ingestkit.decide import assigned, discarded
 from ingestkit.discover import Found
-from ingestkit.errors import UsageError
+from ingestkit.errors import ContractError, GateClosed, UsageError
 from ingestkit.files import shown
-from ingestkit.model import ArtifactKind, Completion, FileStatus, FileVersion
+from ingestkit.model import ArtifactKind, Completion, CompletionStatus, FileStatus, FileVersion
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.recover import recover
 from ingestkit.rejected import Wanted
@@ -24,6 +24,9 @@ from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.windowing import window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
+
+ASSIGNED = (*ledger.IN_SET, FileStatus.QUARANTINED, FileStatus.SUPERSEDED)
+"""What a file that was taken in as a model's may be."""
 
 
 def replay(session: Session, options: RunOptions) -> Outcome:
@@ -59,14 +62,49 @@ def take_in(session: Session, options: RunOptions, path: str | None) -> Outcome:
         results = _finished(session, lease, options)
         batch = batch_of(session, options)
         files, taken = _unclaimed(session, batch, model, path)
-        _done_before(session, batch, [model])
+        if not files and taken and all(one.loaded is not None for one in taken):
+            told = f"{many(len(taken), 'file that no model claims is', 'files that no model claims are')} in already"
+            return Outcome("quarantine replay", session.pipeline.name, "done", f"{told}, as {model}", tuple(results))
+        _refuse_stepped_over(session, batch, _done_before(session, batch, [model])[model])
         _prove(session, lease, batch, (model,))
         if files:
+            _refuse_mixed(session, batch, model, files)
             assigned(session, lease, files, model, options.reason or None, options.by)
-        results += _published_again(session, lease, batch, (model,))
+        try:
+            results += _published_again(session, lease, batch, (model,))
+        except (ContractError, GateClosed) as error:
+            back = (
+                f"if it is not of {model}: ingestkit manifest forget {session.pipeline.name} --path FILE --reason '...'"
+            )
+            error.hint = f"{error.hint}; {back}" if error.hint else back
+            raise
         outcome = outcome_of(session, "quarantine replay", Found(), results)
-        told = many(len(files) + len(taken), "file that no model claims was", "files that no model claims were")
-        return replace(outcome, message=f"{told} taken in as {model} of batch {batch}")
+        return replace(outcome, message=_taken_in(session, batch, model, [*files, *taken]))
+
+
+def _taken_in(session: Session, batch: str, model: str, files: Sequence[FileVersion]) -> str:
+    paths = {file.path for file in files}
+    with session.state.read() as conn:
+        newest = ledger.latest(ledger.versions(conn, session.pipeline.name, [batch]))
+    out = [shown(path) for path in sorted(paths) if newest[path].status is FileStatus.QUARANTINED]
+    told = many(len(paths) - len(out), "file that no model claims was", "files that no model claims were")
+    told = f"{told} taken in as {model} of batch {batch}"
+    return f"{told}; kept out whole: {', '.join(out)}" if out else told
+
+
+def _refuse_stepped_over(session: Session, batch: str, done: Completion) -> None:
+    if done.status is CompletionStatus.SKIPPED:
+        raise UsageError(
+            f"batch {batch} was stepped over for {done.model}: its other files are not loaded",
+            hint=f"ingestkit backfill {session.pipeline.name} --batch {batch} --model {done.model}",
+        )
+
+
+def _refuse_mixed(session: Session, batch: str, model: str, files: Sequence[FileVersion]) -> None:
+    """Before it is decided: a full file beside files of changes would stop the pipeline."""
+    with session.state.read() as conn:
+        known = ledger.candidates(ledger.versions(conn, session.pipeline.name, [batch]), model)
+    session.pipeline.mode(model, {file.path for file in (*known, *files)})
 
 
 def _finished(session: Session, lease: Lease, options: RunOptions) -> list[ModelResult]:
@@ -89,13 +127,13 @@ def _published_again(session: Session, lease: Lease, batch: str, models: tuple[s
 def _unclaimed(
     session: Session, batch: str, model: str, path: str | None
 ) -> tuple[list[FileVersion], list[FileVersion]]:
-    """The files of a batch that no model claims, and those taken for files of this one that were never published."""
+    """The files of a batch that no model claims, and those that were taken for files of this one before."""
     name = session.pipeline.name
     with session.state.read() as conn:
         known = ledger.versions(conn, name, [batch])
-    kept = {file.raw for file in known if file.model is None and file.raw is not None}
+    kept = ledger.raw_of_no_model(known)
     asked = [file for file in ledger.latest(known).values() if path in (None, file.path)]
-    taken = [one for one in asked if one.model == model and one.raw in kept and ledger.is_unpublished(one)]
+    taken = [one for one in asked if one.model == model and one.raw in kept and one.status in ASSIGNED]
     files = [one for one in asked if one.model is None and one.status is FileStatus.QUARANTINED]
     if not files and not taken:
         raise UsageError(
@@ -104,7 +142,7 @@ def _unclaimed(
             else f"no file of batch {batch} waits in quarantine for want of a model",
             hint=f"ingestkit quarantine list {name} --batch {batch}",
         )
-    if lost := [shown(one.path) for one in files if one.raw is None]:
+    if lost := [shown(one.path) for one in files if one.raw is None or not session.lake.holds(one.raw, one.size)]:
         raise UsageError(
             f"{', '.join(lost)} of batch {batch} is not in the lake, so it cannot be taken in from there",
             hint=f"let the pattern `files` of model {model} match it, then: ingestkit backfill {name} --batch {batch}",

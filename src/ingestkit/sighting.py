@@ -160,13 +160,13 @@ def look_at(
     _note_moved(turn, batch, moved.values(), now)
     latest = _note_gone(session, turn, latest, sighted, now, landed_stays=landed_stays, known=known)
     everything = list({(file.path, file.version): file for file in (*known, *latest.values())}.values())
-    unmapped = tuple(item.path for item in items if not item.models and item.path not in before)
+    unmapped = tuple(path for path, file in latest.items() if _is_of_no_model_now(file, before.get(path)))
     to_keep = _to_keep(session, latest, items, now)
     mapped = [item for item in items if item.models]
     if redo:
         changed = {file.model for file in latest.values() if _is_unloaded(file) or _still_fails(session, file)}
         # A model all of whose files are forgotten and gone is left as it is.
-        let_go = {file.model for file in latest.values() if _is_let_go(file, sighted)}
+        let_go = {file.model for file in everything if _is_let_go(file, latest, sighted)}
         changed |= {model for model in let_go if model and ledger.candidates(everything, model)}
         models = tuple(model for model in models if model in changed or model in judge)
         if not models:
@@ -257,6 +257,11 @@ def _to_keep(
     return tuple((file, item) for file, item in pairs if _waits_unmapped(file) and now - file.sighted_at >= quiet)
 
 
+def _is_of_no_model_now(file: FileVersion, before: FileVersion | None) -> bool:
+    """Whether nobody was told of it yet."""
+    return file.model is None and (before is None or before.version < file.version)
+
+
 def _waits_unmapped(file: FileVersion) -> bool:
     return (file.status, file.raw, file.reason) == (FileStatus.QUARANTINED, None, UNMAPPED)
 
@@ -272,9 +277,15 @@ def _still_fails(session: Session, file: FileVersion) -> bool:
     return fails and file.status is FileStatus.QUARANTINED and file.raw is not None and file.loaded is None
 
 
-def _is_let_go(file: FileVersion, here: Collection[str]) -> bool:
-    """A forgotten version whose rows are still published, and whose file is gone: the batch goes on without it."""
-    return file.status is FileStatus.FORGOTTEN and bool(file.loaded) and file.path not in here
+def _is_let_go(file: FileVersion, latest: Mapping[str, FileVersion], here: Collection[str]) -> bool:
+    """A forgotten version whose rows are still published, and which comes no more: the batch goes on without it.
+
+    Its file is gone, or is of no model any more.
+    """
+    if file.status is not FileStatus.FORGOTTEN or not file.loaded:
+        return False
+    newest = latest.get(file.path, file)
+    return newest.model is None or (newest.version == file.version and file.path not in here)
 
 
 def _is_wanted(file: FileVersion, item: Item, model: str) -> bool:
@@ -359,7 +370,7 @@ def _new_version(session: Session, item: Item, version: int, now: datetime) -> F
 def _unchanged(session: Session, item: Item, before: FileVersion) -> bool:
     if (item.size, item.mtime) != (before.size, before.mtime):
         return False
-    if session.pipeline.settings.source.trust == "stat" or before.sha256 is None:
+    if session.pipeline.settings.source.trust == "stat" or before.sha256 is None or before.model is None:
         return True
     return (item.digest or _hash(session.source, item)) == before.sha256
 
@@ -413,7 +424,7 @@ def _note_gone(
 
     What a person assigned to a model was in the lake before, and its source is not waited for.
     """
-    assigned = {file.raw for file in known if file.model is None and file.raw is not None}
+    assigned = ledger.raw_of_no_model(known)
     gone = []
     for path, file in latest.items():
         if path in here or file.model not in turn.models:

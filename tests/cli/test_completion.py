@@ -38,6 +38,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample project with its last delivery, run once."""
     folder = tmp_path_factory.mktemp("shop")
     shutil.copytree(ROOT / "config", folder / "config")
+    # One pipeline is enough to be offered where none is typed.
+    (folder / "config/pipelines/network.yaml").unlink()
+    settings = folder / "config/settings.yaml"
+    settings.write_text(settings.read_text().replace("      network: {source: {settle: {quiet: 0s}}}\n", ""))
     for older in sorted((folder / "config/samples/opendata").iterdir())[:-1]:
         shutil.rmtree(older)
     subprocess.run([*COMMAND, "run"], cwd=folder, check=True, capture_output=True, timeout=120)

@@ -73,7 +73,7 @@ def test_rejected_rows_are_given_up(shop: Project, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("INGESTKIT__PIPELINES__SHOP__GATE__MAX_REJECT_PCT", "60")
     shop.put("2026-01-12", WRONG)
     shop.does("ingestkit run shop")
-    listed, _, replay, discard, _ = lines("Rows were rejected")
+    listed, _, replay, discard, *_ = lines("Rows were rejected")
     shop.does(discard)
     assert "since" not in shop.does(listed)
     assert "nothing of batch 2026-01-12 waits" in shop.does(replay)
@@ -83,13 +83,15 @@ def test_rejected_rows_are_given_up(shop: Project, monkeypatch: pytest.MonkeyPat
 def test_a_file_of_no_model_is_taken_in(shop: Project) -> None:
     shop.drop("2026-01-12")
     folder = shop.root / "drop/2026-01-12"
-    (folder / "customers.csv").rename(folder / "kunden.csv")
+    (folder / "kunden.csv").write_text(ROWS["2026-01-19"])
     shop.does("ingestkit run shop")
     shutil.rmtree(folder)
-    *_, take_in = lines("Rows were rejected")
+    *_, take_in, forget, again = lines("Rows were rejected")
     shop.does(take_in)
-    assert shop.customers() == [1, 3]
+    assert shop.customers() == [1, 3, 4]
     assert "nothing new" in shop.does("ingestkit run shop")
+    shop.does(forget, again)
+    assert shop.customers() == [1, 3]
 
 
 def test_a_batch_is_stepped_over(shop: Project) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import time
 import zipfile
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_one_of_several_is_chosen_by_its_path(world: World) -> None:
     assert ("7", 70) not in world.table("a", "id", "n")
     asked = ("quarantine", "replay", "p", "--batch", "20260101", "--as", "a", "--path")
     assert "no file 'nosuch.csv' of batch 20260101 waits" in world.refused(2, *asked, "nosuch.csv")
-    assert "no file '20260101/other.csv' of batch" in world.refused(2, *asked, "20260101/other.csv")
+    assert "in already, as a" in world.does(*asked, "20260101/other.csv")["message"]
 
 
 def test_what_cannot_go_together_is_refused(world: World) -> None:
@@ -247,3 +248,108 @@ def test_one_seen_by_a_clock_that_has_gone_back_since_is_kept(world: World, monk
     world.state("UPDATE file_manifest SET sighted_at = '2099-01-01T00:00:00.000000Z'")
     world.does("run")
     assert list(kept(world)) == ["odd.csv"]
+
+
+def test_a_wrong_assignment_is_taken_back_and_made_to_another_model(world: World) -> None:
+    world.set_up({"models.b.columns.n": {"type": "integer"}, "models.b.columns.d.required": False})
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    before = world.table("a", "id", "n")
+    for gone in (False, True):
+        taken(world)
+        assert len(world.table("a", "id")) == len(before) + 2
+        if gone:
+            (world.root / "drops/20260101/odd.csv").unlink()
+        world.does("manifest", "forget", "p", "--path", "20260101/odd.csv", "--yes", *WHY)
+        assert batches_of(world.does("run")) == ["20260101"]
+        assert world.table("a", "id", "n") == before
+        assert world.does("run")["status"] == "nothing new"
+    world.set_up({"models.b.columns": {"id": {"required": True}, "d": {"type": "date"}, "n": {"type": "integer"}}})
+    world.does("backfill", "p", "--batch", "20260101", "--model", "b")
+    assert ledger(world)["odd.csv"][-1] == (None, "quarantined")
+
+
+def test_a_changed_file_that_was_taken_in_can_be_forgotten(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    before = world.table("a", "id", "n")
+    taken(world)
+    world.drop({"20260101/odd.csv": "id,n\n9,90\n"})
+    assert "20260101/odd.csv belongs to no model" in world.call("run").err
+    world.does("manifest", "forget", "p", "--path", "20260101/odd.csv", "--yes", *WHY)
+    world.does("run")
+    assert world.table("a", "id", "n") == before
+
+
+def test_what_would_stop_the_pipeline_is_not_decided(world: World) -> None:
+    world.set_up({"models.a.delta": "_delta"})
+    changes = {"20260108/a_delta.csv": "id,n\n2,20\n", "20260108/odd.csv": "id,n\n3,3\n"}
+    world.drop({"20260101/a.csv": "id,n\n1,10\n"}, changes)
+    world.does("run")
+    world.refused(5, "quarantine", "replay", "p", "--batch", "20260108", "--as", "a")
+    assert ledger(world)["odd.csv"] == [(None, "quarantined")]
+    world.drop({"20260115/a_delta.csv": "id,n\n4,40\n"})
+    assert batches_of(world.does("run")) == ["20260115"]
+
+
+def test_a_person_is_told_how_to_take_back_what_does_not_fit(world: World) -> None:
+    world.drop(FIRST, {"20260101/odd.csv": "x,y\n1,2\n"})
+    world.does("run")
+    told = world.refused(5, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert "if it is not of a: ingestkit manifest forget p --path FILE" in told
+
+
+def test_a_reset_leaves_what_was_assigned_to_its_model(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    taken(world)
+    shown = world.table("a", "id", "n")
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    world.does("run")
+    assert world.table("a", "id", "n") == shown
+
+
+def test_a_replay_that_is_asked_for_again_is_done_already(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    taken(world)
+    assert taken(world)["message"] == "1 file that no model claims is in already, as a"
+
+
+def test_an_object_somebody_removed_is_told_before_anything_is_decided(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    shutil.rmtree(world.root / "lake/raw/p/_unmapped")
+    assert "is not in the lake" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert ledger(world)["odd.csv"] == [(None, "quarantined")]
+
+
+def test_of_a_batch_that_was_stepped_over_nothing_is_taken_in(world: World) -> None:
+    world.drop(STRAY, {"20260101/a.csv": "id,wrong\n1,1\n"})
+    world.call("run")
+    world.does("skip", "p", "--batch", "20260101", "--reason", "no")
+    told = world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
+    assert "was stepped over for a" in told
+
+
+def test_one_kept_out_whole_is_told_so(world: World) -> None:
+    world.set_up({"validation.on_bad_file": "publish_rest"})
+    world.drop(FIRST, {"20260101/odd.csv": "id,n\n7,x\n8,y\n"})
+    world.does("run")
+    said = taken(world)["message"]
+    assert said.endswith("kept out whole: 20260101/odd.csv")
+    assert said.startswith("0 files")
+
+
+def test_a_time_out_is_not_taken_for_a_file_that_cannot_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.drop(FIRST, STRAY, {"20260101/a_2.csv": "id,n\n5,50\n"})
+    world.set_up({"timeouts": {"extract": "1s"}, "retry.attempts": 1})
+
+    def late(step: str) -> None:
+        if step == "extract.copied":
+            time.sleep(0.6)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "reached", late)
+        world.call("run")
+    assert all("could not be kept" not in (one["reason"] or "") for one in world.files())

@@ -135,7 +135,7 @@ def replay(
     if as_model is not None and model:
         raise UsageError(
             "--as names the model; --model is of rejects",
-            hint=f"ingestkit quarantine replay {pipeline} --as {as_model}",
+            hint=f"ingestkit quarantine replay {pipeline} --batch {batch} --as {as_model}",
         )
     if as_model is None and (path is not None or reason is not None or by is not None):
         raise UsageError("--path, --reason and --by are of files no model claims", hint="name their model: --as MODEL")

@@ -66,6 +66,8 @@ def _kept(ctx: RunContext, model: str, version: FileVersion, item: Item) -> File
     try:
         there = _landed_before(ctx, UNMAPPED, version, item) or _written(ctx, UNMAPPED, version, item, within=model)
     except SourceError as error:
+        # A time-out is none of the file's.
+        ctx.stop.check()
         why = f"{version.reason}, and it could not be kept: {error.message}"
         ctx.progress.warned(f"{shown(item.path)}: {why}")
         return None if error.transient else replace(version, reason=why, run_id=ctx.run_id, token=ctx.token)

@@ -148,6 +148,30 @@ def quarantined(conn: sql.Connection, pipeline: str) -> list[FileVersion]:
     return _files(conn, query)
 
 
+def raw_of_no_model(files: Iterable[FileVersion]) -> frozenset[str]:
+    """The objects of files that no model claimed when they landed, whatever was decided of them since."""
+    return frozenset(file.raw for file in files if file.model is None and file.raw is not None)
+
+
+def waiting_assigned(conn: sql.Connection, pipeline: str) -> dict[str, set[str]]:
+    """By batch: the models of files that a person assigned to them, and that no publish has taken."""
+    columns, kept = file_manifest.c, file_manifest.alias()
+    landed = sql.select(sql.literal(1)).where(
+        kept.c.pipeline == pipeline, kept.c.path == columns.path, kept.c.model.is_(None), kept.c.raw == columns.raw
+    )
+    query = sql.select(columns.batch, columns.model).where(
+        columns.pipeline == pipeline,
+        columns.model.is_not(None),
+        columns.status.in_([FileStatus.LANDED.value, FileStatus.VALIDATED.value]),
+        columns.loaded.is_(None),
+        sql.exists(landed),
+    )
+    found: dict[str, set[str]] = {}
+    for batch, model in conn.execute(query):
+        found.setdefault(batch, set()).add(model)
+    return found
+
+
 def latest(files: Iterable[FileVersion]) -> dict[str, FileVersion]:
     """The newest version of each path."""
     newest: dict[str, FileVersion] = {}
