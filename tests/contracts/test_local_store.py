@@ -188,7 +188,7 @@ class TestLocalStore(StoreContract):
             pytest.skip("a small disk needs unprivileged mounts, which this machine does not allow")
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().split("|")
         assert told[0] == f"no space left in lake {tmp_path} while writing {told[0].rsplit(' ', 1)[-1]}"
-        assert told[0].endswith("/1-hcp.csv")
+        assert told[0].endswith("/passing-1-hcp.csv")
         assert f"df -h {tmp_path}" in told[1]
         assert told[2:] == ["False", "[]", "[]"]
 

@@ -136,42 +136,66 @@ def test_a_package_is_loaded_again_and_newer_ones_stand(network: Project) -> Non
     assert "nothing new" in network.does("ingestkit run network")
 
 
-def test_the_cursor_is_set_and_reset(network: Project) -> None:
+def test_the_cursor_is_set(network: Project) -> None:
     come(network, "1c5", "1c6", "1c7")
     settled, run = lines("Packages were loaded by something else")
     network.does(settled)
     assert "2 batches done: 1c6, 1c7" in network.does(run)
+
+
+def test_all_packages_are_taken_again(network: Project) -> None:
+    come(network, "1c5", "1c6", "1c7")
+    network.does("ingestkit run network")
+    before = everything(network)
     again, run = lines("All packages must be loaded again")
     network.does(again)
     assert "3 batches done: 1c5, 1c6, 1c7" in network.does(run)
-    assert len(rows(network, "customkey")) == 32
+    assert everything(network) == before
 
 
 def test_what_waits_in_quarantine_is_taken_in(network: Project) -> None:
-    come(network, "1c5", "1c6")
-    remade(network, "1c6", lambda name, content: (name.replace("US_HCP", "doctors"), content))
+    come(network, "1c5")
     network.does("ingestkit run network")
     listed, replay, take_in = lines("Something waits in quarantine")
-    said = network.does(listed)
-    assert "npi_num__v" in said
-    assert "unmapped" in said
+    assert "npi_num__v" in network.does(listed)
     file = network.root / "config/pipelines/network.yaml"
     file.write_text(re.sub("npi_num__v: .*", "npi_num__v: {}", file.read_text()))
     before = len(rows(network, "hcp"))
     network.does(replay)
     assert len(rows(network, "hcp")) == before + 1
+    come(network, "1c6")
+    remade(network, "1c6", lambda name, content: (name.replace("US_HCP", "doctors"), content))
+    network.does("ingestkit run network")
+    assert "unmapped" in network.does(listed)
     network.does(take_in)
     assert len(rows(network, "hcp")) == before + 3
+    assert "keep: none" in network.refused("ingestkit backfill network --batch 1c5", 2)
     assert "nothing new" in network.does("ingestkit run network")
 
 
-def test_lost_tables_are_built_again_from_the_lake(network: Project) -> None:
+def test_lost_tables_are_loaded_again(network: Project) -> None:
     come(network, "1c5", "1c6", "1c7")
     network.does("ingestkit run network")
     before = everything(network)
     (network.root / "state/warehouse.duckdb").unlink()
-    shutil.rmtree(network.root / "config/samples/network")
-    (network.root / "config/samples/network").mkdir()
-    network.refused("ingestkit run network", 7)
+    assert "state reset network" in network.refused("ingestkit run network", 7)
     network.does(*lines("The tables were lost"))
+    assert everything(network) == before
+
+
+def test_what_is_kept_of_packages_that_are_done(network: Project) -> None:
+    come(network, "1c5", "1c6", "1c7")
+    network.does("ingestkit run network")
+    lake = network.root / "state/lake"
+    assert not [path for kind in ("raw", "valid") for path in (lake / kind).rglob("*") if path.is_file()]
+    assert [path for path in (lake / "rejects/network/hcp").rglob("*") if path.is_file()]
+    file = network.root / "config/pipelines/network.yaml"
+    before = everything(network)
+    shutil.rmtree(network.root / "state")
+    file.write_text(file.read_text().replace("keep: none", "keep: all"))
+    network.does("ingestkit run network")
+    assert [path for path in (lake / "raw/network/hcp").rglob("*") if path.is_file()]
+    assert everything(network) == before
+    (network.root / "state/warehouse.duckdb").unlink()
+    network.does("ingestkit backfill network --from-lake", "ingestkit run network")
     assert everything(network) == before
