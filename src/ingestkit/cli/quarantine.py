@@ -128,10 +128,7 @@ def replay(
     jobs: options.Jobs = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
-    """Validate what was rejected of a batch under today's contract, from the lake, and publish what is valid now.
-
-    With --as MODEL take in what no model claims: it is decided, recorded, and published with the batch's other files.
-    """
+    """Validate a batch's rejects under today's contract, from the lake, and publish them; --as: files of no model."""
     if as_model is not None and model:
         raise UsageError(
             "--as names the model; --model is of rejects",
