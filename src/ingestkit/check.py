@@ -83,10 +83,15 @@ def examine(session: Session) -> Iterator[Finding]:
     ]
     if (mirror := session.open_run_mirror) is not None:
         looks.append((f"{name}: mirror of runs", lambda: mirror().check()))
+    failed: list[str] = []
     for what, look in looks:
+        if what == f"{name}: state" and {f"{name}: lake", f"{name}: warehouse"}.intersection(failed):
+            # It would be told the same once more: state, lake and target are compared with each other.
+            continue
         try:
             look()
         except IngestkitError as error:
+            failed.append(what)
             yield Finding(what, error)
         else:
             yield Finding(what)
