@@ -9,7 +9,7 @@ import sqlalchemy as sql
 from ingestkit import steps
 from ingestkit.active import Active
 from ingestkit.errors import IngestkitError, Interrupted, LeaseLost
-from ingestkit.lake import file_id_of
+from ingestkit.lake import UNMAPPED, file_id_of
 from ingestkit.model import Artifact, ArtifactKind, FileStatus, FileVersion, Stage, Work, sha256_of
 from ingestkit.pipeline import RunContext
 from ingestkit.recording import perform
@@ -43,7 +43,8 @@ def clean_behind(active: Active) -> bool:
         remove_noted(active.session, active.lease, list(every))
         removed = dict.fromkeys(active.models, 0)
         for (model, _), names in found.items():
-            removed[model] += len(names)
+            if names:
+                removed[model] = removed.get(model, 0) + len(names)
         return Work(details={"removed": removed})
 
     try:
@@ -66,11 +67,11 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
 
     What is in the lake is listed before the rows are read: what is on its way there has its row before.
     """
-    name, models = active.pipeline_name, active.models
+    name, models = active.pipeline_name, (*active.models, *_of_no_model(active))
     there = {model: clean.lying(ctx, model, active.batch) for model in models}
     apart = clean.apart(ctx)
     with active.session.state.read() as conn:
-        again = ledger.being_removed(conn, name, models)
+        again = ledger.being_removed(conn, name, (*active.models, UNMAPPED))
         files = ledger.versions(conn, name, [active.batch])
         others = runs.at_work(conn, name, besides=active.run.run_id)
         made = ledger.artifacts(conn, name, [active.batch], models)
@@ -79,9 +80,9 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
             left = [one for one in made if one.model == model]
             theirs = others.get(model, {})
             found[model, active.batch] = _debris(conn, active.batch, model, files, left, there[model], theirs)
-            if not active.session.pipeline.keeps and active.batch not in theirs.values():
+            if model != UNMAPPED and not active.session.pipeline.keeps and active.batch not in theirs.values():
                 found[model, active.batch] += clean.passing(left, files)
-        old = {model: _expired(active, conn, model, set(others.get(model, {}).values())) for model in models}
+        old = {model: _expired(active, conn, model, set(others.get(model, {}).values())) for model in active.models}
         for key, names in _left_apart(active, conn, apart, others).items():
             found[key] = [*found.get(key, ()), *names]
     for model, batches in old.items():
@@ -91,6 +92,18 @@ def _dispensable(active: Active, ctx: RunContext) -> tuple[list[str], Found]:
             mine = found.setdefault((model, batch), [])
             found[model, batch] = [*mine, *(one.path for one in artifacts), *orphans[batch]]
     return again, {key: list(dict.fromkeys(names)) for key, names in found.items()}
+
+
+def _of_no_model(active: Active) -> tuple[str, ...]:
+    """What stands for a model in names of files of none, where this batch has such: any of its models may land them.
+
+    Who holds all of these is alone: what lies there and no row names is of somebody who is gone.
+    """
+    if set(active.lease.models) != set(active.session.pipeline.models):
+        return ()
+    with active.session.state.read() as conn:
+        files = ledger.versions(conn, active.pipeline_name, [active.batch])
+    return (UNMAPPED,) if any(file.model is None for file in files) else ()
 
 
 def _debris(

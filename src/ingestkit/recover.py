@@ -10,7 +10,7 @@ from pathlib import Path
 from ingestkit import steps
 from ingestkit.discover import floors_of
 from ingestkit.errors import LakeError, StateError
-from ingestkit.lake import HashingWriter, Place, sidecar_name
+from ingestkit.lake import UNMAPPED, HashingWriter, Place, sidecar_name
 from ingestkit.model import Sidecar
 from ingestkit.session import Session
 from ingestkit.states import completions, decisions, ledger, runs, sidecars, stage_rows
@@ -30,7 +30,7 @@ def recover(session: Session, lease: Lease) -> None:
     steps.reached("recover.replayed")
     with session.state.read() as conn:
         waiting = runs.open_runs(conn, session.pipeline.name)
-        noted = ledger.being_removed(conn, session.pipeline.name, lease.models)
+        noted = ledger.being_removed(conn, session.pipeline.name, (*lease.models, UNMAPPED))
     for run, models in waiting:
         held = models & set(lease.models)
         found = [one for one in session.lake.sidecars(run.pipeline, run.run_id) if _is_ours(one, models, held)]

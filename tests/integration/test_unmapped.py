@@ -353,3 +353,17 @@ def test_a_time_out_is_not_taken_for_a_file_that_cannot_be_read(world: World, mo
         patched.setattr(steps, "reached", late)
         world.call("run")
     assert all("could not be kept" not in (one["reason"] or "") for one in world.files())
+
+
+def test_what_a_dead_process_left_of_it_is_removed_by_who_is_alone(world: World) -> None:
+    world.drop(FIRST, STRAY)
+    world.does("run")
+    [there] = (world.root / "lake/raw/p/_unmapped/20260101").iterdir()
+    left = there.with_name(there.name.replace("-", "-000000000009-", 1))
+    shutil.copy(there, left)
+    world.drop({"20260101/a_2.csv": "id,n\n5,50\n"})
+    world.does("run", "--model", "a")
+    assert left.exists()
+    world.drop({"20260101/a_2.csv": "id,n\n5,51\n"})
+    world.does("run")
+    assert (there.exists(), left.exists()) == (True, False)
