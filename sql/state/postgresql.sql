@@ -95,6 +95,7 @@ CREATE TABLE file_manifest (
     released VARCHAR COLLATE "C",
     released_at TIMESTAMP WITH TIME ZONE,
     first_seen TIMESTAMP WITH TIME ZONE,
+    changes BOOLEAN,
     PRIMARY KEY (pipeline, path, version),
     UNIQUE (id)
 );

@@ -95,6 +95,7 @@ CREATE TABLE file_manifest (
     released TEXT,
     released_at VARCHAR(32),
     first_seen VARCHAR(32),
+    changes BOOLEAN,
     PRIMARY KEY (pipeline, path, version),
     UNIQUE (id)
 );

@@ -88,10 +88,9 @@ def _redone(
     trouble = _files(session, lease, batch, again, options, files) if again else None
     with session.state.read() as conn:
         files_known = ledger.versions(conn, session.pipeline.name, [batch])
-    paths = {model: [file.path for file in ledger.candidates(files_known, model)] for model in models}
-    origin = "from the lake" if kind_of(options) in FROM_LAKE else "from the source"
+        origin = "from the lake" if kind_of(options) in FROM_LAKE else "from the source"
     for model in models:
-        mode = session.pipeline.mode(model, paths.get(model, ()))
+        mode = session.pipeline.mode(model, ledger.candidates(files_known, model))
         row = {"batch": batch, "model": model, "mode": mode.value}
         if model in said:
             yield {**row, "action": "superseded", "why": f"{said[model]} stands"}

@@ -101,7 +101,7 @@ def behind(session: Session, batch: str, models: Sequence[str]) -> dict[str, str
     with session.state.read() as conn:
         files = ledger.versions(conn, pipeline.name, [batch])
         for model in models:
-            mode = pipeline.mode(model, (file.path for file in ledger.candidates(files, model)))
+            mode = pipeline.mode(model, ledger.candidates(files, model))
             over = mode is LoadMode.REPLACE and stands_alone(pipeline, batch, model, mode, receipts)
             if over or mode not in (LoadMode.MERGE, LoadMode.REPLACE):
                 continue
@@ -209,9 +209,7 @@ def superseded(
     back = options is not None and options.as_of is not None
     with session.state.read() as conn:
         files = ledger.versions(conn, session.pipeline.name, [batch])
-    modes = {
-        model: session.pipeline.mode(model, (file.path for file in ledger.candidates(files, model))) for model in models
-    }
+    modes = {model: session.pipeline.mode(model, ledger.candidates(files, model)) for model in models}
     return {
         model: by
         for model, mode in modes.items()
@@ -239,7 +237,7 @@ def _instead(session: Session, batch: str, left: Sequence[str], stands: Iterable
     if left:
         return f"{again} --model {' --model '.join(left)}{' --from-lake' if from_lake else ''}"
     settings = [session.pipeline.model(model) for model in stands]
-    if any(one.load is LoadMode.REPLACE and one.delta is None for one in settings):
+    if any(one.load is LoadMode.REPLACE and not one.takes_changes for one in settings):
         return f"to put it back on purpose: {again} --as-of TIME --reason '...'"
     return f"what came after it: ingestkit runs list {session.pipeline.name}"
 

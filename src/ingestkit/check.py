@@ -359,9 +359,21 @@ def _void_of_no_table(session: Session, lease: Lease, models: Sequence[str]) -> 
         session.warehouse.void(Fence(session.pipeline.name, model, lease.state_id, lease.token, table))
 
 
+        _tell_lost(session, model)
 def _deleted(session: Session, models: str) -> WarehouseError:
     name = session.pipeline.name
     builds = _builds(session) + (" builds it again from the lake" if session.pipeline.keeps else "")
+def _tell_lost(session: Session, model: str) -> None:
+    """A table that begins anew holds what the source shows; what else was published into the one before is lost."""
+    published = {one.batch for one in session.warehouse.receipts(session.pipeline.name) if one.model == model}
+    lost = sorted(published - set(session.source.batches(None)), key=session.pipeline.order)
+    if lost and session.pipeline.settings.source.batches.window is None:
+        session.progress.warned(
+            f"{model}: its table is gone and begins anew; what it held of {', '.join(lost)} is at the source no more",
+            hint="have it delivered again, if it is wanted",
+        )
+
+
     return WarehouseError(
         f"the target of {name} ({models}) is gone, though batches were published into it",
         # A service shows nothing of what a user or role has no right on.

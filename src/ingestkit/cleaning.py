@@ -139,9 +139,12 @@ def _left_apart(
     done = {
         key for batch in {file.batch for file in files} for key in completions.whole(conn, active.pipeline_name, batch)
     }
+    # What is of a model that the pipeline has no more is nobody's, but of who holds all there are.
+    alone = set(active.lease.models) == set(active.session.pipeline.models)
     for file in files:
         model, batch = file.model or "", file.batch
-        mine = model in active.models and (batch, model) in done and batch not in others.get(model, {}).values()
+        over = model in active.models and (batch, model) in done and batch not in others.get(model, {}).values()
+        mine = over or (alone and model != "" and model not in active.session.pipeline.models)
         if mine and file.status is not FileStatus.QUARANTINED:
             found.setdefault((model, batch), []).extend(ids[file.id])
     return found

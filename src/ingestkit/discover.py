@@ -1,5 +1,6 @@
 """What there is to do: which batches of the source wait, by completions and floors, and which have changed."""
 
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -136,6 +137,32 @@ def discover(
         ),
         published,
     )
+
+
+def _tell_gone(session: Session, there: Collection[str], done: Done, floors: Mapping[str, str | None]) -> None:
+    """Batches that landed, came to nothing and are gone from the source: those behind them are done without them."""
+    if session.pipeline.settings.source.batches.window is not None:
+        return
+    order = session.pipeline.order
+    with session.state.read() as conn:
+        left = ledger.unpublished(conn, session.pipeline.name)
+        at_work = {run.batch for run, _ in runs.open_runs(conn, session.pipeline.name)}
+    gone = {
+        file.batch
+        for file in left
+        if file.raw is not None
+        and file.model in session.pipeline.models
+        and file.batch not in there
+        and file.batch not in at_work
+        and (file.batch, file.model) not in done
+        and not is_below(session, file.batch, floors.get(file.model))
+    }
+    for batch in sorted(gone, key=order):
+        session.progress.warned(
+            f"batch {batch} is gone from the source before it was published, and is passed over",
+            hint=f"have it delivered again; or, once it is not wanted: ingestkit skip {session.pipeline.name} "
+            f"--batch {shlex.quote(batch)} --reason '...'",
+        )
 
 
 def _begun(conn: sql.Connection, pipeline: str, done: Done) -> dict[str, set[str]]:
@@ -344,6 +371,7 @@ def _ahead(there: Batches, passed: Collection[str | None], by: datetime) -> tupl
 def _sort_out(
     session: Session, turn: Turn, there: Batches, done: Done, floors: Mapping[str, str | None], by: datetime
 ) -> _Plan:
+    _tell_gone(session, there, done, floors)
     order = session.pipeline.order
     settings = session.pipeline.settings.source
     since = session.clock.now() - settings.late_scan
@@ -434,4 +462,4 @@ def _caught_up(session: Session, units: Sequence[Unit], known: Mapping[str, list
 def _is_snapshot(session: Session, model: str) -> bool:
     """Whether each batch says all there is. Changes that are passed over for a full batch that fails would be lost."""
     settings = session.pipeline.model(model)
-    return settings.load is LoadMode.REPLACE and settings.delta is None
+    return settings.load is LoadMode.REPLACE and not settings.takes_changes

@@ -20,6 +20,8 @@ from ingestkit.ports import Store
 BLOCK = 1 << 20
 UNMAPPED = "_unmapped"
 """Stands where else the model does in the name of a raw object that is of none."""
+OF_NO_MODEL = re.compile(rf"(?<![A-Za-z0-9]){UNMAPPED}(?![A-Za-z0-9_])")
+"""It in a folder's name: no model begins so, and a layout lets no letter stand right before a model."""
 BATCH_KINDS = tuple(kind.value for kind in ArtifactKind)
 """The folders that hold the artifacts of batches."""
 
@@ -144,7 +146,8 @@ PASSING = "passing-"
 def is_passing(name: str) -> bool:
     """Whether an object is needed only while its batch is at work, where a pipeline keeps no more."""
     kind, *folders = name.rpartition("/")[0].split("/")
-    return kind in (ArtifactKind.RAW, ArtifactKind.VALID) and not any(UNMAPPED in folder for folder in folders)
+    # The first is the pipeline's.
+    return kind in (ArtifactKind.RAW, ArtifactKind.VALID) and not any(OF_NO_MODEL.search(one) for one in folders[1:])
 
 
 @dataclass(frozen=True, slots=True)

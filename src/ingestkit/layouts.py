@@ -64,6 +64,9 @@ def _wrong(part: str, named: list[str]) -> str | None:
         if name in NEEDED and len(named) > 1:
             # Two names beside each other could be those of another batch, cut elsewhere.
             return f"{{{name}}} should be the only field of its folder"
+    if "model" in named and re.search(r"[A-Za-z0-9]\{model\}", part):
+        # What stands there for files of no model would be the end of another word.
+        return "{model} should not follow a letter or digit"
     literal = "".join(text for text, *_ in Formatter().parse(part))
     if LITERAL.fullmatch(literal) is None or (not named and not literal.strip(".")):
         return f"{part!r} is no name of a folder: letters, digits and . _ = - besides fields"

@@ -159,11 +159,14 @@ class Announced:
     of: str
     counts: Mapping[str, int]
     models: Mapping[str, str]
+    full: bool | None = None
+    """Whether it is all there is, and not what has changed; None where that is not asked of reports."""
 
     def of_model(self, model: str) -> dict[str, Any]:
         """What it says of one model, as the sidecar of extract keeps it."""
         counts = {entity: count for entity, count in self.counts.items() if self.models.get(entity) == model}
-        return {"report": self.report, "of": self.of, "counts": counts}
+        full = {} if self.full is None else {"full": self.full}
+        return {"report": self.report, "of": self.of, "counts": counts, **full}
 
 
 def lies_in(path: str, of: str) -> bool:

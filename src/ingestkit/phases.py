@@ -75,8 +75,7 @@ def do_stage(active: Active, stage: Stage) -> None:
 def _extract(active: Active, known: Known, model: str) -> None:
     settings = active.session.pipeline.extract_settings()
     wanted = active.unit.wanted.get(model, ())
-    # What is of no model is landed with the first of them.
-    beside = active.unit.unmapped if model == active.models[0] else ()
+    beside = active.unit.unmapped if model == _carrier(active, known) else ()
     tries = itertools.count()
     lost = keeping.lost(active, known, model, wanted)
     whole = not lost or _is_loaded(active, known, model)
@@ -96,7 +95,8 @@ def _extract(active: Active, known: Known, model: str) -> None:
             left = unit.wanted.get(model, ())
             work = extract.extract(ctx, model, left, now.landed(model), keeping.at_the_source(active, lost))
         kept = extract.keep(ctx, model, beside)
-        files, artifacts = (*work.files, *kept.files), (*work.artifacts, *kept.artifacts)
+        files = (*work.files, *_put_right(ctx, now, model, unit, work), *kept.files)
+        artifacts = (*work.artifacts, *kept.artifacts)
         return replace(work, files=files, artifacts=artifacts, details=_announced(active, now, model, unit))
 
     total = sum(item.size for _, item in (*wanted, *beside)) + sum(file.size for file in lost)

@@ -71,27 +71,37 @@ class Pipeline:
     def table(self, model: str) -> str:
         return self.settings.models[model].table or model
 
-    def mode(self, model: str, paths: Iterable[str]) -> LoadMode:
+    def mode(self, model: str, files: Iterable[FileVersion]) -> LoadMode:
         """How these files, which are all that a batch has of a model, are loaded."""
         settings = self.model(model)
-        kinds = {self._holds_changes(model, path): path for path in paths}
+        kinds = {self._holds_changes(model, file): file.path for file in files}
         if len(kinds) > 1:
             raise ContractError(
-                f"{model}: {shown(kinds[True])} holds changes by its name, and {shown(kinds[False])} of the same batch "
+            by = "its report" if settings.delta_by_report else "its name"
+                f"{model}: {shown(kinds[True])} holds changes by {by}, and {shown(kinds[False])} of the same batch "
                 "all there is",
-                hint="have them delivered in batches of their own, or make `delta` of the model match both or neither",
+                hint="have them delivered in batches of their own"
+                + ("" if settings.delta_by_report else ", or make `delta` of the model match both or neither"),
             )
         return LoadMode.MERGE if True in kinds else settings.load
 
     def modes(self, model: str) -> frozenset[LoadMode]:
         """All by which its files may be loaded, as they are named."""
         settings = self.model(model)
-        return frozenset((settings.load, *([LoadMode.MERGE] if settings.delta is not None else [])))
+        return frozenset((settings.load, *([LoadMode.MERGE] if settings.takes_changes else [])))
 
-    def _holds_changes(self, model: str, path: str) -> bool:
+    def _holds_changes(self, model: str, file: FileVersion) -> bool:
         """Whether a file of a model that is replaced holds what has changed alone."""
-        delta = self.model(model).delta
-        return delta is not None and re.search(delta, path) is not None
+        settings = self.model(model)
+        if settings.delta_by_report and file.changes is None:
+            raise ContractError(
+                f"{model}: no report said whether {shown(file.path)} holds all there is or changes alone",
+                hint=f"ingestkit extract {self.name} --batch {shlex.quote(file.batch)} --force fetches it beside its "
+                "report; or tell the two by names, with `delta`",
+            )
+        if settings.delta_by_report:
+            return file.changes is True
+        return settings.delta is not None and re.search(settings.delta, file.path) is not None
 
     def order(self, batch: str) -> tuple[int, str]:
         """Where a batch key stands among others; keys of one pipeline are of one kind."""
@@ -160,7 +170,7 @@ class Pipeline:
         shown = self._shown(model, {*OF_VALID_ROWS, "load", "table", "delete_when", *flagged})
         validation = self.settings.validation.model_dump(mode="json")
         versions = [VALIDATE_VERSION, LOAD_VERSION]
-        chosen = [mode.value] if mode is not None and self.model(model).delta is not None else []
+        chosen = [mode.value] if mode is not None and self.model(model).takes_changes else []
         return sha256_of([*versions, model, shown, validation, self.lineage(), *self._bounded(model, window), *chosen])
 
     def extract_settings(self) -> str:

@@ -59,7 +59,9 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
     with suppress(WarehouseError):
         # Why it does not answer is told in place of its statements.
         warn_of_tables(session)
-    failure = _refused(session, sketch.models, begins=bool(found.units)) or mixed or found.failure
+    begins = bool(found.units or found.missed or in_the_way["open"])
+    refused = None if in_the_way["paused"] else _refused(session, sketch.models, begins=begins)
+    failure = refused or mixed or found.failure or _impossible(session, ddl, found)
     building = _built_again(session, sketch.models)
     waits = {unit.batch for unit in found.units} | {one["batch"] for one in (*in_the_way["open"], *building)}
     return {
@@ -86,6 +88,17 @@ def plan(session: Session, options: RunOptions) -> dict[str, Any]:
         if failure is None
         else {"message": failure.message, "hint": failure.hint, "exit_code": failure.exit_code},
     }
+
+
+def _impossible(
+    session: Session, ddl: Mapping[str, Sequence[Mapping[str, str]]], found: Found
+) -> WarehouseError | None:
+    """What no statement brings about, of a model that there is work for: a run would end there."""
+    at_work = {model for unit in found.units for model in unit.models}
+    wrong = [one["trouble"] for model, some in ddl.items() for one in some if model in at_work and "trouble" in one]
+    if not wrong:
+        return None
+    return WarehouseError(wrong[0], hint=f"ingestkit check {session.pipeline.name}")
 
 
 def _built_again(session: Session, models: Sequence[str]) -> list[dict[str, str]]:
@@ -133,8 +146,9 @@ def _superseded(session: Session, unit: Unit, receipts: Sequence[Receipt]) -> di
     for model in unit.models:
         # What is published and only to be judged is in the target already.
         if unit.reason != "not judged" or unit.wanted.get(model):
-            wanted = [file for file, _ in unit.wanted.get(model, ())]
-            mode = session.pipeline.mode(model, {file.path for file in [*wanted, *ledger.candidates(known, model)]})
+            wanted = (file for file, _ in unit.wanted.get(model, ()))
+            files = ledger.latest([*ledger.candidates(known, model), *wanted]).values()
+            mode = session.pipeline.mode(model, files)
             found[model] = newer_content(session.pipeline, unit.batch, model, mode, receipts)
     return {**{model: by for model, by in found.items() if by is not None}, **unit.newer}
 
@@ -183,8 +197,9 @@ def _planned_batch(session: Session, unit: Unit, sketch: Sketch, over: Mapping[s
             if file.model is not None and file.model in over:
                 why = f"{why}; superseded by {over[file.model]}"
         elif file.id in in_lake:
-            held = session.pipeline.keeps or (file.raw and session.lake.holds(file.raw, file.size))
-            action, why = ("reuse", "in the lake already") if held else ("take", "kept no longer (keep: none)")
+            held = file.raw is not None and session.lake.holds(file.raw, file.size)
+            gone = "kept no longer (keep: none)" if not session.pipeline.keeps else "the lake has it no more"
+            action, why = ("reuse", "in the lake already") if held else ("take", gone)
         elif file.status is FileStatus.FORGOTTEN:
             action, why = "leave out", "forgotten, and gone from the source"
         else:

@@ -38,6 +38,7 @@ from ingestkit.settings import (
 )
 from ingestkit.settings import Lifecycle as LifecycleSettings
 from ingestkit.settings import Source as SourceSettings
+    TextfileSettings,
 from ingestkit.shapes import checked, nearest
 from ingestkit.states.owner import Owner
 
@@ -239,6 +240,7 @@ class Project:
         self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None, writes: bool
     ) -> Session:
         """A pipeline opened with a lake of its own over the real one; who `writes` has a copy of the state too."""
+                **self._measuring(name),
         config = self.config(self.pipeline(name).settings)
         folder = self.root / self.settings.scratch / Owner.here().tag() / "rehearsal"
         state = self.settings.state

@@ -65,7 +65,9 @@ def take_in(session: Session, options: RunOptions, path: str | None) -> Outcome:
         if not files and taken and all(one.loaded is not None for one in taken):
             told = f"{many(len(taken), 'file that no model claims is', 'files that no model claims are')} in already"
             return Outcome("quarantine replay", session.pipeline.name, "done", f"{told}, as {model}", tuple(results))
-        _refuse_stepped_over(session, batch, _done_before(session, batch, [model])[model])
+        if (done := _done(session, batch).get(model)) is None:
+            return replace(_left_to_run(session, lease, batch, model, files, options), results=tuple(results))
+        _refuse_stepped_over(session, batch, done)
         _prove(session, lease, batch, (model,))
         if files:
             _refuse_mixed(session, batch, model, files)
@@ -80,6 +82,18 @@ def take_in(session: Session, options: RunOptions, path: str | None) -> Outcome:
             raise
         outcome = outcome_of(session, "quarantine replay", Found(), results)
         return replace(outcome, message=_taken_in(session, batch, model, [*files, *taken]))
+
+
+def _left_to_run(
+    session: Session, lease: Lease, batch: str, model: str, files: Sequence[FileVersion], options: RunOptions
+) -> Outcome:
+    """Of a batch that is not done it is only decided: the next run does the batch with these files."""
+    name = session.pipeline.name
+    if files:
+        _refuse_mixed(session, batch, model, files)
+        assigned(session, lease, files, model, options.reason or None, options.by)
+    told = f"batch {batch} is not done; what no model claimed is taken in as {model} when it is: ingestkit run {name}"
+    return Outcome("quarantine replay", name, "done", told)
 
 
 def _taken_in(session: Session, batch: str, model: str, files: Sequence[FileVersion]) -> str:
@@ -104,7 +118,7 @@ def _refuse_mixed(session: Session, batch: str, model: str, files: Sequence[File
     """Before it is decided: a full file beside files of changes would stop the pipeline."""
     with session.state.read() as conn:
         known = ledger.candidates(ledger.versions(conn, session.pipeline.name, [batch]), model)
-    session.pipeline.mode(model, {file.path for file in (*known, *files)})
+    session.pipeline.mode(model, ledger.latest((*known, *files)).values())
 
 
 def _finished(session: Session, lease: Lease, options: RunOptions) -> list[ModelResult]:
@@ -161,14 +175,19 @@ def _waiting(session: Session, lease: Lease, batch: str) -> tuple[Mapping[str, C
 
 
 def _done_before(session: Session, batch: str, models: Sequence[str]) -> Mapping[str, Completion]:
-    with session.state.read() as conn:
-        done = completions.whole(conn, session.pipeline.name, batch)
-    if undone := [model for model in models if (batch, model) not in done]:
+    done = _done(session, batch)
+    if undone := [model for model in models if model not in done]:
         raise UsageError(
             f"batch {batch} is not done for {', '.join(undone)}: what waits in quarantine is taken in when it is",
             hint=f"ingestkit run {session.pipeline.name}",
         )
-    return {model: done[batch, model][0] for model in models}
+    return {model: done[model] for model in models}
+
+
+def _done(session: Session, batch: str) -> dict[str, Completion]:
+    """What is said of each model of a batch that is done."""
+    with session.state.read() as conn:
+        return {model: one for (_, model), (one, _) in completions.whole(conn, session.pipeline.name, batch).items()}
 
 
 def _is_judged_otherwise(session: Session, batch: str, model: str) -> bool:

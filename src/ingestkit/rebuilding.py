@@ -75,6 +75,7 @@ def rebuild(session: Session, lease: Lease, options: RunOptions) -> list[ModelRe
         _tell_left_behind(session, wanted.lacks)
         _tell_pins_passed(session, wanted.lacks, pins)
         results.extend(_again(session, lease, wanted.lacks, pinned))
+    _tell_let_go(session, models)
     with lease.transaction() as conn:
         row = runs.pipeline_row(conn, name)
         left = [model for model in (row["rebuild"] if row else None) or () if model not in models]
@@ -137,6 +138,24 @@ def _tell_given_up(session: Session, bare: Mapping[str, Sequence[str]]) -> None:
                 f"{model}: all files of batch {batch} were forgotten; it is not built again",
                 hint="what it held, if it is wanted: "
                 f"ingestkit backfill {session.pipeline.name} --batch {batch} --as-of TIME --reason '...'",
+            )
+
+
+def _tell_let_go(session: Session, models: Sequence[str]) -> None:
+    """What was done before a reset, and was not done since, nobody builds again, whatever the lake holds of it."""
+    name, order = session.pipeline.name, session.pipeline.order
+    receipts = session.warehouse.receipts(name)
+    with session.state.read() as conn:
+        before, unjudged = completions.not_completed(conn, name), completions.unjudged(conn, name)
+    for batch in sorted(before, key=order):
+        for model in sorted(before[batch] & set(models) - unjudged.get(batch, set())):
+            mine = [one for one in receipts if one.model == model]
+            over = [one for one in mine if one.mode is LoadMode.REPLACE and order(one.batch) > order(batch)]
+            if over or any(one.batch == batch for one in mine):
+                continue
+            session.progress.warned(
+                f"{model}: batch {batch} was done before the state was reset, and not since; it is not built again",
+                hint="what it held is not in the target: have it delivered again, if it is wanted",
             )
 
 

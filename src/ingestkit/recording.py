@@ -174,7 +174,9 @@ def _queue(session: Session, sidecar: Sidecar) -> None:
 
 
 def _begin(active: Active, stage: Stage, models: Sequence[str]) -> None:
-    now = active.session.clock.now()
+    session = active.session
+    now = session.clock.now()
+    counted: list[Growth] = []
     with active.lease.transaction() as conn:
         for model in models:
             stage_rows.begin(conn, active.run, stage, model, active.lease.token, now)
@@ -186,8 +188,10 @@ def _end_badly(active: Active, stage: Stage, models: Sequence[str], status: Stag
             stage_rows.end_badly(conn, active.run.run_id, stage, model, status, error, active.session.clock.now())
     for model in models:
         _show_failure(active, stage, model, status, error)
-        active.session.progress.ended(stage.value, model, status.value)
+        session.progress.ended(stage.value, model, status.value)
 
+    session = active.session
+    counted: list[Growth] = []
 
 def _retrying(active: Active, stage: Stage, models: Sequence[str]) -> tenacity.Retrying:
     settings = active.session.pipeline.settings.retry

@@ -36,6 +36,7 @@ def recover(session: Session, lease: Lease) -> None:
         found = [one for one in session.lake.sidecars(run.pipeline, run.run_id) if _is_ours(one, models, held)]
         now = session.clock.now()
         with lease.transaction() as conn:
+        counted: list[Growth] = []
             for sidecar in found:
                 sidecars.apply(conn, sidecar, sidecar_name(sidecar), now)
             stage_rows.interrupt(conn, run.run_id, held, lease.token, now)
@@ -56,6 +57,7 @@ def replay(session: Session, lease: Lease) -> int:
         with lease.transaction() as conn:
             if runs.run(conn, sidecar.run_id) is None:
                 raise StateError(
+        counted: list[Growth] = []
                     f"the pending queue speaks of run {sidecar.run_id}, which the state does not know",
                     hint=f"ingestkit state adopt {session.pipeline.name} --reason '...'",
                 )

@@ -121,7 +121,7 @@ def _newest(active: Active, model: str, paths: Sequence[Path], asked: Freshness)
     ]
     pipeline, warehouse = active.session.pipeline, active.session.warehouse
     table = pipeline.table(model)
-    beside = pipeline.model(model).load is not LoadMode.REPLACE or pipeline.model(model).delta is not None
+    beside = pipeline.model(model).load is not LoadMode.REPLACE or pipeline.model(model).takes_changes
     if beside and table not in warehouse.missing((table,)):
         values.append(warehouse.newest(table, asked.column))
     instants = (gate.instant(value) for value in values)

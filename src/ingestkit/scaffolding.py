@@ -73,10 +73,11 @@ def _samples() -> Path:
     return TEMPLATE if (TEMPLATE / "config").is_dir() else TEMPLATE.parents[2]
 
 
-def _crontab(folder: Path) -> bytes:
+def _crontab(folder: Path, pipeline: str) -> bytes:
     facts: Mapping[str, str] = {
         "{folder}": shlex.quote(str(folder.absolute())),
         "{program}": shlex.quote(shutil.which("ingestkit", path=str(Path(sys.executable).parent)) or "ingestkit"),
+        "{pipeline}": pipeline,
     }
     text = (TEMPLATE / "crontab.example").read_text(encoding="utf-8")
     for field, value in facts.items():

@@ -394,6 +394,8 @@ class Model(Section):
     delta: Pattern | None = None
     """With `load: replace`: what is found in the paths of files that hold changes alone; these are merged by key."""
     window_column: str | None = None
+    delta_by_report: bool = False
+    """The same, said by `source.totals.full` of the reports and not by names."""
     """With `load: window`: the date or timestamp by which a row belongs to its window."""
     table: str | None = None
     absent: Literal["keep", "warn", "fail"] = "keep"
@@ -430,6 +432,11 @@ class Model(Section):
         return columns
 
     @model_validator(mode="after")
+    @property
+    def takes_changes(self) -> bool:
+        """Whether some of its files replace the table, and others are merged into it."""
+        return self.delta is not None or self.delta_by_report
+
     def rows_belong_to_windows(self) -> "Model":
         if (self.window_column is None) == (self.load is LoadMode.WINDOW):
             raise ValueError("load: window needs a window_column, and no other load has one")
@@ -441,10 +448,13 @@ class Model(Section):
 
     @model_validator(mode="after")
     def changes_have_keys(self) -> "Model":
-        if self.delta is not None and self.load is not LoadMode.REPLACE:
-            raise ValueError(f"delta is of load: replace, and this is {self.load.value}")
-        if self.delta is not None and not self.key:
-            raise ValueError("delta needs a key: changes are merged by it")
+        said = "delta" if self.delta is not None else "delta_by_report"
+        if self.takes_changes and self.load is not LoadMode.REPLACE:
+            raise ValueError(f"{said} is of load: replace, and this is {self.load.value}")
+        if self.takes_changes and not self.key:
+            raise ValueError(f"{said} needs a key: changes are merged by it")
+        if self.delta is not None and self.delta_by_report:
+            raise ValueError("what holds changes is told by names or by reports: delta or delta_by_report")
         if self.delete_when and self.load not in (LoadMode.MERGE, LoadMode.REPLACE):
             raise ValueError(f"delete_when is of load: merge or replace, and this is {self.load.value}")
         if self.flag_when and FLAG in {name.casefold() for name in self.columns}:
@@ -663,6 +673,8 @@ class Totals(Section):
     counts: Annotated[str, Field(min_length=1)]
     """Where in it the numbers stand by name, such as jobExportCount, or job.counts for an object in another."""
 
+    full: Annotated[str, Field(min_length=1)] | None = None
+    """Where in it stands true of an export of all there is and false of one of changes, such as exportFull."""
     @field_validator("report")
     @classmethod
     def report_is_a_name(cls, said: str) -> str:
@@ -887,6 +899,13 @@ class PipelineSettings(Section):
 
 
 # --- config/settings.yaml --------------------------------------------------------------------------------------------
+
+    @model_validator(mode="after")
+    def reports_say_what_is_asked_of_them(self) -> "PipelineSettings":
+        asking = [name for name, model in self.models.items() if model.delta_by_report]
+        if asking and (self.source.totals is None or self.source.totals.full is None):
+            raise ValueError(f"models.{asking[0]}.delta_by_report needs source.totals.full: where reports say it")
+        return self
 
 
 class LocalConnection(Section):

@@ -10,12 +10,13 @@ from typing import TypeAlias
 
 from ingestkit import steps
 from ingestkit.errors import ContractError, NotArrived, SourceError
+from ingestkit.files import shown
 from ingestkit.model import Announced, FileStatus, FileVersion, Item, Window
 from ingestkit.ports import Source
 from ingestkit.session import Session
 from ingestkit.states import completions, ledger, rows
 from ingestkit.states.lease import Lease
-from ingestkit.totals import announced
+from ingestkit.totals import announced, flagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def sight_anew(session: Session, lease: Lease, batch: str, models: Sequence[str]
             assert file is not None
             wanted.setdefault(item.models[0], []).append((file, item))
     found = {model: tuple(pairs) for model, pairs in wanted.items()}
-    return Unit(batch, tuple(models), "again", found, window=window, announced=announced(session, batch, window))
+    return _told(Unit(batch, tuple(models), "again", found, window=window), announced(session, batch, window))
 
 
 def is_absent(session: Session, unit: Unit, model: str, known: Sequence[FileVersion]) -> bool:
@@ -158,7 +159,7 @@ def look_at(
     before = latest
     latest = _note(session, turn, latest, sighted, now)
     _note_moved(turn, batch, moved.values(), now)
-    latest = _note_gone(session, turn, latest, sighted, now, landed_stays=landed_stays, known=known)
+    latest = _note_gone(session, turn, latest, sighted, now, landed_stays=landed_stays, redo=redo, known=known)
     everything = list({(file.path, file.version): file for file in (*known, *latest.values())}.values())
     unmapped = tuple(path for path, file in latest.items() if _is_of_no_model_now(file, before.get(path)))
     to_keep = _to_keep(session, latest, items, now)
@@ -200,9 +201,17 @@ def with_announced(session: Session, look: Look) -> Look:
     if look.unit is None:
         return look
     try:
-        return replace(look, unit=replace(look.unit, announced=announced(session, look.unit.batch, look.unit.window)))
+        said = announced(session, look.unit.batch, look.unit.window)
     except NotArrived as error:
         return Look(blocked=error.message, unmapped=look.unmapped)
+    return replace(look, unit=_told(look.unit, said))
+
+
+def _told(unit: Unit, said: tuple[Announced, ...]) -> Unit:
+    """The same work with what reports say of it, and of each of its files."""
+    wanted = {model: tuple((flagged(file, said), item) for file, item in pairs) for model, pairs in unit.wanted.items()}
+    unmapped = tuple((flagged(file, said), item) for file, item in unit.unmapped)
+    return replace(unit, wanted=wanted, unmapped=unmapped, announced=said)
 
 
 def _without_released(session: Session, shown: Iterable[Item], latest: Collection[str]) -> list[Item]:
@@ -418,6 +427,7 @@ def _note_gone(
     now: datetime,
     *,
     landed_stays: bool,
+    redo: bool,
     known: Iterable[FileVersion],
 ) -> dict[str, FileVersion]:
     """A file that went before it was fetched, or before a new attempt could publish it, is skipped with that reason.
@@ -434,6 +444,12 @@ def _note_gone(
         elif ledger.is_unpublished(file) and not landed_stays and file.raw not in assigned:
             session.progress.warned(f"{path} is gone from the source before it was published, and is left out")
             gone.append(replace(file, status=FileStatus.SKIPPED, reason=UNPUBLISHED))
+        elif file.status is FileStatus.FORGOTTEN and file.loaded and not redo:
+            # A reset forgets every file.
+            session.progress.warned(
+                f"{shown(path)} was loaded before, was forgotten, and is gone from the source: its batch goes without",
+                hint="have it delivered again, if its rows are wanted",
+            )
     _put(turn, gone, now)
     return latest | {file.path: file for file in gone}
 

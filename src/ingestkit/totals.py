@@ -1,9 +1,11 @@
 """Control totals: what reports of the source say of a batch, kept with its extract for validate to compare with."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.model import Announced, FileVersion, Stage, Window, lies_in
 from ingestkit.session import Session
@@ -20,12 +22,25 @@ def announced(session: Session, batch: str, window: Window | None) -> tuple[Anno
         return ()
     found = tuple(session.source.announced(batch, window))
     for one in found:
+        if not one.counts:
+            session.progress.warned(f"{shown(one.report)} counts nothing: {shown(one.of)} is compared with nothing")
         if others := [f"{shown(name)} ({count:,})" for name, count in one.counts.items() if name not in one.models]:
             session.progress.warned(
                 f"{shown(one.report)} counts records of no model: {', '.join(others)}",
                 hint="let `names` or `files` of a model fit, if they are for one",
             )
     return found
+
+
+def flagged(file: FileVersion, said: Sequence[Announced]) -> FileVersion:
+    """The file with what its report says of it: whether it holds changes alone."""
+    full = {one.full for one in said if one.full is not None and lies_in(file.path, one.of)}
+    if len(full) > 1:
+        raise SourceError(
+            f"reports contradict each other over {shown(file.path)}: by one it is all there is, by another changes",
+            hint="have the right one delivered again",
+        )
+    return replace(file, changes=not full.pop()) if full else file
 
 
 def kept(

@@ -439,7 +439,8 @@ class SourceContract:
         content = b'\xef\xbb\xbf{"job": {"counts": {"HCP": 12, "hcps": "3", "OTHER": 0}}}'
         drop.put(f"{FIRST}/all.zip", zipped({"hcp.csv": b"x", "readme.md": b""}))
         items = list(source.items(FIRST))
-        assert [item.ready for item in items] == [False, False]
+        # What is of no model is counted by nobody, and kept without it.
+        assert [(item.models, item.ready) for item in items] == [(("hcp",), False), ((), True)]
         assert "its report" in str(items[0].waits_for)
         assert list(source.announced(FIRST)) == []
         archive, _, within = at.partition("!")

@@ -106,10 +106,10 @@ def in_a_shell(*lines: str, **environ: str) -> str:
     return ended.stdout
 
 
-def hold(root: Path, begun: threading.Event, over: threading.Event) -> None:
+def hold(root: Path, begun: threading.Event, over: threading.Event, pipeline: str = "shop") -> None:
     """Somebody else at work: the lease is held as a backfill holds it, until it is over."""
     stop = Stop()
-    opened = load(root).open("shop", clock=SystemClock(stop), stop=stop, progress=LogProgress())
+    opened = load(root).open(pipeline, clock=SystemClock(stop), stop=stop, progress=LogProgress())
     with holding(opened, opened.pipeline.models, "backfill", "fail"):
         begun.set()
         over.wait(60)

@@ -1,5 +1,6 @@
 """The page of the pipeline `network`: every command, typed as it stands where it is needed."""
 
+import csv
 import io
 import json
 import re
@@ -103,6 +104,38 @@ def test_what_the_job_counted_is_compared_where_its_report_lies_beside_the_packa
     assert "hcp: exp_000001C5.json says 31 records of HCP, and 30 were read: nothing was published" in told
     report.write_text(json.dumps({"job_status": "COMPLETE", "jobExportCount": counts | {"HCP": 30}}))
     assert "1 batch done: 1c5" in network.does(run)
+
+
+def counted(project: Project, number: str) -> dict[str, int]:
+    """How many records of what a package holds, by the names its entities have in reports."""
+    path = project.root / f"config/samples/network/exp_000001{number.removeprefix('1').upper()}.zip"
+    counts = {}
+    with zipfile.ZipFile(path) as package:
+        for name in package.namelist():
+            entity = re.sub(r"^US_|_delta.*|\.csv$", "", name).upper()
+            delimiter = "," if entity == "REFERENCE" else "|"
+            with package.open(name) as member:
+                counts[entity] = sum(1 for _ in csv.reader(io.TextIOWrapper(member, "utf-8"), delimiter=delimiter)) - 1
+    return counts
+
+
+def test_what_is_full_the_job_says_where_its_report_lies_beside_the_package(network: Project) -> None:
+    run = lines("Packages of Veeva Network")[0]
+    come(network, "1c5", "1c6", "1c7")
+    network.does(run)
+    by_names = everything(network)
+    shutil.rmtree(network.root / "state")
+    assert "its `exportFull` says it with\n  `delta_by_report: true` and `full: exportFull` among the `totals`" in PAGE
+    pipeline = network.root / "config/pipelines/network.yaml"
+    text = pipeline.read_text()
+    text = text.replace("  # totals:", "  totals:").replace("jobExportCount}", "jobExportCount, full: exportFull}")
+    pipeline.write_text(re.sub(r"\bdelta: .*", "delta_by_report: true", text))
+    for number in ("1c5", "1c6", "1c7"):
+        said = {"exportFull": number == "1c5", "jobExportCount": counted(network, number)}
+        name = f"exp_000001{number.removeprefix('1').upper()}.json"
+        (network.root / "config/samples/network" / name).write_text(json.dumps(said))
+    assert "3 batches done: 1c5, 1c6, 1c7" in network.does(run)
+    assert everything(network) == by_names
 
 
 def test_a_package_that_failed_is_done_when_it_is_put_right(network: Project) -> None:

@@ -188,6 +188,36 @@ def test_a_batch_that_a_newer_one_supersedes(shop: Project) -> None:
     assert shop.customers() == [1, 2]
 
 
+def test_a_lake_that_keeps_nothing(shop: Project) -> None:
+    shop.corrects("pipeline: shop", "pipeline: shop\nkeep: none")
+    shop.corrects("load: replace", "load: merge")
+    shop.drop("2026-01-05")
+    shop.does("ingestkit run shop")
+    asked = "ingestkit backfill shop --batch 2026-01-05"
+    shop.does(*cure("keeps none of them there", shop.refused(f"{asked} --from-lake", 2)))
+    shop.drop("2026-01-12")
+    shop.does("ingestkit run shop")
+    [listed] = cure("cannot be merged again behind", shop.refused(asked, 2))
+    assert "shop.2026-01-12.1" in shop.does(listed)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_file_that_is_needed_once_more_and_is_gone(shop: Project, *, again: bool) -> None:
+    shop.corrects("pipeline: shop", "pipeline: shop\nkeep: none")
+    shop.drop("2026-01-05")
+    shop.does("ingestkit extract shop")
+    shutil.rmtree(shop.root / "state/scratch/passing")
+    (shop.root / "drop/2026-01-05/customers.csv").unlink()
+    run, skip = cure("needs it once more", shop.refused("ingestkit validate shop", 4))
+    if again:
+        shop.drop("2026-01-05")
+        shop.does(run)
+        assert shop.customers() == [1, 2]
+    else:
+        shop.does(skip)
+        assert "nothing new" in shop.does(run)
+
+
 def test_a_stage_before_its_turn(shop: Project) -> None:
     shop.drop("2026-01-05")
     shop.does("ingestkit extract shop --run-id nightly")

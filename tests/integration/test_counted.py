@@ -36,6 +36,17 @@ def test_two_packages_of_one_number_are_not_made_one_batch(counted: World) -> No
     assert "exp_000001C5.zip and exp_1c5.zip are both of number 1c5, written in two ways" in said
 
 
+def test_packages_of_two_subscriptions_are_not_made_one_batch(counted: World) -> None:
+    anywhere = r"(.+/)?exp_(?P<batch>[0-9A-F]{8})\.zip"
+    counted.set_up(PACKAGES | {"source.batches": {**PACKAGES["source.batches"], "files": anywhere}})
+    [content] = package(0x1C5).values()
+    counted.drop({"us/exp_000001C5.zip": content})
+    counted.does("run")
+    counted.drop({"eu/exp_000001C5.zip": content})
+    said = counted.refused(4, "run")
+    assert "eu/exp_000001C5.zip and us/exp_000001C5.zip are both of number 1c5" in said
+
+
 def test_what_stands_behind_a_hole_waits_until_it_is_filled(counted: World) -> None:
     counted.drop(package(0x1C5), package(0x1C8))
     assert batches_of(counted.does("run")) == ["1c5"]

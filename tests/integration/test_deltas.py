@@ -51,6 +51,20 @@ def test_what_says_that_its_key_is_gone_is_not_in_a_full_table_either_and_is_cou
     assert (counts["valid"], counts["staged"], counts["deletes"], counts["loaded"]) == (4, 4, 1, 3)
 
 
+def test_changes_that_change_nothing_that_was_loaded_are_told(told_apart: World) -> None:
+    told = "a: batch 20260108 holds changes, and no full file was loaded before: rows that no change speaks of"
+    told_apart.drop(FULL, CHANGES)
+    assert told not in told_apart.call("run").err
+    # Loaded again from what the source still holds, which is not all.
+    (told_apart.root / "warehouse.duckdb").unlink()
+    (told_apart.root / "drops/20260101/a_full.csv").unlink()
+    (told_apart.root / "drops/20260101").rmdir()
+    told_apart.does("state", "reset", "p", "--reason", "lost", "--yes")
+    ended = told_apart.call("run")
+    assert (ended.code, told in ended.err) == (0, True)
+    assert "have a full file delivered" in ended.err
+
+
 def test_full_and_changes_in_one_batch_are_refused_by_name(told_apart: World) -> None:
     told_apart.drop(FULL, {"20260101/a_delta.csv": "id,n\n9,9\n"})
     said = told_apart.refused(5, "run")

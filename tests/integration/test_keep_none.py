@@ -331,6 +331,16 @@ def test_a_batch_that_is_given_up_leaves_scratch_with_the_next_that_is_done(keep
     assert in_scratch(keeping_none) == []
 
 
+def test_what_is_of_a_model_that_there_is_no_more_leaves_scratch(keeping_none: World) -> None:
+    keeping_none.set_up(NONE | {"gate.max_reject_pct": 0})
+    keeping_none.drop({"20260101/b.csv": "id,d\nx,2026-01-01\n", "20260101/c.csv": "id,n\n1,1\n2,y\n"})
+    keeping_none.refused(6, "run")
+    assert any(name.endswith("-c.csv") for name in in_scratch(keeping_none))
+    keeping_none.set_up(NONE | {"models": {name: one for name, one in MODELS.items() if name != "c"}})
+    keeping_none.does("run")
+    assert in_scratch(keeping_none) == []
+
+
 def test_what_another_machine_has_ended_leaves_scratch_here(
     keeping_none: World, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -290,3 +290,59 @@ def test_a_gate_that_fails_tells_programs_that_its_models_are_not_done(world: Wo
         ("a", "gate", "failed", 2),
         ("b", "gate", "failed", 2),
     ]
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_a_batch_that_failed_and_is_gone_from_the_source_is_told_each_time_until_it_is_stepped_over(
+    world: World, keep: str
+) -> None:
+    world.set_up({"keep": keep})
+    world.drop({"20260101/a.csv": "id,n\nx,y\n"}, SECOND)
+    world.refused(5, "run")
+    shutil.rmtree(world.root / "drops/20260101")
+    told = "batch 20260101 is gone from the source before it was published, and is passed over"
+    for command in ("run", "run", "plan"):
+        ended = world.call(command, "p")
+        assert (ended.code, told in ended.err) == (0, True), ended.err
+    world.does("skip", "p", "--batch", "20260101", "--reason", "the sender has it no more")
+    assert told not in world.call("run").err
+
+
+@pytest.mark.parametrize("loss", ["warehouse", "table"])
+def test_what_was_done_before_a_reset_and_is_at_the_source_no_more_is_told_when_the_target_is_lost(
+    world: World, loss: str
+) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    shutil.rmtree(world.root / "drops/20260101")
+    if loss == "table":
+        world.target_does("DROP TABLE b")
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    ended = world.call("run")
+    assert ended.code == 0
+    if loss == "table":
+        told = "b: its table is gone and begins anew; what it held of 20260101 is at the source no more"
+        assert told in ended.err
+        return
+    assert world.table("b", "id") == [("x",), ("y",), ("z",)]
+    (world.root / "warehouse.duckdb").unlink()
+    ended = world.call("backfill", "p", "--from-lake")
+    assert ended.code == 0
+    told = "b: batch 20260101 was done before the state was reset, and not since; it is not built again"
+    assert told in ended.err
+    # A newer snapshot stands over it.
+    assert "a: batch 20260101 was done" not in ended.err
+
+
+@pytest.mark.parametrize("load", ["append", "replace"])
+def test_a_file_that_is_gone_when_its_batch_is_done_anew_behind_a_reset_is_told(world: World, load: str) -> None:
+    world.set_up({"models.b.load": load})
+    world.drop({"20260101/b_1.csv": "id,d\nx,2026-01-01\n", "20260101/b_2.csv": "id,d\ny,2026-01-01\n"})
+    world.does("run")
+    (world.root / "drops/20260101/b_1.csv").unlink()
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    ended = world.call("run")
+    assert ended.code == 0
+    assert "20260101/b_1.csv was loaded before, was forgotten, and is gone from the source" in ended.err
+    assert world.table("b", "id") == [("y",)]
+    assert "b_1.csv" not in world.call("run").err

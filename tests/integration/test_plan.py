@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ingestkit import steps
 from tests.integration.test_as_of import now
 from tests.integration.test_processes import slow
 from tests.integration.test_rehearsals import unchanged
@@ -136,6 +137,46 @@ def test_a_sensor_is_told_that_the_target_is_not_what_the_state_knows(world: Wor
     ended = world.call("plan", "p", "--output", "json")
     assert (ended.code, ended.answer["waiting"]) == (7, 1)
     assert world.refused(7, "run", "p") == "\n".join(ended.told)
+
+
+def test_a_sensor_is_told_of_a_target_that_an_open_run_would_find_otherwise(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop(FIRST)
+    world.does("run")
+
+    def interrupts(step: str) -> None:
+        if step == "extract.begun":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "reached", interrupts)
+        assert world.call("backfill", "p", "--batch", "20260101", "--model", "a").code == 130
+    world.target_does("DROP TABLE b")
+    ended = world.call("plan", "p", "--output", "json")
+    assert (ended.code, ended.answer["waiting"]) == (7, 1)
+    world.refused(7, "run", "p")
+
+
+def test_a_sensor_is_told_of_a_column_that_no_statement_changes_as_the_contract_says(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.set_up({"models.a.columns.n": {"type": "date"}})
+    assert world.call("plan", "p").code == 0
+    world.drop({"20260108/a.csv": "id,n\n1,2026-01-01\n"})
+    ended = world.call("plan", "p", "--output", "json")
+    assert (ended.code, ended.answer["waiting"]) == (7, 1)
+    [trouble] = [one["trouble"] for one in ended.answer["ddl"] if "trouble" in one]
+    assert trouble in world.refused(7, "run", "p")
+
+
+def test_a_sensor_of_a_paused_pipeline_is_told_no_more_than_a_run_is(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.does("pause", "p", "--reason", "a look at the target")
+    world.target_does("DROP TABLE a")
+    world.drop(SECOND)
+    assert (world.call("plan", "p").code, world.call("run", "p").code) == (0, 0)
 
 
 def test_a_sensor_is_told_that_a_table_is_of_another_pipeline(world: World) -> None:

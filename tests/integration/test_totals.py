@@ -422,6 +422,23 @@ def test_a_file_taken_in_by_a_person_is_what_the_report_had_counted(exports: Wor
     assert totals(exports, "p.1c5.3") == {"hcp": (0, True)}
 
 
+def test_a_file_of_no_model_is_kept_without_a_report_and_taken_in(exports: World) -> None:
+    exports.set_up(PACKAGES | FOLDERS)
+    exports.drop(
+        {"20260101/hcp.csv": HCP, "20260101/hcp.json": report_of({"HCP": 3}), "20260101/doctors.csv": "vid__v,n\n9,9\n"}
+    )
+    exports.does("run")
+    exports.does("quarantine", "replay", "p", "--batch", "20260101", "--as", "hcp", *MINE)
+    assert exports.table("hcp", "vid__v") == [("1",), ("2",), ("9",)]
+
+
+def test_a_report_that_counts_nothing_is_told(exports: World) -> None:
+    exports.drop(package(0x1C5), report(0x1C5, {}))
+    told = exports.call("run")
+    assert told.code == 0
+    assert "exp_000001C5.json counts nothing: exp_000001C5.zip is compared with nothing" in told.err
+
+
 def test_a_snapshot_that_is_passed_over_is_not_compared(exports: World) -> None:
     replaced = {name: one | {"load": "replace"} for name, one in PACKAGES["models"].items()}
     exports.set_up(PACKAGES | {"models": replaced, "catch_up": "newest"})

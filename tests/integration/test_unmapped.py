@@ -86,12 +86,27 @@ def test_what_cannot_go_together_is_refused(world: World) -> None:
     assert "needs either" in world.refused(2, "quarantine", "replay", "p", "--as", "a")
 
 
-def test_of_a_batch_that_is_not_done_nothing_is_taken_in(world: World) -> None:
-    world.drop(STRAY, {"20260101/a.csv": "id,wrong\n1,1\n"})
-    world.call("run")
+@pytest.mark.parametrize("gone", ["nothing", "file", "state"])
+def test_of_a_batch_that_is_not_done_it_is_decided_and_the_next_run_takes_it_in(world: World, gone: str) -> None:
+    world.set_up({"models.a.absent": "fail"})
+    world.drop(STRAY, {"20260101/b.csv": "id,d\n1,2026-01-01\n"})
+    assert "has no file of a" in world.refused(5, "run")
     assert list(kept(world)) == ["odd.csv"]
-    assert "is not done for a" in world.refused(2, "quarantine", "replay", "p", "--batch", "20260101", "--as", "a")
-    assert ledger(world)["odd.csv"] == [(None, "quarantined")]
+    for _ in range(2):
+        said = taken(world, *WHY)["message"]
+        assert said == (
+            "batch 20260101 is not done; what no model claimed is taken in as a when it is: ingestkit run p"
+        )
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "landed")]
+    if gone == "file":
+        (world.root / "drops/20260101/odd.csv").unlink()
+    if gone == "state":
+        world.lose_state()
+        world.does("state", "adopt", "p", "--reason", "lost", "--yes")
+    world.does("run")
+    assert sorted(world.table("a", "id", "n")) == [("7", 70), ("8", 80)]
+    assert ledger(world)["odd.csv"] == [(None, "quarantined"), ("a", "loaded")]
+    assert world.does("run")["status"] == "nothing new"
 
 
 def test_a_changed_one_is_kept_too(world: World) -> None:

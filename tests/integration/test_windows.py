@@ -509,7 +509,10 @@ def test_a_state_that_is_built_again_knows_that_windows_began_with_one_stepped_o
     assert windowed.does("run")["status"] == "nothing new"
 
 
-@pytest.mark.parametrize(("change", "knows"), [({"older_key": 1}, True), ({"window": "fortnightly"}, False)])
+@pytest.mark.parametrize(
+    ("change", "knows"),
+    [({"older_key": 1}, True), ({"window": "fortnightly"}, False), ({"timezone": "Mars/Olympus"}, False)],
+)
 def test_settings_of_then_that_are_not_valid_today_break_no_adopting(
     windowed: World, at: Callable[[str], None], change: dict[str, Any], *, knows: bool
 ) -> None:

@@ -95,6 +95,13 @@ def add_run(state: StateDatabase, pipeline: str, batch: str, attempt: int, statu
         conn.execute(sql.insert(tables.run_model), [of | {"model": model} for model in row["models"]])
 
 
+def step_over(state: StateDatabase, pipeline: str, number: int, previous: str, own: str, **past: float) -> None:
+    facts = {"kind": "skip", "subject": {"batch": f"b{number}"}, "reason": "cut off", "by": "Zoë", "os_user": "ops"}
+    row = {"pipeline": pipeline, "number": number, "at": ago(**past), "previous": previous, "hash": own, **facts}
+    with state.write() as conn:
+        conn.execute(sql.insert(tables.decision).values(row))
+
+
 def add_stage(state: StateDatabase, run_id: str, stage: str, model: str, status: str, **said: Any) -> None:
     pipeline, batch, _ = run_id.split(".")
     row = {
@@ -197,16 +204,10 @@ def test_phases_that_took_over_twice_as_long_as_expected(state: StateDatabase) -
 
 
 def test_the_audit_trail_with_who_why_and_whether_the_chain_is_whole(state: StateDatabase) -> None:
-    def decide(pipeline: str, number: int, previous: str, own: str, days: int) -> None:
-        facts = {"kind": "skip", "subject": {"batch": f"b{number}"}, "reason": "cut off", "by": "Zoë", "os_user": "ops"}
-        row = {"pipeline": pipeline, "number": number, "at": ago(days=days), "previous": previous, "hash": own, **facts}
-        with state.write() as conn:
-            conn.execute(sql.insert(tables.decision).values(row))
-
-    decide("shop", 1, FIRST, "h1", 400)
-    decide("shop", 2, "h1", "h2", 3)
-    decide("shop", 3, "other", "h3", 2)
-    decide("clinic", 1, FIRST, "k1", 1)
+    step_over(state, "shop", 1, FIRST, "h1", days=400)
+    step_over(state, "shop", 2, "h1", "h2", days=3)
+    step_over(state, "shop", 3, "other", "h3", days=2)
+    step_over(state, "clinic", 1, FIRST, "k1", days=1)
     told = ("skip", "Zoë", "ops", "cut off")
     clinic = ("clinic", 1, ago(days=1), *told, '{"batch": "b1"}', "whole", "k1")
     third = ("shop", 3, ago(days=2), *told, '{"batch": "b3"}', "broken", "h3")
@@ -232,16 +233,31 @@ def test_how_fresh_each_model_is(state: StateDatabase) -> None:
     assert asked(state, "freshness", pipeline="clinic") == []
 
 
+def add_completion(state: StateDatabase, batch: str, at: datetime) -> None:
+    row = {"pipeline": "shop", "model": "a", "batch": batch, "status": "done", "generation": 1, "run_id": "r"}
+    with state.write() as conn:
+        conn.execute(sql.insert(tables.completion).values(row | {"counts": {}, "token": 1, "at": at}))
+
+
 def test_an_older_batch_that_was_done_again_is_not_the_newest(state: StateDatabase) -> None:
-    # b3 was stepped over, and wanted after all.
-    for batch, attempt, kind in (("b4", 1, "run"), ("b5", 1, "stage"), ("b4", 2, "backfill"), ("b3", 1, "backfill")):
-        add_run(state, "shop", batch, attempt, "SUCCESS", kind=kind)
-    add_run(state, "shop", "b4", 3, "SUCCESS")
-    for batch, hours in (("b5", 30), ("b4", 2), ("b3", 1)):
-        row = {"pipeline": "shop", "model": "a", "batch": batch, "status": "done", "generation": 1, "run_id": "r"}
-        with state.write() as conn:
-            conn.execute(sql.insert(tables.completion).values(row | {"counts": {}, "token": 1, "at": ago(hours=hours)}))
+    # b2 lies below the floor, b3 was stepped over; both were wanted after all.
+    step_over(state, "shop", 3, FIRST, "h3", hours=50)
+    began = {("b4", 1, "run"): 40, ("b5", 1, "stage"): 30, ("b4", 2, "backfill"): 4}
+    began |= {("b4", 3, "run"): 3, ("b3", 1, "backfill"): 2, ("b2", 1, "backfill"): 1}
+    for (batch, attempt, kind), hours in began.items():
+        add_run(state, "shop", batch, attempt, "SUCCESS", kind=kind, started_at=ago(hours=hours))
+    for batch, hours in (("b5", 30), ("b4", 3), ("b3", 2), ("b2", 1)):
+        add_completion(state, batch, ago(hours=hours))
     assert asked(state, "freshness") == [("shop", "a", "b5", ago(hours=30), 30.0)]
+
+
+def test_the_newest_batch_is_the_newest_though_it_was_stepped_over_first(state: StateDatabase) -> None:
+    add_run(state, "shop", "b1", 1, "SUCCESS", started_at=ago(hours=40))
+    step_over(state, "shop", 2, FIRST, "h2", hours=20)
+    add_run(state, "shop", "b2", 1, "SUCCESS", kind="backfill", started_at=ago(hours=10))
+    add_completion(state, "b1", ago(hours=39))
+    add_completion(state, "b2", ago(hours=9))
+    assert asked(state, "freshness") == [("shop", "a", "b2", ago(hours=9), 9.0)]
 
 
 def test_how_many_runs_ended_well(state: StateDatabase) -> None:

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from ingestkit.errors import SourceError
-from ingestkit.sources.totals import LARGEST, counts_in
+from ingestkit.sources.totals import LARGEST, counts_in, read
 
 
 def said(content: bytes, at: str = "n") -> dict[str, int]:
-    return counts_in("exp.json", content, at, SourceError)
+    return counts_in("exp.json", read("exp.json", content, SourceError), at, SourceError)
 
 
 def test_numbers_are_read_wherever_they_stand_and_as_texts_too() -> None:
@@ -27,6 +27,7 @@ def test_numbers_are_read_wherever_they_stand_and_as_texts_too() -> None:
         (b'{"n": {"HCP":', "it is no JSON, or says something twice"),
         (b"\xff\xfe\xfd", "it is no JSON, or says something twice"),
         (b"[" * 100_000, "it is no JSON, or says something twice"),
+        (b'{"n": {"\\ud800": 4}}', "it is no JSON, or says something twice"),
         (b'{"n": {"HCP": 3, "HCP": 4}}', "it is no JSON, or says something twice"),
         (b'{"n": {"HCP": ' + b"9" * 5_000 + b"}}", "it is no JSON, or says something twice"),
         (b'{"n": 7}', "it has no numbers by name at n"),
@@ -43,7 +44,7 @@ def test_numbers_are_read_wherever_they_stand_and_as_texts_too() -> None:
         (b'{"n": {"HCP": 1000000000000000}}', "what it says of HCP is no count"),
         (b'{"n": {"HCP": 1}}'.ljust(LARGEST + 1), "it has more than 1,048,576 bytes"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_what_is_no_report_is_refused_with_what_is_wrong(content: bytes, why: str) -> None:
     with pytest.raises(SourceError) as refused:

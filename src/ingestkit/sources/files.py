@@ -27,7 +27,7 @@ from ingestkit.sources.naming import Claims, batch_of, checked_after, claimants,
 from ingestkit.sources.reading import GONE, changed, mtime_of, refuse_changed
 from ingestkit.sources.releasing import Release, is_released
 from ingestkit.sources.totals import LARGEST as LARGEST_REPORT
-from ingestkit.sources.totals import announced, counts_in, reports_on
+from ingestkit.sources.totals import announced, counts_in, full_in, read, reports_on
 
 # A pattern without any of these cannot match a slash, so only folders at the top can be batches.
 MAY_NEST = re.compile(r"[/.\[]|\\[^dws]")
@@ -110,7 +110,12 @@ class FilesSource:
                 reports |= self._reports_on(path, place, beside)
         for report, of in sorted(reports.items()):
             content, kind = self._report(report, of, beside)
-            yield announced(report, of, counts_in(report, content, totals.counts, kind), claims)
+            document = read(report, content, kind)
+            counts, full = (
+                counts_in(report, document, totals.counts, kind),
+                full_in(report, document, totals.full, kind),
+            )
+            yield announced(report, of, counts, claims, full=full)
 
     def _there(self, batch: str, window: Window | None) -> tuple[list[tuple[str, str, Entry]], Beside]:
         """The files of a batch that are content, each with its place, and what speaks of them."""
@@ -174,13 +179,15 @@ class FilesSource:
     def _awaited(self, items: Iterator[Item], path: str, place: str, beside: Beside) -> list[Item]:
         """The items a file is, or holds: not ready while something that speaks of it has not come."""
         here = list(items)
-        waits_for = beside.waits_for(path, self._folder(place))
+        waits_for, waiting = beside.waits_for(path, self._folder(place)), here
         if waits_for is None and beside.report is not None and not self._reports_on(path, place, beside):
             report = beside.report_of(path, self._folder(place)) or f"{path}!{beside.report}"
-            waits_for = f"its report {shown(report)} has not come"
+            # What is of no model is kept without it.
+            waits_for, waiting = f"its report {shown(report)} has not come", [item for item in here if item.models]
         if waits_for is None:
             return here
-        return [replace(item, ready=False, waits_for=waits_for) if item.ready else item for item in here]
+        late = {item.path for item in waiting if item.ready}
+        return [replace(item, ready=False, waits_for=waits_for) if item.path in late else item for item in here]
 
     def _folder(self, place: str) -> str:
         """The folder of a batch."""

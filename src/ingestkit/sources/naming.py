@@ -8,6 +8,7 @@ from typing import TypeAlias
 from ingestkit.errors import ConfigError, SourceError
 from ingestkit.files import shown
 from ingestkit.settings import Batches, Model
+from ingestkit.sources.archives import is_archive
 from ingestkit.windows import first_showing, zone_of
 
 TOLERANT = (
@@ -44,7 +45,7 @@ def batch_of(settings: Batches, pattern: re.Pattern[str], path: str) -> str | No
 
 
 def refuse_alike(settings: Batches, pattern: re.Pattern[str], batches: Mapping[str, Sequence[str]]) -> None:
-    """Where keys count up a number is given once: two ways of writing it are two batches that would become one."""
+    """Where keys count up a number is given once: two packages, or two ways of writing it, would be one batch."""
     if settings.holes is None:
         return
     for key, paths in batches.items():
@@ -54,6 +55,13 @@ def refuse_alike(settings: Batches, pattern: re.Pattern[str], batches: Mapping[s
             raise SourceError(
                 f"{shown(one)} and {shown(other)} are both of number {key}, written in two ways",
                 hint="rename one at the source, or make source.batches match one way of writing",
+            )
+        packages = {path.rpartition("/")[0]: path for path in paths if is_archive(path)}
+        if len(packages) > 1:
+            one, other, *_ = sorted(packages.values())
+            raise SourceError(
+                f"{shown(one)} and {shown(other)} are both of number {key}",
+                hint="give what counts apart a pipeline of its own, whose source.batches matches one of the folders",
             )
 
 
@@ -119,7 +127,7 @@ def _claims_of(name: str, model: Model) -> tuple[re.Pattern[str], re.Pattern[str
         "|".join("[-_ ]*".join([*map(re.escape, before), ending(last)]) for *before, last in names)
         for ending in (re.escape, _number_of)
     )
-    words = "full" if model.delta is None else "full|delta"
+    words = "full|delta" if model.takes_changes else "full"
     exact, loose = (re.compile(TOLERANT.format(names=one, words=words), re.IGNORECASE) for one in several)
     return exact, loose
 

@@ -25,33 +25,55 @@ def reports_on(path: str, folder: str, beside: Beside, members: Iterable[str]) -
     return found
 
 
-def announced(report: str, of: str, counts: Mapping[str, int], claims: Claims) -> Announced:
+def announced(report: str, of: str, counts: Mapping[str, int], claims: Claims, *, full: bool | None) -> Announced:
     """What a report says, each entity of the model that would claim a file of its name."""
     claiming = {
         entity: claimants(claims, f"{report}!{entity}", f"{entity}.csv") for entity in counts if "/" not in entity
     }
-    return Announced(report, of, counts, {entity: models[0] for entity, models in claiming.items() if models})
+    return Announced(report, of, counts, {entity: models[0] for entity, models in claiming.items() if models}, full)
 
 
-def counts_in(report: str, content: bytes, at: str, kind: type[SourceError]) -> dict[str, int]:
-    """The numbers of a report by name, which stand `at` a place in it; another document is an error of that kind."""
+def read(report: str, content: bytes, kind: type[SourceError]) -> Any:
+    """What a report holds; what is no report is an error of that kind."""
     if len(content) > LARGEST:
         raise _no_report(report, f"it has more than {LARGEST:,} bytes", kind)
     try:
-        found = json.loads(content, object_pairs_hook=_each_once)
+        return json.loads(content, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise _no_report(report, "it is no JSON, or says something twice", kind) from error
-    for name in at.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
+
+
+def counts_in(report: str, document: Any, at: str, kind: type[SourceError]) -> dict[str, int]:
+    """The numbers of a report by name, which stand `at` a place in it; another document is an error of that kind."""
+    found = _at(document, at)
     if not isinstance(found, dict):
         raise _no_report(report, f"it has no numbers by name at {at}", kind)
     return {entity: _count(report, entity, value, kind) for entity, value in found.items()}
+
+
+def full_in(report: str, document: Any, at: str | None, kind: type[SourceError]) -> bool | None:
+    """Whether a report is of all there is, as it says `at` a place; another document is an error of that kind."""
+    if at is None:
+        return None
+    said = str(_at(document, at)).lower()
+    if said not in ("true", "false"):
+        raise _no_report(report, f"it says neither true nor false at {at}", kind)
+    return said == "true"
+
+
+def _at(document: Any, place: str) -> Any:
+    for name in place.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
 
 
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError
+    for name in found:
+        # Half a character is none: it could neither be stored nor shown.
+        name.encode()
     return found
 
 

@@ -115,7 +115,7 @@ def _buried(pipeline: Pipeline, own: Receipt, mode: LoadMode, receipts: Sequence
 
     Its receipt is there and its rows are not.
     """
-    changes = own.mode is LoadMode.MERGE or pipeline.model(own.model).delta is not None
+    changes = own.mode is LoadMode.MERGE or pipeline.model(own.model).takes_changes
     if changes or standing.newer_content(pipeline, own.batch, own.model, mode, receipts):
         # Beside files of changes, an older full file takes the place of its own rows alone.
         return False
@@ -132,11 +132,11 @@ def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: S
     stood, own = given.stood, standing.own(receipts, given.model, batch)
     if stood is not None and (stood.digest == digest or not given.files):
         return stood.mode
-    mode = pipeline.mode(given.model, (file.path for file in given.files))
+    mode = pipeline.mode(given.model, given.files)
     before = stood.mode if stood is not None else own.mode if own is not None else mode
     if mode is before:
         return mode
-    if mode is LoadMode.MERGE and pipeline.model(given.model).delta is not None:
+    if mode is LoadMode.MERGE and pipeline.model(given.model).takes_changes:
         raise ContractError(
             f"{given.model}: batch {batch} was published as all there is, and its files hold changes alone now: what "
             "they had replaced is not known any more",
@@ -154,6 +154,13 @@ def _mode(pipeline: Pipeline, batch: str, given: Given, digest: str, receipts: S
     return mode
 
 
+def _has_full(pipeline: Pipeline, model: str, receipts: Sequence[Receipt]) -> bool:
+    """Whether changes are all that is ever said, or there is something that they change."""
+    if not pipeline.model(model).takes_changes:
+        return True
+    return any(one.mode is LoadMode.REPLACE for one in receipts if one.model == model)
+
+
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
@@ -167,6 +174,12 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     previous: Said | None = Said()
     own = standing.own(receipts, given.model, ctx.batch)
     published = own is not None and own.answers(intent)
+    if own is None and intent.mode is LoadMode.MERGE and not _has_full(ctx.pipeline, given.model, receipts):
+        ctx.progress.warned(
+            f"{given.model}: batch {ctx.batch} holds changes, and no full file was loaded before: rows that no change "
+            "speaks of are not in the table",
+            hint="have a full file delivered; it takes the place of all rows but those of newer changes",
+        )
     behind = intent.mode is LoadMode.MERGE or (intent.mode is LoadMode.REPLACE and not alone)
     if behind and not published:
         for receipt in standing.newer_than(ctx.pipeline, ctx.batch, given.model, receipts):

@@ -31,7 +31,7 @@ def newer_content(
 
 def is_alone(pipeline: Pipeline, model: str, mode: LoadMode) -> bool:
     """Whether a model says that what is loaded so is all that the table holds, beside nothing that others say."""
-    return mode is LoadMode.REPLACE and pipeline.model(model).delta is None
+    return mode is LoadMode.REPLACE and not pipeline.model(model).takes_changes
 
 
 def stands_alone(pipeline: Pipeline, batch: str, model: str, mode: LoadMode, receipts: Sequence[Receipt]) -> bool:

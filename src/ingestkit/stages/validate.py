@@ -244,7 +244,7 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
     if stood is not None and stood.digest == digest_of(part.file for part in files.kept):
         mode = stood.mode
     else:
-        mode = ctx.pipeline.mode(model, (row.path for row in rows))
+        mode = ctx.pipeline.mode(model, rows)
     read = {part.file.path: part.facts.records for part in files.kept}
     rules = judged(ctx, model, counts, percents, mode, read, uncounted=uncounted)
     return Work(

@@ -113,8 +113,8 @@ def is_unpublished(file: FileVersion) -> bool:
     return file.loaded is None and file.status in UNPUBLISHED
 
 
-def unpublished(conn: sql.Connection, pipeline: str, *, up_to: str) -> list[FileVersion]:
-    """The newest versions that no publish has taken yet, in batches up to one; keys sort as the batches do."""
+def unpublished(conn: sql.Connection, pipeline: str, *, up_to: str | None = None) -> list[FileVersion]:
+    """The newest versions that no publish has taken yet, of all batches or up to one; keys sort as the batches do."""
     columns = file_manifest.c
     newer = file_manifest.alias()
     superseded = sql.select(sql.literal(1)).where(
@@ -122,7 +122,7 @@ def unpublished(conn: sql.Connection, pipeline: str, *, up_to: str) -> list[File
     )
     query = sql.select(file_manifest).where(
         columns.pipeline == pipeline,
-        columns.batch <= up_to,
+        *([columns.batch <= up_to] if up_to is not None else []),
         columns.status.in_([one.value for one in UNPUBLISHED]),
         columns.loaded.is_(None),
         ~sql.exists(superseded),

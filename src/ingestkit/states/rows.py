@@ -66,6 +66,23 @@ def put_absent(conn: sql.Connection, table: sql.Table, row: Mapping[str, Any]) -
     return conn.execute(_unless_there(conn.dialect.name, table), row).rowcount == 1
 
 
+@cache
+def _adding(dialect: str, table: sql.Table, names: tuple[str, ...], replaced: tuple[str, ...]) -> sql.Executable:
+    statement = _insert(dialect, table)
+    excluded = sql.table("excluded", *(sql.column(name) for name in (*names, *replaced))).c
+    changes = {name: table.c[name] + excluded[name] for name in names}
+    changes |= {name: excluded[name] for name in replaced}
+    keys = [column.name for column in table.primary_key.columns]
+    return statement.on_conflict_do_update(index_elements=keys, set_=changes)
+
+
+def add(
+    conn: sql.Connection, table: sql.Table, row: Mapping[str, Any], added: Sequence[str], replaced: Sequence[str]
+) -> None:
+    """Write a row, or where one is stored add these columns to its own and replace those."""
+    conn.execute(_adding(conn.dialect.name, table, tuple(added), tuple(replaced)), row)
+
+
 def put_file(conn: sql.Connection, file: FileVersion, at: datetime) -> bool:
     return put(conn, tables.file_manifest, _file_row(file, at))
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sql
 
@@ -17,6 +16,7 @@ from ingestkit.states.tables import (
     run_model,
 )
 from ingestkit.states.tables import pipeline as pipeline_table
+from ingestkit.windows import zone_of
 
 CHUNK = 500
 UNCLEANED = 20
@@ -436,13 +436,20 @@ def _run(row: sql.Row[Any]) -> Run:
 def _window_values(run: Run) -> dict[str, Any]:
     if run.window is None:
         return {"target_date": _target_date(run.batch)}
-    zone = ZoneInfo(run.config["pipeline"]["source"]["batches"]["timezone"])
     return {
         "window_start": run.window.start,
         "window_end": run.window.end,
         "window_seconds": int((run.window.end - run.window.start).total_seconds()),
-        "target_date": run.window.start.astimezone(zone).date().isoformat(),
+        "target_date": _first_day(run.window, run.config["pipeline"]["source"]["batches"]["timezone"]),
     }
+
+
+def _first_day(window: Window, timezone: str) -> str | None:
+    """The calendar day a window begins on; None where this machine does not know the zone another one cut it in."""
+    try:
+        return window.start.astimezone(zone_of(timezone)).date().isoformat()
+    except ValueError:
+        return None
 
 
 def _target_date(batch: str | None) -> str | None:

@@ -249,6 +249,8 @@ artifact = sql.Table(
     sql.Column("settings", Words(64), nullable=False),
     sql.Column("run_id", Key, nullable=False),
     sql.Column("token", Big, nullable=False),
+    # Whether a report said that it holds changes alone.
+    sql.Column("changes", sql.Boolean),
     sql.Column("status", Words(16), nullable=False),
     sql.Column("at", Instant, nullable=False),
     sql.Index("artifact_by_batch", "pipeline", "batch", "model"),
