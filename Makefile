@@ -14,7 +14,7 @@ LOT ?= 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run prod cloud install develop azurite test lint format check faults bench
+.PHONY: help run prod cloud install develop azurite airflow test lint format check faults bench
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
@@ -33,6 +33,8 @@ install: .venv/installed ## make .venv with ingestkit in it
 develop: .venv/developed ## add the tools of development to it
 
 azurite: .azurite/installed ## add the Azure storage account that tests speak to; needs node and npm
+
+airflow: .airflow/2/installed .airflow/3/installed ## add the Airflows that run the DAGs of tests
 
 test: .venv/developed ## the quick tests, under a minute
 	$(PYTEST) -q -n 2 -m "not slow" $(wildcard tests/unit tests/contracts tests/cli)
@@ -75,6 +77,12 @@ bench: .venv/developed bench/peers/installed ## speed beside limits and other to
 # At one version, as the tools of development are.
 .azurite/installed: Makefile
 	@npm install --silent --no-save --no-audit --no-fund --prefix .azurite azurite@3.35.0
+	@touch $@
+
+# Each Airflow has pins of its own, and nothing of ours beside it.
+.airflow/%/installed: tests/airflow%.txt
+	@$(PYTHON) -m venv .airflow/$*
+	@.airflow/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/airflow$*.txt
 	@touch $@
 
 # What we are measured beside lives apart, so that its pins and ours need not agree.

@@ -12,6 +12,8 @@ from ingestkit.errors import UsageError
 
 TEMPLATE = Path(__file__).parent / "template"
 IGNORED = Path(".gitignore")
+SAMPLE = "opendata"
+"""The sample pipeline that the line for cron runs; a project of one needs no name in it."""
 NAMED = 3
 """How many files a refusal names."""
 
@@ -57,7 +59,7 @@ def _contents(folder: Path, *, sample: bool) -> Iterator[tuple[Path, bytes]]:
     """What a project begins with, by its place. The settings come last: with them a folder is a project."""
     yield IGNORED, (TEMPLATE / "gitignore").read_bytes()
     yield Path("config.env.example"), (TEMPLATE / "config.env.example").read_bytes()
-    yield Path("crontab.example"), _crontab(folder)
+    yield Path("crontab.example"), _crontab(folder, f" {SAMPLE}" if sample else "")
     if not sample:
         yield Path("config/settings.yaml"), (TEMPLATE / "settings.yaml").read_bytes()
         return

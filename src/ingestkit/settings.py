@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cronsim import CronSim, CronSimError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -815,9 +816,42 @@ class Retention(Section):
     """Of each model so many of the newest batches stay besides, whatever their age."""
 
 
+CRON_FIELDS = 5
+
+
+def timetable(value: str) -> str:
+    try:
+        known = CronSim(value, datetime(2026, 1, 1, tzinfo=UTC)) if len(value.split()) == CRON_FIELDS else None
+    except CronSimError as error:
+        raise ValueError(f"{value!r} is no cron: {str(error).lower()}") from error
+    if known is None:
+        raise ValueError(f"{value!r} is no cron: minute, hour, day of the month, month, day of the week")
+    return value
+
+
+def some_time(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("0s is no time at all")
+    return value
+
+
 class Schedule(Section):
-    cron: str
-    timezone: str = "UTC"
+    """When a scheduler is to start the pipeline."""
+
+    cron: Annotated[str, AfterValidator(timetable)]
+    timezone: Annotated[str, AfterValidator(zone)] = "UTC"
+    """By whose clock."""
+    start: date = date(2026, 1, 1)
+    """Airflow: from which day on."""
+    catchup: bool = False
+    """Airflow: whether every time since then is made up for. Batches that wait are taken in any case."""
+    timeout: Annotated[Duration, AfterValidator(some_time)] = timedelta(days=1)
+    """Airflow: how long all tasks of one time may take together."""
+    wait: Annotated[Duration, AfterValidator(some_time)] | None = None
+    """Airflow: how long a sensor looks out for something to arrive; None: what has not is taken the next time."""
+    look: Annotated[Duration, AfterValidator(some_time)] = timedelta(minutes=5)
+    """How long that sensor waits between two looks."""
+    tags: tuple[str, ...] = ()
 
 
 def laid_out(value: str) -> str:

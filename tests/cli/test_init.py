@@ -123,6 +123,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Ca
     assert "notes/shop cannot be written" in capsys.readouterr().err
 
 
+def test_the_line_for_cron_runs_in_the_project_that_was_written(tmp_path: Path) -> None:
+    assert call(["init", str(tmp_path / "shop")]) == 0
+    line = (tmp_path / "shop/crontab.example").read_text().splitlines()[-1]
+    command = line.split(maxsplit=5)[5].replace("\\%", "%")
+    assert subprocess.run(["/bin/sh", "-c", command], check=False, cwd="/").returncode == 0
+    assert "3 batches done" in (tmp_path / "shop/cron.log").read_text()
+
+
 def test_the_cron_line_names_the_folder_as_cron_and_shell_take_it(tmp_path: Path) -> None:
     assert call(["init", str(tmp_path / "our 100% shop"), "--empty"]) == 0
     line = (tmp_path / "our 100% shop/crontab.example").read_text().splitlines()[-1]

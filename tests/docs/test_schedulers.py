@@ -35,7 +35,10 @@ def standing_in(monkeypatch: pytest.MonkeyPatch, name: str, **names: Any) -> Non
 
 def test_the_line_for_cron_is_what_init_writes() -> None:
     template = (TEMPLATE / "crontab.example").read_text().splitlines()[-1]
-    assert template.format(folder="/srv/shop", program="/opt/ingestkit/bin/ingestkit") == shown("cron").strip()
+    assert (
+        template.format(folder="/srv/shop", program="/opt/ingestkit/bin/ingestkit", pipeline="")
+        == shown("cron").strip()
+    )
 
 
 def test_the_line_for_cron_runs_in_the_shell_and_the_environment_of_cron(shop: Project) -> None:
