@@ -1,4 +1,4 @@
--- The state database of version 0006, generated from states/tables.py; a test keeps them in step.
+-- The state database of version 0008, generated from states/tables.py; a test keeps them in step.
 
 CREATE TABLE alert (
     pipeline VARCHAR COLLATE "C" NOT NULL,
@@ -267,6 +267,27 @@ CREATE TABLE schema_drift (
     PRIMARY KEY (run_id, model, file_id, kind, "column")
 );
 
+CREATE TABLE stage_total (
+    pipeline VARCHAR COLLATE "C" NOT NULL,
+    model VARCHAR COLLATE "C" NOT NULL,
+    stage VARCHAR COLLATE "C" NOT NULL,
+    since TIMESTAMP WITH TIME ZONE NOT NULL,
+    at TIMESTAMP WITH TIME ZONE NOT NULL,
+    done BIGINT NOT NULL,
+    skipped BIGINT NOT NULL,
+    failed BIGINT NOT NULL,
+    interrupted BIGINT NOT NULL,
+    retries BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    seconds FLOAT NOT NULL,
+    rows_read BIGINT NOT NULL,
+    rows_valid BIGINT NOT NULL,
+    rows_rejected BIGINT NOT NULL,
+    rows_loaded BIGINT NOT NULL,
+    last JSON,
+    PRIMARY KEY (pipeline, model, stage)
+);
+
 CREATE TABLE sync_row (
     pipeline VARCHAR COLLATE "C" NOT NULL,
     model VARCHAR COLLATE "C" NOT NULL,
@@ -287,4 +308,4 @@ CREATE TABLE sync_row (
 
 CREATE INDEX sync_row_by_status ON sync_row (pipeline, status);
 
-INSERT INTO ingestkit_version (version_num) VALUES ('0006');
+INSERT INTO ingestkit_version (version_num) VALUES ('0008');

@@ -83,6 +83,9 @@ def examine(session: Session) -> Iterator[Finding]:
     ]
     if (mirror := session.open_run_mirror) is not None:
         looks.append((f"{name}: mirror of runs", lambda: mirror().check()))
+    if session.measured is not None:
+        # What is said of them is looked at; nobody is told anything.
+        looks += [(f"{name}: metrics.{kind}", opened) for kind, opened in session.measured.meters.items()]
     failed: list[str] = []
     for what, look in looks:
         if what == f"{name}: state" and {f"{name}: lake", f"{name}: warehouse"}.intersection(failed):
@@ -356,13 +359,10 @@ def _void_of_no_table(session: Session, lease: Lease, models: Sequence[str]) -> 
     """Receipts of models that begin anew, whose table is gone, would have its rows taken for published."""
     for model in sorted(tables_gone(session, models)) if models else ():
         table = session.pipeline.table(model)
+        _tell_lost(session, model)
         session.warehouse.void(Fence(session.pipeline.name, model, lease.state_id, lease.token, table))
 
 
-        _tell_lost(session, model)
-def _deleted(session: Session, models: str) -> WarehouseError:
-    name = session.pipeline.name
-    builds = _builds(session) + (" builds it again from the lake" if session.pipeline.keeps else "")
 def _tell_lost(session: Session, model: str) -> None:
     """A table that begins anew holds what the source shows; what else was published into the one before is lost."""
     published = {one.batch for one in session.warehouse.receipts(session.pipeline.name) if one.model == model}
@@ -374,6 +374,9 @@ def _tell_lost(session: Session, model: str) -> None:
         )
 
 
+def _deleted(session: Session, models: str) -> WarehouseError:
+    name = session.pipeline.name
+    builds = _builds(session) + (" builds it again from the lake" if session.pipeline.keeps else "")
     return WarehouseError(
         f"the target of {name} ({models}) is gone, though batches were published into it",
         # A service shows nothing of what a user or role has no right on.

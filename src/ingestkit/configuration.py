@@ -31,6 +31,7 @@ from ingestkit.variables import Variable
 
 DEFAULT_PROFILE = "local"
 SUFFIXES = (".yaml", ".yml", ".json")
+SECRET_HEADER = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
 SECRETS = ("password", "passphrase", "connection_string", "secret_key", "token")
 """Settings of connections that are only said by reference."""
 URL_PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@|[?&](?:ssl)?password=([^&]*)")
@@ -287,6 +288,7 @@ def _references(tree: Node, at: Keys = ()) -> tuple[str, ...]:
     found = []
     for keys, leaf in layers.leaves(tree):
         resolved = keys[:1] == ("source",) if at else keys[:1] == ("connections",) or keys == ("state", "url")
+        resolved = resolved or (not at and keys[:2] == ("metrics", "otlp"))
         if isinstance(leaf.value, str):
             wrong = references.problem(leaf.value, dotted(keys), resolved=resolved)
             wrong = wrong or (_open_secret(keys, leaf.value) if not at else None)
@@ -303,7 +305,10 @@ def _open_secret(keys: Keys, value: str) -> str | None:
         return (
             "state.url: its password is a secret, and is only said where it is found: user:${env:STATE_PASSWORD}@host"
         )
-    if keys[:1] != ("connections",) or keys[-1] not in SECRETS or references.REFERENCE.search(value):
+    is_secret = keys[:1] == ("connections",) and keys[-1] in SECRETS
+    if keys[:3] == ("metrics", "otlp", "headers"):
+        is_secret = SECRET_HEADER.search(str(keys[-1])) is not None
+    if not is_secret or references.REFERENCE.search(value):
         return None
     return f"{dotted(keys)}: is a secret, and is only said where it is found, such as ${{env:{str(keys[-1]).upper()}}}"
 

@@ -196,6 +196,8 @@ class FileVersion:
     loaded: int | None = None
     reason: str | None = None
     run_id: str | None = None
+    changes: bool | None = None
+    """Whether a report of the source said that it holds changes alone; None where none was asked."""
     token: int = 0
 
     def to_json(self) -> dict[str, Any]:

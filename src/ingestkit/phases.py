@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit import approvals, keeping, steps, totals
+from ingestkit import approvals, keeping, metering, steps, totals
 from ingestkit.active import Active, Known
 from ingestkit.cleaning import clean_behind
 from ingestkit.errors import (
@@ -40,6 +40,7 @@ from ingestkit.model import (
     digest_of,
 )
 from ingestkit.observe import logging
+from ingestkit.pipeline import RunContext
 from ingestkit.recording import attempt, perform, record
 from ingestkit.sighting import Unit, is_absent, one_batch
 from ingestkit.stages import extract, gate, load
@@ -85,7 +86,7 @@ def _extract(active: Active, known: Known, model: str) -> None:
             return
 
     def job() -> Work:
-        ctx = active.context()
+        ctx = metering.watched(active, Stage.EXTRACT, model, active.context())
         absent = is_absent(active.session, active.unit, model, known.meant)
         unit, now = active.unit, known
         if next(tries) and wanted and not absent:
@@ -101,6 +102,22 @@ def _extract(active: Active, known: Known, model: str) -> None:
 
     total = sum(item.size for _, item in (*wanted, *beside)) + sum(file.size for file in lost)
     perform(active, Stage.EXTRACT, model, settings, job, total=total)
+
+
+def _carrier(active: Active, known: Known) -> str:
+    """With which model that is landed which is of none: the first with files, since one without may fail for that."""
+    there = (one for one in active.models if active.unit.wanted.get(one) or ledger.candidates(known.meant, one))
+    return next(there, active.models[0])
+
+
+def _put_right(ctx: RunContext, known: Known, model: str, unit: Unit, work: Work) -> list[FileVersion]:
+    """Files that had landed, where their report says of them what it had not; what is published stays as it was."""
+    fetched = {file.path for file in work.files if file.status is not FileStatus.SKIPPED}
+    landed = (file for file in ledger.candidates(known.meant, model) if file.path not in fetched)
+    left = [file for file in landed if file.loaded is None or file.changes is None]
+    said = [totals.flagged(file, unit.announced) for file in left]
+    changed = (now for now, before in zip(said, left, strict=True) if now != before)
+    return [replace(file, run_id=ctx.run_id, token=ctx.token) for file in changed]
 
 
 def _announced(active: Active, known: Known, model: str, unit: Unit) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def _validate(active: Active, known: Known, model: str) -> None:
         return
 
     def job() -> Work:
-        ctx = active.context()
+        ctx = metering.watched(active, Stage.VALIDATE, model, active.context())
         if active.session.pipeline.settings.source.totals is not None:
             ctx = replace(ctx, facts={**ctx.facts, "announced": totals.said(known.rows.get((Stage.EXTRACT, model)))})
         if not candidates:

@@ -5,6 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import compress
@@ -76,8 +77,8 @@ class Pipeline:
         settings = self.model(model)
         kinds = {self._holds_changes(model, file): file.path for file in files}
         if len(kinds) > 1:
-            raise ContractError(
             by = "its report" if settings.delta_by_report else "its name"
+            raise ContractError(
                 f"{model}: {shown(kinds[True])} holds changes by {by}, and {shown(kinds[False])} of the same batch "
                 "all there is",
                 hint="have them delivered in batches of their own"
@@ -291,6 +292,12 @@ class Progress(Protocol):
     def warned(self, message: str, **facts: Any) -> None: ...
 
 
+def unwatched(file: FileVersion) -> AbstractContextManager[None]:
+    """Nobody wants to know how long a file takes."""
+    del file
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What a stage is given for one run of one batch."""
@@ -312,6 +319,8 @@ class RunContext:
     window: Window | None = None
     """Which piece of time the batch is, of a pipeline of windows."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    watched: Callable[[FileVersion], AbstractContextManager[None]] = unwatched
+    """Around the work on one file."""
 
     def place(self, model: str) -> Place:
         return Place(self.pipeline.name, model, self.run_id, self.token)

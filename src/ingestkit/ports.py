@@ -465,3 +465,46 @@ class RunMirror(Protocol):
         Who does so at the same time may add one twice.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A figure as meters are told it: a `total` only ever grows, a `level` moves, a `moment` is an instant."""
+
+    name: str
+    """With dots; each meter adds what its world puts before and behind a name."""
+    kind: Literal["total", "level", "moment"]
+    unit: Literal["", "s", "By"]
+    shows: str
+    tags: Mapping[str, str]
+    value: float | datetime
+    since: datetime | None = None
+    """Since when a total is counted."""
+    grew: float = 0
+    """By how much this command made a total grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of work with its time, as tracing knows it; ids are hexadecimal."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    began: datetime
+    ended: datetime
+    tags: Mapping[str, str | int]
+    failed: bool = False
+
+
+class Meter(Protocol):
+    """Who is told the figures of a pipeline, once, at the end of a command."""
+
+    def tell(self, at: datetime, measures: Sequence[Measure], spans: Sequence[Span]) -> None:
+        """Tell all figures as they stood at this instant, and what took which time where spans are wanted.
+
+        Nothing is tried twice: totals are those of the state, and the next command tells them again. TargetError says
+        what went wrong, without an address, a header, or a word of the other side; ConfigError what is to be put right.
+        """
+        ...

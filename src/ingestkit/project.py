@@ -20,8 +20,10 @@ from ingestkit.files import make_folder
 from ingestkit.lake import Lake
 from ingestkit.layers import Origin
 from ingestkit.model import Json, sha256_of
+from ingestkit.observe.measured import Measured
+from ingestkit.observe.tracing import Tracing, parent_in
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
-from ingestkit.ports import Lifecycle, RunMirror, Source, Store
+from ingestkit.ports import Lifecycle, Meter, RunMirror, Source, Store
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import (
@@ -29,16 +31,17 @@ from ingestkit.settings import (
     Connection,
     DuckdbConnection,
     LocalConnection,
+    OtlpSettings,
     PipelineSettings,
     PostgresqlConnection,
     S3Connection,
     Settings,
     SftpConnection,
     SnowflakeConnection,
+    TextfileSettings,
 )
 from ingestkit.settings import Lifecycle as LifecycleSettings
 from ingestkit.settings import Source as SourceSettings
-    TextfileSettings,
 from ingestkit.shapes import checked, nearest
 from ingestkit.states.owner import Owner
 
@@ -67,9 +70,14 @@ WAREHOUSES = {
     "snowflake": "ingestkit.warehouses.snowflake:opened",
 }
 RUN_MIRRORS = {"snowflake": "ingestkit.warehouses.snowflake_runs:opened"}
+METERS = {
+    "otlp": "ingestkit.observe.otlp:Otlp",
+    "statsd": "ingestkit.observe.statsd:Statsd",
+    "textfile": "ingestkit.observe.textfile:opened",
+}
 LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
-EXTRAS = {"s3": "aws"}
+EXTRAS = {"otlp": "otel", "s3": "aws"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
@@ -232,6 +240,7 @@ class Project:
                 "stop": stop,
                 "progress": progress,
                 "jobs": jobs or self.settings.jobs,
+                **self._measuring(name),
                 "closing": closing,
             }
             return _session(self.secrets, shared, config)
@@ -240,7 +249,6 @@ class Project:
         self, name: str, *, clock: Clock, stop: Stop, progress: Progress, jobs: int | None, writes: bool
     ) -> Session:
         """A pipeline opened with a lake of its own over the real one; who `writes` has a copy of the state too."""
-                **self._measuring(name),
         config = self.config(self.pipeline(name).settings)
         folder = self.root / self.settings.scratch / Owner.here().tag() / "rehearsal"
         state = self.settings.state
@@ -266,6 +274,8 @@ class Project:
                 "stop": stop,
                 "progress": progress,
                 "jobs": jobs or self.settings.jobs,
+                "measured": None,
+                "tracing": None,
                 "closing": closing,
             }
             opened = _session(self.secrets, shared, config)
@@ -279,6 +289,24 @@ class Project:
             # A project that never ran has no such folders, and has none now.
             with suppress(OSError):
                 folder.rmdir()
+
+    def meters(self, pipeline: str) -> Mapping[str, Callable[[], Meter]]:
+        """What opens those that are told figures of a pipeline, by the name of their settings."""
+        said = self.settings.metrics
+        return {
+            kind: partial(_meter, self, kind, one, pipeline)
+            for kind in METERS
+            if (one := getattr(said, kind)) is not None
+        }
+
+    def _measuring(self, pipeline: str) -> dict[str, Any]:
+        said, meters = self.settings.metrics, self.meters(pipeline)
+        traced = said.otlp is not None and said.otlp.traces
+        parent = parent_in(self.secrets.environ.get("TRACEPARENT"))
+        return {
+            "measured": Measured(meters, said.patience.total_seconds(), said.tags, traced) if meters else None,
+            "tracing": Tracing(parent) if traced or parent is not None else None,
+        }
 
     def server(self, name: str) -> "Server | None":
         """The server that a pipeline's source is on, not spoken to yet; None where it is on none."""
@@ -451,6 +479,30 @@ def _run_mirror(root: Path, connection: Connection, shared: Mapping[str, Any]) -
             return cache(opened)
         case _:
             return None
+
+
+def _meter(project: Project, kind: str, said: BaseModel, pipeline: str) -> Meter:
+    match _resolved(project.secrets, said, f"metrics.{kind}"):
+        case OtlpSettings() as otlp:
+            given: dict[str, Any] = {
+                "endpoint": otlp.endpoint,
+                "headers": otlp.headers,
+                "ca_file": project.root / otlp.ca_file if otlp.ca_file is not None else None,
+                "traces": otlp.traces,
+                "patience": project.settings.metrics.patience.total_seconds(),
+            }
+        case TextfileSettings() as textfile:
+            given = {"folder": project.root / textfile.folder, "pipeline": pipeline}
+        case other:
+            given = dict(other)
+    try:
+        made: Meter = _called(METERS, kind, **given)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"needs a package that is not installed ({error.name})",
+            hint=f"pip install 'ingestkit[{EXTRAS[kind]}]'",
+        ) from error
+    return made
 
 
 def _unfit(place: str, connection: Connection) -> ConfigError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tenacity
 
-from ingestkit import attempts, files, steps
+from ingestkit import attempts, files, metering, steps
 from ingestkit.active import Active
 from ingestkit.errors import (
     Busy,
@@ -38,6 +38,7 @@ from ingestkit.settings import Retry
 from ingestkit.stages import gate
 from ingestkit.states import sidecars, stage_rows
 from ingestkit.states.queue import PendingRecord
+from ingestkit.states.stage_totals import Growth
 
 OF_REJECTS = ("reject_rate", "file_reject_rate", "loss", "whole_files")
 """Rules whose failure is looked at record by record."""
@@ -46,7 +47,8 @@ OF_REJECTS = ("reject_rate", "file_reject_rate", "loss", "whole_files")
 def perform(
     active: Active, stage: Stage, model: str, settings: str, job: Callable[[], Work], *, total: int | None = None
 ) -> None:
-    with logging.bound(run_id=active.run.run_id, stage=stage.value, model=model):
+    ids = metering.ids(active, stage.value, model)
+    with logging.bound(run_id=active.run.run_id, stage=stage.value, model=model, **ids):
         works = attempt(active, stage, (model,), lambda: {model: job()}, total=total)
         record(active, stage, model, settings, works[model])
 
@@ -102,7 +104,8 @@ def record(active: Active, stage: Stage, model: str, settings: str, work: Work) 
     _show(session, sidecar, path)
     try:
         with active.lease.transaction() as conn:
-            sidecars.apply(conn, sidecar, path, session.clock.now())
+            written = sidecars.apply(conn, sidecar, path, session.clock.now())
+            counted = metering.recorded(session, conn, sidecar) if written else []
     except StateError as error:
         _queue(session, sidecar)
         raise StateError(
@@ -110,6 +113,8 @@ def record(active: Active, stage: Stage, model: str, settings: str, work: Work) 
             hint=f"its rows wait in {session.queue.path}; the next run writes them",
         ) from error
     steps.reached(f"{stage.value}.recorded")
+    metering.note(session, counted)
+    metering.spent(active, counted)
     status = sidecars.status_of(sidecar)
     session.progress.ended(stage.value, model, status.value)
     if status is StageStatus.FAILED:
@@ -179,19 +184,25 @@ def _begin(active: Active, stage: Stage, models: Sequence[str]) -> None:
     counted: list[Growth] = []
     with active.lease.transaction() as conn:
         for model in models:
-            stage_rows.begin(conn, active.run, stage, model, active.lease.token, now)
+            retry = stage_rows.begin(conn, active.run, stage, model, active.lease.token, now)
+            counted += metering.retried(session, conn, stage, model, retry)
+    metering.note(session, counted)
 
 
 def _end_badly(active: Active, stage: Stage, models: Sequence[str], status: StageStatus, error: IngestkitError) -> None:
+    session = active.session
+    counted: list[Growth] = []
     with active.lease.transaction() as conn:
         for model in models:
-            stage_rows.end_badly(conn, active.run.run_id, stage, model, status, error, active.session.clock.now())
+            now = session.clock.now()
+            stage_rows.end_badly(conn, active.run.run_id, stage, model, status, error, now)
+            counted += metering.ended_badly(active, conn, stage, model, status, now)
+    metering.note(session, counted)
+    metering.spent(active, counted)
     for model in models:
         _show_failure(active, stage, model, status, error)
         session.progress.ended(stage.value, model, status.value)
 
-    session = active.session
-    counted: list[Growth] = []
 
 def _retrying(active: Active, stage: Stage, models: Sequence[str]) -> tenacity.Retrying:
     settings = active.session.pipeline.settings.retry

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ingestkit import steps
+from ingestkit import metering, steps
 from ingestkit.discover import floors_of
 from ingestkit.errors import LakeError, StateError
 from ingestkit.lake import UNMAPPED, HashingWriter, Place, sidecar_name
@@ -17,6 +17,7 @@ from ingestkit.states import completions, decisions, ledger, runs, sidecars, sta
 from ingestkit.states.lease import Lease
 from ingestkit.states.owner import Owner
 from ingestkit.states.queue import PendingRecord
+from ingestkit.states.stage_totals import Growth
 
 AT_ONCE = 500
 REFUSALS = 20
@@ -35,11 +36,13 @@ def recover(session: Session, lease: Lease) -> None:
         held = models & set(lease.models)
         found = [one for one in session.lake.sidecars(run.pipeline, run.run_id) if _is_ours(one, models, held)]
         now = session.clock.now()
-        with lease.transaction() as conn:
         counted: list[Growth] = []
+        with lease.transaction() as conn:
             for sidecar in found:
-                sidecars.apply(conn, sidecar, sidecar_name(sidecar), now)
+                if sidecars.apply(conn, sidecar, sidecar_name(sidecar), now):
+                    counted += metering.recorded(session, conn, sidecar)
             stage_rows.interrupt(conn, run.run_id, held, lease.token, now)
+        metering.note(session, counted)
     steps.reached("recover.adopted")
     _remove_what_was_let_go(session, lease, noted)
     session.lake.note_layout(Place(session.pipeline.name, lease.models[0], "layouts", lease.token))
@@ -54,14 +57,16 @@ def replay(session: Session, lease: Lease) -> int:
 
     def write(record: PendingRecord) -> bool:
         sidecar = Sidecar.from_json(record.row)
+        counted: list[Growth] = []
         with lease.transaction() as conn:
             if runs.run(conn, sidecar.run_id) is None:
                 raise StateError(
-        counted: list[Growth] = []
                     f"the pending queue speaks of run {sidecar.run_id}, which the state does not know",
                     hint=f"ingestkit state adopt {session.pipeline.name} --reason '...'",
                 )
-            sidecars.apply(conn, sidecar, sidecar_name(sidecar), session.clock.now())
+            if sidecars.apply(conn, sidecar, sidecar_name(sidecar), session.clock.now()):
+                counted = metering.recorded(session, conn, sidecar)
+        metering.note(session, counted)
         return True
 
     written = session.queue.replay(session.pipeline.name, [*lease.models, "*"], write)

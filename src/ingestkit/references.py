@@ -64,7 +64,8 @@ def problem(text: str, key: str, *, resolved: bool) -> str | None:
         if match["kind"] not in KINDS:
             return unknown(match["kind"], key)
         if not resolved:
-            return f"{key}: a reference is resolved in connections, state.url and a pipeline's source, not here"
+            places = "connections, state.url, metrics.otlp and a pipeline's source"
+            return f"{key}: a reference is resolved in {places}, not here"
     return None
 
 

@@ -77,9 +77,9 @@ def _samples() -> Path:
 
 def _crontab(folder: Path, pipeline: str) -> bytes:
     facts: Mapping[str, str] = {
+        "{pipeline}": pipeline,
         "{folder}": shlex.quote(str(folder.absolute())),
         "{program}": shlex.quote(shutil.which("ingestkit", path=str(Path(sys.executable).parent)) or "ingestkit"),
-        "{pipeline}": pipeline,
     }
     text = (TEMPLATE / "crontab.example").read_text(encoding="utf-8")
     for field, value in facts.items():

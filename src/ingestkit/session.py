@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ingestkit.lake import Lake
 from ingestkit.model import Artifact, FileVersion, Json, Work
+from ingestkit.observe.measured import Measured
+from ingestkit.observe.tracing import Tracing
 from ingestkit.pipeline import Clock, Pipeline, Progress, RunContext, Stop
 from ingestkit.ports import Mirror, RunMirror, Source, Warehouse
 from ingestkit.settings import Model, Settings
@@ -62,6 +64,10 @@ class Session:
     stop: Stop
     progress: Progress
     jobs: int
+    measured: Measured | None = field(repr=False)
+    """What meters will be told, where there are some."""
+    tracing: Tracing | None
+    """What makes ids of traces, where they are wanted."""
     closing: ExitStack = field(repr=False)
     """Ends what was opened for this session and those it reopened."""
     reopen: Callable[[Json], Session] = field(repr=False)

@@ -394,9 +394,9 @@ class Model(Section):
     load: LoadMode = LoadMode.REPLACE
     delta: Pattern | None = None
     """With `load: replace`: what is found in the paths of files that hold changes alone; these are merged by key."""
-    window_column: str | None = None
     delta_by_report: bool = False
     """The same, said by `source.totals.full` of the reports and not by names."""
+    window_column: str | None = None
     """With `load: window`: the date or timestamp by which a row belongs to its window."""
     table: str | None = None
     absent: Literal["keep", "warn", "fail"] = "keep"
@@ -432,12 +432,12 @@ class Model(Section):
             taken[name.casefold()] = f"column {name!r}"
         return columns
 
-    @model_validator(mode="after")
     @property
     def takes_changes(self) -> bool:
         """Whether some of its files replace the table, and others are merged into it."""
         return self.delta is not None or self.delta_by_report
 
+    @model_validator(mode="after")
     def rows_belong_to_windows(self) -> "Model":
         if (self.window_column is None) == (self.load is LoadMode.WINDOW):
             raise ValueError("load: window needs a window_column, and no other load has one")
@@ -673,9 +673,9 @@ class Totals(Section):
     """`{stem}.json` beside each file or archive, or in the archive; a name of its own once in a batch's folder."""
     counts: Annotated[str, Field(min_length=1)]
     """Where in it the numbers stand by name, such as jobExportCount, or job.counts for an object in another."""
-
     full: Annotated[str, Field(min_length=1)] | None = None
     """Where in it stands true of an export of all there is and false of one of changes, such as exportFull."""
+
     @field_validator("report")
     @classmethod
     def report_is_a_name(cls, said: str) -> str:
@@ -901,6 +901,13 @@ class PipelineSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def reports_say_what_is_asked_of_them(self) -> "PipelineSettings":
+        asking = [name for name, model in self.models.items() if model.delta_by_report]
+        if asking and (self.source.totals is None or self.source.totals.full is None):
+            raise ValueError(f"models.{asking[0]}.delta_by_report needs source.totals.full: where reports say it")
+        return self
+
+    @model_validator(mode="after")
     def names_fit(self) -> "PipelineSettings":
         for name in self.source.expect:
             if name not in self.models:
@@ -933,13 +940,6 @@ class PipelineSettings(Section):
 
 
 # --- config/settings.yaml --------------------------------------------------------------------------------------------
-
-    @model_validator(mode="after")
-    def reports_say_what_is_asked_of_them(self) -> "PipelineSettings":
-        asking = [name for name, model in self.models.items() if model.delta_by_report]
-        if asking and (self.source.totals is None or self.source.totals.full is None):
-            raise ValueError(f"models.{asking[0]}.delta_by_report needs source.totals.full: where reports say it")
-        return self
 
 
 class LocalConnection(Section):
@@ -1252,6 +1252,63 @@ class StateSettings(Section):
     """Where the pending queue, the sidecars for people and the JSON mirror live."""
 
 
+TagName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+OWN_TAGS = {"pipeline", "model", "stage", "status", "batch", "run_id", "file", "file_id", "bytes"}
+
+
+class OtlpSettings(Section):
+    """An OpenTelemetry collector, spoken to by protobuf over HTTP. It takes `pip install 'ingestkit[otel]'`."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(https?://|\$\{)\S+$", repr=False)]
+    """Without v1/metrics and v1/traces, which are put behind it."""
+    headers: Annotated[dict[str, str], Field(repr=False)] = Field(default_factory=dict)
+    """Those that are secrets as references, such as ${env:OTLP_TOKEN}."""
+    ca_file: Path | None = None
+    """Certificates of those who may vouch for the endpoint."""
+    traces: bool = True
+    """Whether spans of runs, stages and files are sent too."""
+
+
+class StatsdSettings(Section):
+    """A statsd, or what understands it."""
+
+    host: Named = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 8125
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "ingestkit"
+    tags: Literal["datadog", "names"] = "datadog"
+    """`names`: pipeline, model and stage become parts of names, for those that know no tags."""
+
+
+class TextfileSettings(Section):
+    """A folder in which node_exporter's textfile collector looks."""
+
+    folder: Path
+
+
+def of_seconds(value: timedelta) -> timedelta:
+    if not timedelta(0) < value <= timedelta(seconds=10):
+        raise ValueError("is more than 0s, and at most 10s")
+    return value
+
+
+class MetricsSettings(Section):
+    """Who is told figures at the end of each command that works."""
+
+    otlp: OtlpSettings | None = None
+    statsd: StatsdSettings | None = None
+    textfile: TextfileSettings | None = None
+    tags: dict[TagName, str] = Field(default_factory=dict)
+    """Put on each figure, such as which environment it is of."""
+    patience: Annotated[Duration, AfterValidator(of_seconds)] = timedelta(seconds=3)
+    """How long the end of a command waits for all of them together."""
+
+    @model_validator(mode="after")
+    def tags_are_its_own(self) -> "MetricsSettings":
+        if taken := sorted(OWN_TAGS & set(self.tags)):
+            raise ValueError(f"tags: {taken[0]} is a tag already")
+        return self
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
@@ -1267,6 +1324,7 @@ class Settings(Section):
     memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MiB|GiB|MB|GB)$")] = "600MiB"
     scratch: Path = Path("state/scratch")
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 class Everything(BaseSettings, Settings):

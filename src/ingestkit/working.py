@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from ingestkit import attempts, steps
+from ingestkit import attempts, metering, steps
 from ingestkit.active import Active, usual_rows
 from ingestkit.attempts import refuse_busy
 from ingestkit.check import check
@@ -68,6 +68,11 @@ def as_kept(session: Session, known: Run) -> Session:
 
 def work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     """Do these stages of a run; a failure closes the run, an interruption leaves it open for the next command."""
+    with metering.worked_on(active):
+        return _work(active, stages)
+
+
+def _work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     try:
         for one in with_their_input(active, stages):
             active.session.stop.check()

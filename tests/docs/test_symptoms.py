@@ -537,6 +537,25 @@ def test_runs_that_cannot_be_shown_in_snowflake(shop: Project, monkeypatch: pyte
             assert asked(link, "SELECT BATCH, STATUS FROM INGESTKIT_RUN") == [("2026-01-05", "SUCCESS")]
 
 
+def test_meters_that_are_not_told(shop: Project) -> None:
+    settings = shop.root / "config/settings.yaml"
+    settings.write_text(
+        settings.read_text() + "\nmetrics: {otlp: {endpoint: 'http://x', headers: {key: '${env:OF_NOBODY}'}}}\n"
+    )
+    shop.drop("2026-01-05")
+    check, run = cure("not all meters were told", shop.does("ingestkit run shop"))
+    assert shop.customers() == [1, 2]
+    assert "OF_NOBODY" in shop.refused(check, 3)
+    settings.write_text(
+        settings.read_text().replace(
+            "otlp: {endpoint: 'http://x', headers: {key: '${env:OF_NOBODY}'}}", "textfile: {folder: prom}"
+        )
+    )
+    shop.does(check)
+    assert "not all meters" not in shop.does(run)
+    assert (shop.root / "prom/ingestkit_shop.prom").is_file()
+
+
 def test_a_range_of_which_a_batch_fails(shop: Project) -> None:
     shop.corrects("load: replace", "load: merge")
     shop.drop("2026-01-05", "2026-01-12")

@@ -62,7 +62,7 @@ def working(
 
     loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
-        yield from _opened(loaded, _meant(ctx, loaded, name, run_id), stop, told, jobs)
+        yield from _opened(loaded, _meant(ctx, loaded, name, run_id), stop, told, jobs, tell=True)
 
 
 @contextmanager
@@ -263,10 +263,17 @@ def _meant(ctx: typer.Context, loaded: "Project", name: str | None, run_id: str 
     return said.pipeline
 
 
-def _opened(loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None) -> "Iterator[Session]":
+def _opened(
+    loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None, *, tell: bool = False
+) -> "Iterator[Session]":
     from ingestkit.pipeline import SystemClock
 
     session = loaded.open(name, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
+    if tell:
+        from ingestkit import metering
+
+        # Before anything that it asks is closed, however the command ends.
+        session.closing.callback(metering.tell, session)
     try:
         yield session
     except BrokenPipeError as error:

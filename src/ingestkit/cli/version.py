@@ -7,6 +7,7 @@ USED = (
     *("duckdb", "pyarrow", "sqlalchemy", "alembic", "pydantic", "typer"),
     *("psycopg", "paramiko", "cryptography", "boto3"),
     *("azure-identity", "azure-storage-blob", "azure-storage-file-datalake", "snowflake-connector-python"),
+    *("opentelemetry-proto", "protobuf", "requests"),
 )
 """What a report of a problem should name; those that are extras only where they are installed."""
 

@@ -106,7 +106,8 @@ def _written(ctx: RunContext, model: str, version: FileVersion, item: Item, *, w
     """Written in flight, among what is in flight of the model it is landed `within`."""
     name = _name(ctx, model, version, item)
     place = ctx.place(within or model)
-    return ctx.lake.write(place, name, lambda writer: _copy(ctx, within or model, item, writer))
+    with ctx.watched(version):
+        return ctx.lake.write(place, name, lambda writer: _copy(ctx, within or model, item, writer))
 
 
 def _landed(
@@ -132,9 +133,9 @@ def _landed(
 
 def _fetched_again(ctx: RunContext, model: str, version: FileVersion, item: Item) -> FileVersion:
     """A version that landed before, with its bytes in the lake again."""
-    written = ctx.lake.write(
-        ctx.place(model), _name_again(ctx, model, version), lambda writer: _copy(ctx, model, item, writer)
-    )
+    name = _name_again(ctx, model, version)
+    with ctx.watched(version):
+        written = ctx.lake.write(ctx.place(model), name, lambda writer: _copy(ctx, model, item, writer))
     if written.sha256 != version.sha256:
         ctx.lake.drop(written)
         raise not_as_it_was(ctx.pipeline, version, "has other bytes at the source than when it was taken")

@@ -163,7 +163,8 @@ def _read(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifa
     pair = _reusable(ctx, model, file, known)
     made = pair is None
     if pair is None:
-        pair = make_artifacts(ctx, model, file, engine, READERS[format_of(ctx.pipeline.model(model), file.path)])
+        with ctx.watched(file):
+            pair = make_artifacts(ctx, model, file, engine, READERS[format_of(ctx.pipeline.model(model), file.path)])
         steps.reached("validate.file_done")
     else:
         ctx.progress.moved("validate", model, file.size)

@@ -7,7 +7,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0006"
+HEAD = "0008"
 """The newest migration; a database of another version is migrated, or refused when it is newer."""
 
 
@@ -179,6 +179,30 @@ pipeline_stage = sql.Table(
     sql.Index("pipeline_stage_by_model", "pipeline", "stage", "model"),
 )
 
+# What meters tell: kept only where there are some, added to in the transaction that writes the stage's own row.
+stage_total = sql.Table(
+    "stage_total",
+    metadata,
+    sql.Column("pipeline", Key, primary_key=True),
+    sql.Column("model", Key, primary_key=True),
+    sql.Column("stage", Words(16), primary_key=True),
+    sql.Column("since", Instant, nullable=False),
+    sql.Column("at", Instant, nullable=False),
+    sql.Column("done", Big, nullable=False),
+    sql.Column("skipped", Big, nullable=False),
+    sql.Column("failed", Big, nullable=False),
+    sql.Column("interrupted", Big, nullable=False),
+    sql.Column("retries", Big, nullable=False),
+    sql.Column("bytes", Big, nullable=False),
+    sql.Column("seconds", sql.Float, nullable=False),
+    sql.Column("rows_read", Big, nullable=False),
+    sql.Column("rows_valid", Big, nullable=False),
+    sql.Column("rows_rejected", Big, nullable=False),
+    sql.Column("rows_loaded", Big, nullable=False),
+    # How it ended last, and with which figures.
+    sql.Column("last", Json),
+)
+
 completion = sql.Table(
     "completion",
     metadata,
@@ -225,6 +249,8 @@ file_manifest = sql.Table(
     sql.Column("released_at", Instant),
     # When a version was seen first, however often it changed before it was taken.
     sql.Column("first_seen", Instant),
+    # Whether a report said that it holds changes alone.
+    sql.Column("changes", sql.Boolean),
     sql.Index("file_manifest_by_batch", "pipeline", "batch"),
     sql.Index("file_manifest_by_status", "pipeline", "status"),
     sql.Index("file_manifest_by_sha256", "sha256"),
@@ -249,8 +275,6 @@ artifact = sql.Table(
     sql.Column("settings", Words(64), nullable=False),
     sql.Column("run_id", Key, nullable=False),
     sql.Column("token", Big, nullable=False),
-    # Whether a report said that it holds changes alone.
-    sql.Column("changes", sql.Boolean),
     sql.Column("status", Words(16), nullable=False),
     sql.Column("at", Instant, nullable=False),
     sql.Index("artifact_by_batch", "pipeline", "batch", "model"),
