@@ -220,7 +220,9 @@ def test_a_column_that_only_the_owner_can_add_is_told_before_a_run(world: AtSnow
     for told in (checked.out, world.refused(7, "run")):
         assert "table a belongs to role SOMEBODY_ELSE, and role LOADER lacks OWNERSHIP on it" in told
         assert f'GRANT OWNERSHIP ON TABLE "{world.account_database}"."PUBLIC"."A" TO ROLE "LOADER"' in told
-    [told] = world.does("plan")["ddl"]
+    planned = world.call("plan", "--output", "json")
+    assert planned.code == 7, planned.err
+    [told] = planned.answer["ddl"]
     assert "lacks OWNERSHIP on it" in str(told)
 
 
