@@ -1,5 +1,6 @@
 """Done batches done again: by the rule of old work after new, or from the lake where the target lacks them."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -152,18 +153,32 @@ def done_models(session: Session, lease: Lease, batch: str, options: RunOptions)
     """The models of a done batch that a backfill does again: those of the run named, or all that were done."""
     with session.state.read() as conn:
         done = completions.whole(conn, session.pipeline.name, batch)
+        before = completions.not_completed(conn, session.pipeline.name).get(batch, set())
     wanted = lease.models
     if options.run_id is not None:
         wanted = tuple(model for model in attempts.find(session, options.run_id).models if model in lease.models)
-    undone = [model for model in wanted if (batch, model) not in done]
-    if not done and session.pipeline.settings.source.batches.window is not None and batch not in batches(session):
+    # What was done before a reset can be put back as it was.
+    back = before if options.as_of is not None else set()
+    undone = [model for model in wanted if (batch, model) not in done and model not in back]
+    if (
+        not done
+        and not back
+        and session.pipeline.settings.source.batches.window is not None
+        and batch not in batches(session)
+    ):
         raise no_window(session, batch)
     if undone and not _stepped_over(session, batch, undone):
         raise UsageError(
             f"batch {batch} is not done for {', '.join(undone)}: there is nothing to do again",
-            hint=f"ingestkit run {session.pipeline.name}",
+            hint=f"it was done before a reset: {_put_back(session, batch)}"
+            if before and session.pipeline.keeps and batch not in batches(session)
+            else f"ingestkit run {session.pipeline.name}",
         )
     return tuple(wanted)
+
+
+def _put_back(session: Session, batch: str) -> str:
+    return f"ingestkit backfill {session.pipeline.name} --batch {shlex.quote(batch)} --as-of TIME --reason '...'"
 
 
 def _stepped_over(session: Session, batch: str, models: Sequence[str]) -> bool:

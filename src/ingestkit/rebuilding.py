@@ -1,5 +1,6 @@
 """A target built again from the lake: which models are marked for it, and what of them is published once more."""
 
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -153,9 +154,14 @@ def _tell_let_go(session: Session, models: Sequence[str]) -> None:
             over = [one for one in mine if one.mode is LoadMode.REPLACE and order(one.batch) > order(batch)]
             if over or any(one.batch == batch for one in mine):
                 continue
+            with session.state.read() as conn:
+                at = ledger.forgotten_at(conn, name, batch, model)
+            again = f"ingestkit backfill {name} --batch {shlex.quote(batch)} --model {model}"
             session.progress.warned(
                 f"{model}: batch {batch} was done before the state was reset, and not since; it is not built again",
-                hint="what it held is not in the target: have it delivered again, if it is wanted",
+                hint=f"what it held, if it is wanted: {again} --as-of {at.isoformat()} --reason '...'"
+                if at is not None and session.pipeline.keeps
+                else "what it held is not in the target: have it delivered again, if it is wanted",
             )
 
 

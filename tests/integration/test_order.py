@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -213,6 +214,28 @@ def test_what_the_source_shows_no_more_is_no_work_behind_a_reset(world: World) -
     assert {batch for batch, _ in world.completions()} == {"20260108"}
     assert (world.table("a", "id", "n"), world.table("b", "id", "d")) == before
     assert world.does("run")["status"] == "nothing new"
+
+
+def test_what_was_let_go_by_a_reset_is_put_back_from_the_lake(world: World) -> None:
+    world.set_up({"models.b.load": "append"})
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    before = world.table("b", "id", "d")
+    shutil.rmtree(world.root / "drops/20260101")
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    world.does("run")
+    world.target_does("DROP TABLE b")
+    told = world.call("backfill", "p", "--from-lake")
+    assert told.code == 0
+    assert world.table("b", "id", "d") != before
+    [hint] = re.findall(r"ingestkit (backfill p --batch 20260101 --model b --as-of \S+) --reason", told.err)
+    assert "--as-of TIME" in world.refused(2, "backfill", "p", "--batch", "20260101", "--from-lake")
+    world.does(*hint.split(), "--reason", "wanted")
+    assert world.table("b", "id", "d") == before
+    assert world.does("run")["status"] == "nothing new"
+    world.target_does("DROP TABLE b")
+    world.does("backfill", "p", "--from-lake")
+    assert world.table("b", "id", "d") == before
 
 
 def test_only_a_batch_somebody_knows_is_stepped_over(world: World) -> None:

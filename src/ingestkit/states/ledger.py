@@ -113,6 +113,19 @@ def is_unpublished(file: FileVersion) -> bool:
     return file.loaded is None and file.status in UNPUBLISHED
 
 
+def forgotten_at(conn: sql.Connection, pipeline: str, batch: str, model: str) -> datetime | None:
+    """When the last file of a batch was forgotten: as of then it stood."""
+    columns = file_manifest.c
+    query = sql.select(sql.func.max(columns.at)).where(
+        columns.pipeline == pipeline,
+        columns.batch == batch,
+        columns.model == model,
+        columns.status == FileStatus.FORGOTTEN.value,
+    )
+    found: datetime | None = conn.execute(query).scalar()
+    return found
+
+
 def unpublished(conn: sql.Connection, pipeline: str, *, up_to: str | None = None) -> list[FileVersion]:
     """The newest versions that no publish has taken yet, of all batches or up to one; keys sort as the batches do."""
     columns = file_manifest.c
