@@ -4,11 +4,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import sqlalchemy as sql
+
 from ingestkit.model import Rule
+from ingestkit.states import completions
+from ingestkit.states.completions import Order
 from ingestkit.states.decisions import Decision
 
 Contents: TypeAlias = Mapping[str, Mapping[str, Any]]
 """By model: the digest of its files, and the generation they are published as where that is known."""
+
+
+def with_others(
+    conn: sql.Connection, pipeline: str, order: Order, contents: Contents, rules: Sequence[Rule]
+) -> Contents:
+    """The same with what was done last of models that only a rule looks at, and the run does not work on."""
+    others = {model for rule in rules if rule.passed is False for model in rule.models}.difference(contents)
+    if not others:
+        return contents
+    newest = completions.newest((key for key in completions.done(conn, pipeline) if key[1] in others), order)
+    last = completions.each(conn, pipeline, newest)
+    beside = {
+        model: {"digest": f"{one.batch} {one.digest}", "generation": one.generation} for model, (one, _) in last.items()
+    }
+    return {**contents, **beside}
 
 
 def subject(run_id: str, batch: str, rules: Sequence[Rule], contents: Contents) -> dict[str, Any]:

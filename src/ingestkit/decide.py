@@ -36,6 +36,8 @@ from ingestkit.states.runs import Run
 from ingestkit.states.tables import completion
 from ingestkit.stepping import mark
 
+PASSED = (RunStatus.SUCCESS, RunStatus.SUCCESS_WITH_REJECTS)
+
 
 def skip(session: Session, batch: str, reason: str, by: str) -> Outcome:
     """Step over a batch: its models count as done without being loaded."""
@@ -96,18 +98,10 @@ def approve(session: Session, run_id: str, names: Sequence[str], reason: str, by
         recover(session, lease)
         run = find(session, run_id)
         with session.state.read() as conn:
-            rows = stage_rows.of_run(conn, run.run_id)
-            meant = {model: one for model, (one, _) in runs.intents(conn, run.run_id).items() if one is not None}
-        works = {key: sidecar.work for key, row in rows.items() if (sidecar := row.work()) is not None}
-        failed = _failed_rules(run, works, names)
-        contents = {
-            model: {
-                "digest": work.details.get("judged") or digest_of(work.files),
-                "generation": meant[model].generation if model in meant else None,
-            }
-            for (stage, model), work in works.items()
-            if stage is Stage.VALIDATE
-        }
+            works, mine = _judged(conn, run)
+            failed = _failed_rules(run, works, names)
+            contents = approvals.with_others(conn, pipeline, session.pipeline.order, mine, failed)
+            _refuse_gone_over(conn, run, failed, mine)
         assert run.batch is not None
         what = approvals.subject(run.run_id, run.batch, failed, contents)
         with lease.transaction() as conn:
@@ -121,6 +115,40 @@ def approve(session: Session, run_id: str, names: Sequence[str], reason: str, by
         f"approved for batch {run.batch} by decision {made.number}: {told}; go on with: ingestkit run {pipeline}",
         run_ids=(run.run_id,),
     )
+
+
+def _judged(conn: sql.Connection, run: Run) -> tuple[Mapping[tuple[Stage, str], Work], approvals.Contents]:
+    """What the stages of a run have left, and the content of each model that they judged."""
+    rows = stage_rows.of_run(conn, run.run_id)
+    meant = {model: one for model, (one, _) in runs.intents(conn, run.run_id).items() if one is not None}
+    works = {key: sidecar.work for key, row in rows.items() if (sidecar := row.work()) is not None}
+    contents = {
+        model: {
+            "digest": work.details.get("judged") or digest_of(work.files),
+            "generation": meant[model].generation if model in meant else None,
+        }
+        for (stage, model), work in works.items()
+        if stage is Stage.VALIDATE
+    }
+    return works, contents
+
+
+def _refuse_gone_over(conn: sql.Connection, run: Run, rules: Sequence[Rule], contents: approvals.Contents) -> None:
+    """What a later attempt has judged over other files, or has done, nobody would ever ask this approval for."""
+    for later in reversed(runs.later_attempts(conn, run)):
+        found = runs.run(conn, later)
+        assert found is not None
+        _, theirs = _judged(conn, found)
+        looked_at = {model for rule in rules for model in rule.models}
+        other = [model for model in looked_at & set(theirs) if theirs[model]["digest"] != contents[model]["digest"]]
+        if other or (theirs and found.status in PASSED):
+            what = "has judged other files" if other else "is done"
+            raise UsageError(
+                f"run {run.run_id} was gone over: {later}, a later attempt at batch {run.batch}, {what}",
+                hint=f"ingestkit runs show {shlex.quote(later)}",
+            )
+        if theirs:
+            return
 
 
 def _failed_rules(run: Run, works: Mapping[tuple[Stage, str], Work], names: Sequence[str]) -> list[Rule]:

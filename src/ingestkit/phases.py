@@ -186,6 +186,8 @@ def _approved(active: Active, rules: Sequence[Rule], contents: approvals.Content
         return tuple(rules)
     with active.session.state.read() as conn:
         chain = decisions.chain(conn, active.pipeline_name)
+        order = active.session.pipeline.order
+        contents = approvals.with_others(conn, active.pipeline_name, order, contents, rules)
     decisions.verify(chain)
     return approvals.applied(rules, active.batch, contents, chain)
 

@@ -250,3 +250,45 @@ def test_what_is_bad_for_the_target_cannot_be_approved(world: World, monkeypatch
     assert world.refused(2, "approve", "p.20260101.1", *MINE).startswith("error: ")
     monkeypatch.undo()
     world.does("run")
+
+
+def test_what_a_later_attempt_went_over_is_not_approved(world: World) -> None:
+    world.set_up(STRICT)
+    world.drop(FIRST, ONE_BAD)
+    world.refused(6, "run")
+    world.drop(TWO_BAD)
+    world.refused(6, "run")
+    said = world.refused(2, "approve", "p.20260101.1", *MINE)
+    assert (
+        "run p.20260101.1 was gone over: p.20260101.2, a later attempt at batch 20260101, has judged other files"
+        in said
+    )
+    assert "hint: ingestkit runs show p.20260101.2" in said
+    world.does("approve", "p.20260101.2", *MINE)
+    world.does("run")
+    assert "is done" in world.refused(2, "approve", "p.20260101.2", *MINE)
+
+
+def test_any_attempt_at_the_same_content_is_approved(world: World) -> None:
+    world.set_up(STRICT)
+    world.drop(FIRST, ONE_BAD)
+    world.refused(6, "run")
+    world.refused(6, "run")
+    world.does("approve", "p.20260101.1", *MINE)
+    assert world.does("run")["status"] == "done"
+
+
+def test_an_approval_of_two_models_does_not_cover_other_content_of_the_one_beside(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    check(world, "both.sql", "-- models: a, b\nSELECT a.id FROM a, b WHERE b.d > DATE '2026-01-01' LIMIT 1\n")
+    world.drop({"20260101/a.csv": "id,n\n1,11\n"})
+    world.refused(6, "run")
+    world.does("approve", "p.20260101.2", *MINE)
+    (world.root / "sql/gate/p/both.sql").rename(world.root / "both.sql")
+    world.drop({"20260101/b.csv": "id,d\nw,2026-01-05\n"})
+    assert world.does("run", "--model", "b")["status"] == "done"
+    (world.root / "both.sql").rename(world.root / "sql/gate/p/both.sql")
+    assert "both.sql is 1" in world.refused(6, "run")
+    world.does("approve", "p.20260101.4", *MINE)
+    assert world.does("run")["status"] == "done"

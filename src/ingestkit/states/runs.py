@@ -205,6 +205,7 @@ def later_attempts(conn: sql.Connection, run: Run) -> list[str]:
         pipeline_run.c.batch == run.batch,
         pipeline_run.c.attempt > run.attempt,
     )
+    query = query.order_by(pipeline_run.c.attempt)
     return [row.run_id for row in conn.execute(query) if set(row.models) & set(run.models)]
 
 
