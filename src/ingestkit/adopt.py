@@ -235,11 +235,18 @@ def _compared(session: Session, lease: Lease) -> tuple[str, ...]:
         done: dict[tuple[str, str], Completion] = {key: one for key, (one, _) in completions.whole(conn, name).items()}
     ahead = [one for key, one in sorted(receipts.items()) if key not in done or done[key].generation < one.generation]
     _open_again(session, lease, [one for one in ahead if (one.batch, one.model) in done])
-    told = [
-        f"{receipt.model}: batch {receipt.batch} was published by {receipt.run_id} and never came to its gate; "
-        "the next run finishes it"
-        for receipt in ahead
-    ]
+    with session.state.read() as conn:
+        before, unjudged = completions.not_completed(conn, name), completions.unjudged(conn, name)
+    told = []
+    for one in ahead:
+        # What was judged, and is done no more, a person has let go of by a reset.
+        let_go = one.model in before.get(one.batch, set()) - unjudged.get(one.batch, set())
+        what = (
+            "was done before a reset and stays as it is; a run takes it again while the source shows it"
+            if let_go
+            else f"was published by {one.run_id} and never came to its gate; the next run finishes it"
+        )
+        told.append(f"{one.model}: batch {one.batch} {what}")
     gone = tables_gone(session, session.pipeline.models)
     lacks = lacking(session, session.pipeline.models, receipts.values(), gone)
     # Receipts of a table that is gone are still to be voided, whatever the state knows of them.

@@ -369,3 +369,13 @@ def test_a_file_that_is_gone_when_its_batch_is_done_anew_behind_a_reset_is_told(
     assert "20260101/b_1.csv was loaded before, was forgotten, and is gone from the source" in ended.err
     assert world.table("b", "id") == [("y",)]
     assert "b_1.csv" not in world.call("run").err
+
+
+def test_what_a_reset_let_go_of_is_not_said_to_wait_for_its_gate(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("run")
+    shutil.rmtree(world.root / "drops/20260101")
+    world.does("state", "reset", "p", "--reason", "again", "--yes")
+    told = str(world.does("state", "adopt", "p", "--reason", "looked", "--yes")["warnings"])
+    assert "never came to its gate" not in told
+    assert "b: batch 20260101 was done before a reset and stays as it is" in told
