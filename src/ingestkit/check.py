@@ -145,9 +145,8 @@ def refuse_disagreeing(session: Session, models: Sequence[str]) -> None:
         _check_owner(session, model)
     with session.state.read() as conn:
         row = runs.pipeline_row(conn, session.pipeline.name)
-    if row is None:
-        return
-    known = _known(session, models)
+    # A state that knows nothing of the pipeline is another one than whoever wrote its target.
+    known = _known(session, models) if row is not None else Known("", 0, {}, {})
     refuse_missing_file(session, known.newest)
     fences = session.warehouse.fences(session.pipeline.name)
     for model in models:

@@ -11,6 +11,7 @@ from ingestkit.check import (
     newest_done,
     refuse_disagreeing,
     refuse_missing_file,
+    refuse_of_another_state,
     tables_gone,
     warn_of_tables,
 )
@@ -121,7 +122,11 @@ def _refused(session: Session, models: Sequence[str], *, begins: bool) -> Ingest
     whole = [model for model in models if model not in building]
     try:
         refuse_empty_state(session)
-        if begins:
+        if building:
+            refuse_of_another_state(session)
+        if begins or building:
+            # That it answers; what may be written there is tried by `check` and by a run.
+            session.lake.first_sidecar(session.pipeline.name)
             refuse_disagreeing(session, whole)
         else:
             refuse_missing_file(session, newest_done(session, whole))

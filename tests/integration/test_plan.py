@@ -1,6 +1,7 @@
 """What `plan` tells of a pipeline, and what a backfill that is only shown would do."""
 
 import json
+import shutil
 import time
 from typing import Any
 
@@ -436,3 +437,37 @@ def test_where_a_secret_is_not_said_a_plan_leaves_nothing_behind(world: World) -
     for command in (("plan",), ("run", "--dry-run"), ("run", "--dry-run=data")):
         assert "NOT_SAID, which is not set" in world.refused(3, *command)
         assert not (world.root / "state").exists()
+
+
+def test_a_sensor_of_a_state_that_knows_nothing_is_told_of_a_target_of_another(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.lose_state()
+    # Lake and mirror are lost too, so that nothing else tells.
+    shutil.rmtree(world.root / "lake")
+    (world.root / "state/mirror/p.json").unlink()
+    ended = world.call("plan", "p", "--output", "json")
+    assert ended.code == 7
+    assert "was last written by another state" in "\n".join(ended.told)
+    assert world.refused(7, "run", "p") == "\n".join(ended.told)
+
+
+def test_a_sensor_is_told_that_what_is_to_be_built_again_is_of_another_state(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.state('UPDATE pipeline SET rebuild = \'["a", "b"]\'')
+    world.target_does("UPDATE ingestkit_fence SET state_id = 'of another'")
+    ended = world.call("plan", "p", "--output", "json")
+    assert ended.code == 7
+    assert world.refused(7, "run", "p") == "\n".join(ended.told)
+
+
+def test_a_sensor_is_told_that_the_lake_does_not_answer(world: World) -> None:
+    world.drop(FIRST)
+    world.does("run")
+    world.drop(SECOND)
+    (world.root / "lake").rename(world.root / "away")
+    (world.root / "lake").write_text("no folder")
+    ended = world.call("plan", "p", "--output", "json")
+    assert (ended.code, ended.answer["waiting"]) == (7, 1)
+    world.refused(7, "run", "p")

@@ -222,7 +222,12 @@ class LocalStore:
         try:
             with os.scandir(self.root / folder) as scan:
                 return tuple(scan)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
+            return ()
+        except NotADirectoryError:
+            # An object where a folder might be has nothing below it; a lake that is none holds who knows what.
+            if self.root.is_file():
+                raise
             return ()
 
     def _inflight(self, name: str) -> Path:
