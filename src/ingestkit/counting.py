@@ -35,9 +35,8 @@ def holes(
 
 
 def newest(settings: Batches, done: Done) -> str | None:
-    """The newest batch that is done. Where batches count up, one that is stepped over makes no earlier one late."""
-    counted = settings.holes is not None
-    taken = (batch for (batch, _), (status, _) in done.items() if not (counted and status is CompletionStatus.SKIPPED))
+    """The newest batch that is done. One that was stepped over was never loaded, and makes no earlier one late."""
+    taken = (batch for (batch, _), (status, _) in done.items() if status is not CompletionStatus.SKIPPED)
     return max(taken, key=settings.order, default=None)
 
 

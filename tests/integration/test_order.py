@@ -379,3 +379,11 @@ def test_what_a_reset_let_go_of_is_not_said_to_wait_for_its_gate(world: World) -
     told = str(world.does("state", "adopt", "p", "--reason", "looked", "--yes")["warnings"])
     assert "never came to its gate" not in told
     assert "b: batch 20260101 was done before a reset and stays as it is" in told
+
+
+def test_what_is_older_than_a_batch_that_was_stepped_over_is_not_late(world: World) -> None:
+    world.drop(FIRST, SECOND)
+    world.does("skip", "p", "--batch", "20260108", "--reason", "not wanted")
+    assert batches_of(world.does("run")) == ["20260101"]
+    assert world.does("run")["status"] == "nothing new"
+    assert world.completions()["20260108", "a"] == "skipped"
