@@ -17,6 +17,7 @@ from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import (
     FileStatus,
     FileVersion,
+    Receipt,
     Rule,
     RunStatus,
     Stage,
@@ -85,10 +86,23 @@ def _refuse_published(session: Session, batch: str, models: Sequence[str]) -> No
     aside = put_aside(session, batch, models)
     for receipt in session.warehouse.receipts(session.pipeline.name):
         if receipt.batch == batch and receipt.model in models and receipt.model not in aside:
-            raise UsageError(
-                f"batch {batch} of {receipt.model} is published already, by run {receipt.run_id}, which has not ended",
-                hint=f"to end it: ingestkit run {session.pipeline.name}",
-            )
+            raise _published_already(session, receipt)
+
+
+def _published_already(session: Session, receipt: Receipt) -> UsageError:
+    """The refusal, with what is to be done instead: end its run, or let pass what closed its gate."""
+    told = f"batch {receipt.batch} of {receipt.model} is published already, by run {receipt.run_id}"
+    with session.state.read() as conn:
+        run = runs.run(conn, receipt.run_id)
+        last = run and runs.run(conn, (runs.later_attempts(conn, run) or [run.run_id])[-1])
+        works = {} if last is None else _judged(conn, last)[0]
+    if last is None or not any(rule.passed is False for work in works.values() for rule in work.rules):
+        return UsageError(f"{told}, which has not ended", hint=f"to end it: ingestkit run {session.pipeline.name}")
+    run_id = shlex.quote(last.run_id)
+    return UsageError(
+        f"{told}, and its gate is closed: what is in the target cannot be stepped over",
+        hint=f"ingestkit runs show {run_id}; to let it pass: ingestkit approve {run_id} --reason '...'",
+    )
 
 
 def approve(session: Session, run_id: str, names: Sequence[str], reason: str, by: str) -> Outcome:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.docs.pages import page, typed_below
 from tests.docs.shop import BIN, ROWS, WRONG, Project, hold
+from tests.integration.test_sidecars_and_queue import lose
 
 RUNBOOK = page("docs/runbook.md")
 
@@ -289,8 +290,17 @@ def test_a_run_that_a_stage_command_began_is_ended(shop: Project, chosen: int) -
     assert shop.customers() == [1, 3]
 
 
-def test_what_is_pending_is_shown_and_written(shop: Project) -> None:
-    shop.does(*lines("Something is pending"))
+def test_what_is_pending_is_shown_and_written(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.drop("2026-01-05")
+    with monkeypatch.context() as patched:
+        lose(patched, "load")
+        assert "its rows wait in" in shop.refused("ingestkit run shop", 7)
+    show, flush = lines("Something is pending")
+    assert "load" in shop.does(show)
+    assert "1 pending record written" in shop.does(flush)
+    assert "load" not in shop.does(show)
+    shop.does("ingestkit run shop")
+    assert shop.customers() == [1, 2]
 
 
 def test_a_project_that_moved_goes_on_where_it_was(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,3 +237,15 @@ def test_a_restated_file_that_is_taken_back_leaves_what_was_published(world: Wor
     assert "20260101/a.csv is gone from the source before it was published, and is left out" in ended.err
     assert world.table("a", "id", "n") == [("1", 10), ("2", 20)]
     assert world.does("run")["status"] == "nothing new"
+
+
+def test_who_wants_to_step_over_what_a_gate_stopped_is_told_what_to_do_instead(world: World) -> None:
+    checked(world)
+    world.drop({"20260101/a.csv": "id,n\n1,10\n2,99\n"})
+    world.refused(6, "run")
+    world.refused(6, "run")
+    said = world.refused(2, "skip", "p", "--batch", "20260101", "--reason", "not wanted")
+    assert "its gate is closed" in said
+    assert "to let it pass: ingestkit approve p.20260101.2 --reason" in said
+    world.does("approve", "p.20260101.2", "--reason", "known")
+    assert world.does("run")["status"] == "done"
