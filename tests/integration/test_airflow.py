@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -196,3 +197,36 @@ def test_what_a_retry_does_not_cure_is_not_tried_again(project: Path, airflow: A
     # The sensor leaves it to the first task to say what is wrong.
     states = airflow.tests("2026-02-01", code=1)
     assert (states["arrived"], states["extract"], states["validate"]) == ("success", "failed", "upstream_failed")
+
+
+def at_first(airflow: Airflow, command: str, code: int) -> None:
+    """The program ends so when it is first called for this command, and says `called` each time it is."""
+    program, called = airflow.home / "ingestkit", airflow.home / "called"
+    real = program.rename(airflow.home / "real")
+    program.write_text(
+        f'#!/bin/sh\ncase " $* " in *" {command} "*) echo >>{called}; '
+        f'[ "$(wc -l <{called})" -gt 1 ] || exit {code};; esac\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+
+
+def test_somebody_else_at_work_behind_the_first_task_is_an_error_that_is_tried_again(
+    project: Path, airflow: Airflow
+) -> None:
+    path = written(project, airflow)
+    path.write_text(path.read_text().replace('"retry_delay": timedelta(minutes=1)', '"retry_delay": timedelta(0)'))
+    at_first(airflow, "validate", 8)
+    assert airflow.tests("2026-02-01") == {**dict.fromkeys(STAGES, "success"), "backfill": "skipped"}
+    assert len((airflow.home / "called").read_text()) == 2
+    assert done(project) == list(PACKAGES)
+
+
+def test_a_sensor_looks_again_until_something_has_come(project: Path, airflow: Airflow) -> None:
+    schedule(project, "{cron: '0 6 * * *', wait: 1h}")
+    path = written(project, airflow)
+    text = path.read_text()
+    assert "POKE = " in text
+    path.write_text(re.sub("(?m)^POKE = .*$", "POKE = 1", text))
+    at_first(airflow, "plan", 99)
+    assert airflow.tests("2026-02-01") == {**dict.fromkeys((*STAGES, "arrived"), "success"), "backfill": "skipped"}
+    assert len((airflow.home / "called").read_text()) == 2
