@@ -25,6 +25,9 @@ from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
 from ingestkit.states.stage_rows import StageRow
 
+FROM_LAKE = ("restore", "from_lake", "as_of", "replay")
+"""Kinds of runs that ask no source."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ingestkit.active import FROM_LAKE
 from ingestkit.backfill_range import Progress, choose, invocation_of, models_left
 from ingestkit.backfilling import (
     batch_of,
@@ -24,7 +25,7 @@ from ingestkit.session import Session
 from ingestkit.sighting import Unit
 from ingestkit.states import completions, ledger
 from ingestkit.states.lease import Lease
-from ingestkit.working import FROM_LAKE, RunOptions
+from ingestkit.working import RunOptions
 
 AGAIN = "do again"
 

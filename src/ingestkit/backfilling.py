@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from ingestkit import attempts
+from ingestkit.active import FROM_LAKE
 from ingestkit.check import check
 from ingestkit.decide import pinned
 from ingestkit.discover import Found, batch_key, is_below
@@ -23,7 +24,7 @@ from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.windowing import batches, ended, no_window, window_of
-from ingestkit.working import FROM_LAKE, RunOptions, active_run, finish_open, work
+from ingestkit.working import RunOptions, active_run, finish_open, work
 
 
 def backfill(session: Session, options: RunOptions) -> Outcome:

@@ -2,24 +2,35 @@
 
 from collections.abc import Sequence
 
-from ingestkit.active import Active, Known
+from ingestkit.active import FROM_LAKE, Active, Known
 from ingestkit.errors import NotArrived, SourceError
 from ingestkit.model import FileVersion, Item, Stage
 from ingestkit.stages.extract import not_as_it_was
-from ingestkit.states import ledger
+from ingestkit.states import ledger, runs
 
 
 def lost(active: Active, known: Known, model: str, wanted: Sequence[tuple[FileVersion, Item]]) -> list[FileVersion]:
     """The files that the model is validated from and that are there no more, but for those that are fetched anyhow."""
-    if active.session.pipeline.keeps or model in active.unit.newer:
+    if model in active.unit.newer:
         return []
     lake, replaced = active.session.lake, {version.path for version, _ in wanted}
+    files = [file for file in ledger.candidates(known.meant, model) if file.path not in replaced]
+    if active.session.pipeline.keeps:
+        files = _never_kept(active, files)
     return [
-        file
-        for file in ledger.candidates(known.meant, model)
-        if file.path not in replaced
-        and (file.raw is None or file.raw in known.leaving or not lake.holds(file.raw, file.size))
+        file for file in files if file.raw is None or file.raw in known.leaving or not lake.holds(file.raw, file.size)
     ]
+
+
+def _never_kept(active: Active, files: Sequence[FileVersion]) -> list[FileVersion]:
+    """What landed when the pipeline kept nothing yet: that the lake has none of it is no loss."""
+    before = {file.run_id for file in files if file.run_id is not None} - {active.run.run_id}
+    if active.run.kind in FROM_LAKE or not before:
+        return []
+    with active.session.state.read() as conn:
+        landed_by = [runs.run(conn, run_id) for run_id in sorted(before)]
+    passing = {run.run_id for run in landed_by if run is not None and run.config["pipeline"].get("keep") == "none"}
+    return [file for file in files if file.run_id in passing]
 
 
 def at_the_source(active: Active, files: Sequence[FileVersion]) -> tuple[tuple[FileVersion, Item], ...]:

@@ -17,7 +17,7 @@ from ingestkit.errors import (
 )
 from ingestkit.files import shown
 from ingestkit.mirroring import refuse_empty_state, show
-from ingestkit.model import RunStatus
+from ingestkit.model import RunStatus, Stage, StageStatus
 from ingestkit.outcome import ModelResult, Outcome
 from ingestkit.rebuilding import rebuild
 from ingestkit.recover import recover, replay
@@ -25,7 +25,7 @@ from ingestkit.releasing import release
 from ingestkit.reporting import many, named, outcome_of
 from ingestkit.session import Session
 from ingestkit.sighting import Unit
-from ingestkit.states import runs
+from ingestkit.states import runs, stage_rows
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
 from ingestkit.states.runs import Run
@@ -140,8 +140,27 @@ def _attempt(session: Session, lease: Lease, unit: Unit, options: RunOptions) ->
             return active_run(session, lease, attempts.fill_skipped(session, lease, idle[0], unit), unit)
         if failed and set(failed[-1].models) == set(unit.models) and failed[-1].window == unit.window:
             return active_run(session, lease, attempts.reopen(session, lease, failed[-1], "run"), unit)
+    elif (published := _to_be_judged(session, unit)) is not None:
+        return active_run(session, lease, attempts.reopen(session, lease, published, "run"), unit)
     fresh = attempts.open_new(session, lease, unit, kind="run", command="run", invocation=options.run_id)
     return active_run(session, lease, fresh, unit)
+
+
+def _to_be_judged(session: Session, unit: Unit) -> Run | None:
+    """Where nothing is kept: the run that has published all this, and that only its gate has closed.
+
+    Another attempt would read the files once more, and they may be gone.
+    """
+    if session.pipeline.keeps or unit.reason != "not judged" or any(unit.wanted.values()):
+        return None
+    with session.state.read() as conn:
+        last = runs.last_attempt(conn, session.pipeline.name, unit.batch)
+        rows = stage_rows.of_run(conn, last.run_id) if last is not None else {}
+    done = (StageStatus.SUCCESS, StageStatus.SKIPPED)
+    loaded = {model for (stage, model), row in rows.items() if stage is Stage.LOAD and row.status in done}
+    if last is None or last.status is not RunStatus.FAILED or set(last.models) != set(unit.models):
+        return None
+    return last if loaded >= set(unit.models) else None
 
 
 def finish_cleaning(session: Session, lease: Lease) -> list[Run]:

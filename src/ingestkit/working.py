@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ingestkit import attempts, metering, steps
-from ingestkit.active import Active, usual_rows
+from ingestkit.active import FROM_LAKE, Active, usual_rows
 from ingestkit.attempts import refuse_busy
 from ingestkit.check import check
 from ingestkit.errors import (
@@ -95,7 +95,6 @@ def _work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     return results_of(active.session, active.run, active.models, stages[-1])
 
 
-FROM_LAKE = ("restore", "from_lake", "as_of", "replay")
 """Kinds of runs that ask no source: of a target built again, of one batch now or then, of what was rejected of it."""
 
 

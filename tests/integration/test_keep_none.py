@@ -517,3 +517,43 @@ def test_a_rehearsal_of_a_late_file_fetches_into_copies(keeping_none: World) -> 
 def test_retention_of_batches_that_are_not_kept_makes_no_sense(keeping_none: World, said: dict[str, Any]) -> None:
     keeping_none.set_up(NONE | {"retention": said})
     assert f"retention.{next(iter(said))} says how long batches stay in the lake" in keeping_none.refused(3, "run", "p")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_was_not_kept_is_fetched_again_once_all_is_kept(keeping_none: World, *, gone: bool) -> None:
+    keeping_none.drop(FIRST)
+    keeping_none.set_up(NONE | {"gate.max_reject_pct": 1})
+    keeping_none.refused(6, "run")
+    if gone:
+        lose_the_disk(keeping_none)
+    keeping_none.set_up(NONE | {"keep": "all"})
+    keeping_none.does("run")
+    assert set(in_the_lake(keeping_none, "raw")) == {name for name in FIRST if name.endswith(".csv")}
+    # Of the batch before, which was done when nothing was kept, a late file needs the others.
+    keeping_none.set_up(NONE)
+    keeping_none.drop(SECOND)
+    keeping_none.does("run")
+    keeping_none.set_up(NONE | {"keep": "all"})
+    keeping_none.drop({"20260108/a_3.csv": "id,n\n7,70\n"})
+    keeping_none.does("run")
+    assert keeping_none.table("a", "id") == [("1",), ("3",), ("7",)]
+    (keeping_none.root / "drops/20260108/a.csv").unlink()
+    keeping_none.set_up(NONE)
+    keeping_none.drop({"20260108/a_4.csv": "id,n\n8,80\n"})
+    keeping_none.does("run")
+    assert keeping_none.table("a", "id") == [("1",), ("3",), ("7",), ("8",)]
+
+
+def test_what_is_published_is_judged_though_disk_and_source_are_gone(keeping_none: World) -> None:
+    gate = keeping_none.root / "sql/gate/p/small.sql"
+    gate.parent.mkdir(parents=True)
+    gate.write_text("-- models: a\nSELECT * FROM a WHERE n > 30\n")
+    keeping_none.drop(FIRST)
+    assert "nothing is sent on" in keeping_none.refused(6, "run")
+    lose_the_disk(keeping_none)
+    shutil.rmtree(keeping_none.root / "drops/20260101")
+    assert "nothing is sent on" in keeping_none.refused(6, "run")
+    keeping_none.does("approve", "p.20260101.1", "--reason", "known")
+    assert keeping_none.does("run")["run_ids"] == ["p.20260101.1"]
+    assert keeping_none.completions()["20260101", "a"] == "done"
+    assert keeping_none.does("run")["status"] == "nothing new"

@@ -156,9 +156,10 @@ def _name_again(ctx: RunContext, model: str, version: FileVersion) -> str:
 def not_as_it_was(pipeline: Pipeline, file: FileVersion, what: str) -> SourceError:
     """Of a file that is needed once more."""
     skip = f"ingestkit skip {pipeline.name} --batch {shlex.quote(file.batch)} --reason '...'"
+    keeps = "kept" if pipeline.keeps else "keeps"
     return SourceError(
-        f"{shown(file.path)} {what}, and batch {file.batch} needs it once more: {pipeline.name} keeps no batch that is "
-        "done or whose disk is gone (keep: none)",
+        f"{shown(file.path)} {what}, and batch {file.batch} needs it once more: {pipeline.name} {keeps} no batch that "
+        "is done or whose disk is gone (keep: none)",
         hint=f"have it delivered again as it was, and run again; or leave what is published as it is: {skip}",
     )
 

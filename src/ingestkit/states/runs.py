@@ -138,6 +138,13 @@ def latest_run(conn: sql.Connection, pipeline: str) -> Run | None:
     return _run(row) if row else None
 
 
+def last_attempt(conn: sql.Connection, pipeline: str, batch: str) -> Run | None:
+    """The newest run of a batch."""
+    query = sql.select(pipeline_run).where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.batch == batch)
+    row = conn.execute(query.order_by(pipeline_run.c.attempt.desc()).limit(1)).first()
+    return _run(row) if row is not None else None
+
+
 def first_run(conn: sql.Connection, pipeline: str, since: datetime | None) -> Run | None:
     """The oldest run of a batch, of those begun after an instant."""
     query = sql.select(pipeline_run).where(pipeline_run.c.pipeline == pipeline, pipeline_run.c.batch.is_not(None))
