@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ingestkit import steps
+from ingestkit.stages import extract
 from tests.integration.world import FIRST, SECOND, World, batches_of
 
 WHY = ("--reason", "it was misnamed", "--by", "ann")
@@ -368,6 +369,24 @@ def test_a_time_out_is_not_taken_for_a_file_that_cannot_be_read(world: World, mo
         patched.setattr(steps, "reached", late)
         world.call("run")
     assert all("could not be kept" not in (one["reason"] or "") for one in world.files())
+
+
+def test_one_that_takes_longer_than_there_is_time_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.drop(FIRST, STRAY)
+    world.set_up({"timeouts": {"extract": "1s", "grace": "60s"}, "retry.attempts": 1})
+    copies = extract._copy
+
+    def endless(ctx: Any, model: str, item: Any, writer: Any) -> None:
+        if item.path in STRAY:
+            ctx.stop.wait(30)
+        copies(ctx, model, item, writer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(extract, "_copy", endless)
+        said = world.refused(4, "run")
+        assert "or let no file of no model be kept, as 20260101/odd.csv: source.unmapped: list" in said
+        world.set_up({"timeouts": {"extract": "1s", "grace": "60s"}, "source.unmapped": "list"})
+        assert batches_of(world.does("run")) == ["20260101"]
 
 
 def test_what_a_dead_process_left_of_it_is_removed_by_who_is_alone(world: World) -> None:

@@ -66,8 +66,12 @@ def _kept(ctx: RunContext, model: str, version: FileVersion, item: Item) -> File
     try:
         there = _landed_before(ctx, UNMAPPED, version, item) or _written(ctx, UNMAPPED, version, item, within=model)
     except SourceError as error:
-        # A time-out is none of the file's.
-        ctx.stop.check()
+        if ctx.stop.requested:
+            # A time-out is none of the file's, but it may be what takes that long.
+            error.hint = (
+                f"{error.hint}; or let no file of no model be kept, as {shown(item.path)}: source.unmapped: list"
+            )
+            ctx.stop.check()
         why = f"{version.reason}, and it could not be kept: {error.message}"
         ctx.progress.warned(f"{shown(item.path)}: {why}")
         return None if error.transient else replace(version, reason=why, run_id=ctx.run_id, token=ctx.token)
