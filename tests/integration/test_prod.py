@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ import duckdb
 import pytest
 
 from ingestkit.cli.main import call
-from tests.prod import ROOT, SAMPLES, TABLES, Place, cloud
+from ingestkit.cli.progress import LogProgress
+from ingestkit.pipeline import Stop, SystemClock
+from ingestkit.project import load
+from tests.prod import PLACES, ROOT, SAMPLES, TABLES, Place, cloud
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 NEWEST = "20260118_180000"
+PACKED = tuple(f"network_{one}" for one in ("hcp", "hco", "address", "license", "parenthco", "customkey", "reference"))
 
 
 @pytest.mark.parametrize("profile", ["prod", "cloud"])
@@ -72,6 +77,41 @@ def test_what_comes_through_azure_into_snowflake_is_what_comes_into_a_file(
         both("backfill", "opendata", "--from-lake")
 
 
+@pytest.mark.parametrize("profile", ["prod", "cloud"])
+def test_packages_go_through_servers_with_nothing_kept_as_through_a_file_with_all_kept(
+    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with PLACES[profile]() as place:
+        there = Typed(place, tmp_path / "there", capsys)
+        said = {"INGESTKIT__PIPELINES__NETWORK__KEEP": "all"}
+        here = Typed(Place("local", said, lambda _: []), tmp_path / "here", capsys)
+        there.does("state", "upgrade", "--yes")
+        there.does("check", "--pin", "--yes")
+        for typed in (there, here):
+            assert "3 batches done: 1c5, 1c6, 1c7" in typed.does("run", "network")
+        same_tables(place, here.folder, PACKED)
+        assert without_fields(there.rejects("network")) == without_fields(here.rejects("network")) != []
+        # What is kept of it is for people; nothing that was done needs a file again.
+        shutil.rmtree(there.folder / "state/scratch")
+        assert "nothing new" in there.does("run", "network")
+        assert raw(there) == set()
+        assert raw(here) != set()
+
+
+def without_fields(rejects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As they are told where the file is at hand no more."""
+    return [{name: value for name, value in one.items() if name != "fields"} for one in rejects]
+
+
+def raw(typed: "Typed") -> set[str]:
+    """Of which models the lake holds raw files."""
+    stop = Stop()
+    project = load(typed.folder, typed.place.profile)
+    session = project.open("network", clock=SystemClock(stop), stop=stop, progress=LogProgress())
+    with session.closing:
+        return {one.name.split("/")[2] for one in session.lake.store.list("raw/network/")}
+
+
 @dataclass(frozen=True, slots=True)
 class Typed:
     """Commands in a project of a place, in this process."""
@@ -93,10 +133,9 @@ class Typed:
         assert code == 0, said + told
         return said
 
-    def rejects(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.does("quarantine", "show", "opendata", "--output", "json"))[
-            "rows"
-        ]
+    def rejects(self, pipeline: str = "opendata") -> list[dict[str, Any]]:
+        told = json.loads(self.does("quarantine", "show", pipeline, "--output", "json"))
+        found: list[dict[str, Any]] = told["rows"]
         return found
 
 
@@ -113,14 +152,15 @@ def restated_and_new(drops: Path) -> None:
     shutil.copytree(drops / "20260111_180000", drops / "20260125_180000")
 
 
-def same_tables(place: Place, here: Path) -> None:
+def same_tables(place: Place, here: Path, tables: Iterable[str] = TABLES) -> None:
     """But for the ids of runs, which are of the projects."""
+    written = str.upper if place.account is not None else str
     with duckdb.connect(str(here / "state/warehouse.duckdb"), read_only=True) as target:
-        for table in TABLES:
+        for table in tables:
             described = target.execute(f"DESCRIBE {table}").fetchall()
             columns = [name for name, *_ in described if name != "_run_id"]
             kept = target.execute(f"SELECT {', '.join(map(quoted, columns))} FROM {table}").fetchall()
-            found = place.ask(f"SELECT {', '.join(quoted(one.upper()) for one in columns)} FROM {table}")
+            found = place.ask(f"SELECT {', '.join(quoted(written(one)) for one in columns)} FROM {table}")
             assert alike(found) == alike(kept) != []
 
 
