@@ -1,4 +1,4 @@
-"""Five counted packages of full files and of changes, killed in the third of them: each is done once, and in order."""
+"""Five counted packages, or dated folders, killed in the third of them: each is done once, and in order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,31 +21,30 @@ from tests.warehouses import warehouse_database
 pytestmark = pytest.mark.faults
 
 COUNTED = (
-    (
-        r"{folders: '(?P<batch>\d{8})', kind: text}",
-        r"{files: 'exp_(?P<batch>[0-9A-F]{8})\.zip', kind: hex, holes: wait}",
-    ),
-    ("    load: replace\n", "    load: replace\n    delta: '(?i)_delta'\n    delete_when: {born: ['0']}\n"),
+    r"{folders: '(?P<batch>\d{8})', kind: text}",
+    r"{files: 'exp_(?P<batch>[0-9A-F]{8})\.zip', kind: hex, holes: wait}",
 )
-PACKAGES = {
-    "exp_00000FFE.zip": packed(
+DATED = (COUNTED[0], r"{folders: '(?P<batch>\d{8})', kind: date}")
+CHANGES = ("    load: replace\n", "    load: replace\n    delta: '(?i)_delta'\n    delete_when: {born: ['0']}\n")
+DELIVERIES = (
+    (
         ("A.csv", "id,born\n1,1970\n2,1980\n3,oops\n"),
         ("b.csv", "id,day,note\nx,2026-01-01,one\n"),
         ("c_1.csv", "id,amount\n1,1.50\n"),
     ),
-    "exp_00000FFF.zip": packed(("a_delta.csv", "id,born\n2,0\n4,1999\n"), ("c_1.csv", "id,amount\n2,2.50\n")),
-    "exp_00001000.zip": packed(
+    (("a_delta.csv", "id,born\n2,0\n4,1999\n"), ("c_1.csv", "id,amount\n2,2.50\n")),
+    (
         ("A_DELTA_20260103.csv", "id,born\n1,1971\n5,2001\n"),
         ("b.csv", "id,day,note\nx,2026-01-03,three\ny,2026-01-03,three\n"),
         ("c_1.csv", "id,amount\n3,3.50\n3,too,many\n"),
         ("c_2.csv", "id,amount\n4,4.50\n"),
         ("notes.txt", "of no model"),
     ),
-    "exp_00001001.zip": packed(("a.csv", "id,born\n6,1966\n7,1977\n"), ("c_1.csv", "id,amount\n5,5.50\n")),
-    "exp_00001002.zip": packed(
-        ("a_delta.csv", "id,born\n7,0\n8,1988\n"), ("b.csv", "id,day,note\ny,2026-01-05,five\n")
-    ),
-}
+    (("a.csv", "id,born\n6,1966\n7,1977\n"), ("c_1.csv", "id,amount\n5,5.50\n")),
+    (("a_delta.csv", "id,born\n7,0\n8,1988\n"), ("b.csv", "id,day,note\ny,2026-01-05,five\n")),
+)
+PACKAGES = {f"exp_{0xFFE + place:08X}.zip": packed(*files) for place, files in enumerate(DELIVERIES)}
+FOLDERS = {f"2026010{place}/{name}": text.encode() for place, files in enumerate(DELIVERIES, 1) for name, text in files}
 SOME = ("extract.copied", "validate.sidecar_written", "load.before_commit", "load.committed", "gate.recorded")
 MANY = sorted(named_steps() - set(SOME))
 
@@ -63,22 +62,27 @@ class Packages:
         return self.steps[: begins[2]].count(step) + 1 if step in third else None
 
 
-def told(world: World, folder: Path) -> Packages:
+def told(world: World, folder: Path, *, dated: bool = False) -> Packages:
     contract = world.folder / "config/pipelines/opendata.yaml"
     text = PIPELINE
-    for folders, packages in COUNTED:
-        assert folders in text
-        text = text.replace(folders, packages)
+    for before, now in (DATED if dated else COUNTED, CHANGES):
+        assert before in text
+        text = text.replace(before, now)
     contract.write_text(text)
-    world.drop(PACKAGES)
+    world.drop(FOLDERS if dated else PACKAGES)
     undisturbed = world.copied(folder / "undisturbed")
     ended = undisturbed.call(*RUN, "--jobs", "1", record=str(folder / "steps"))
     assert ended.code == 0, ended
     after = undisturbed.seen()
-    assert after["rows of a"] == [
-        "('6', 1966, '1001', 'exp_00001001.zip!a.csv', 1)",
-        "('8', 1988, '1002', 'exp_00001002.zip!a_delta.csv', 2)",
-    ]
+    fourth, fifth = (
+        ("2026-01-04', '20260104/", "2026-01-05', '20260105/")
+        if dated
+        else (
+            "1001', 'exp_00001001.zip!",
+            "1002', 'exp_00001002.zip!",
+        )
+    )
+    assert after["rows of a"] == [f"('6', 1966, '{fourth}a.csv', 1)", f"('8', 1988, '{fifth}a_delta.csv', 2)"]
     assert len(after["rows of c"]) == 5
     return Packages(world, after, (folder / "steps").read_text().split())
 
@@ -87,13 +91,13 @@ def told(world: World, folder: Path) -> Packages:
 def packages(
     request: pytest.FixtureRequest, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Packages]:
-    """The packages in a folder of this machine, or on a server with state and target elsewhere; each told once."""
+    """Packages, or folders, on this machine, or packages on a server with state and target elsewhere; told once."""
 
     @cache
     def at(place: str) -> Packages:
         folder = tmp_path_factory.mktemp(f"packages_{place}")
-        if place == "here":
-            return told(World.made(folder / "before", launcher), folder)
+        if place in ("here", "folders"):
+            return told(World.made(folder / "before", launcher), folder, dated=place == "folders")
         server: PostgresServer = request.getfixturevalue("server")
         drop: SftpServer = request.getfixturevalue("sftp_server")
         server.does(f"CREATE DATABASE packages_{place}")
@@ -120,11 +124,12 @@ def disturbed(packages: Packages, folder: Path, step: str, number: int) -> list[
     return [*differences(packages.after, world.seen()), *(f"debris: {name}" for name in world.debris())]
 
 
+@pytest.mark.parametrize("place", ["here", "folders"])
 @pytest.mark.parametrize("step", SOME)
-def test_killed_in_the_third_package_each_is_done_once(
-    packages: Callable[[str], Packages], step: str, tmp_path: Path
+def test_killed_in_the_third_each_is_done_once(
+    packages: Callable[[str], Packages], place: str, step: str, tmp_path: Path
 ) -> None:
-    here = packages("here")
+    here = packages(place)
     number = here.in_the_third(step)
     assert number is not None
     assert disturbed(here, tmp_path / "world", step, number) == []
