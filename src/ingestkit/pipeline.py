@@ -160,10 +160,11 @@ class Pipeline:
         return [] if bounds is None else [bounds.column, str(bounds.low), str(bounds.high)]
 
     def _shown(self, model: str, names: set[str]) -> dict[str, Any]:
-        """What a model says that its rows depend on; who may see a value is nothing of it."""
+        """What a model says that its rows depend on; who may see a value, and what it refers to, is nothing of it."""
         # There what else a model is called is taken off its columns.
         names = names | {"names"} if self.model(model).header.style == "report" else names
-        return self.model(model).model_dump(mode="json", include=names, exclude={"columns": {"__all__": {"pii"}}})
+        beside = {"columns": {"__all__": {"pii", "references"}}}
+        return self.model(model).model_dump(mode="json", include=names, exclude=beside)
 
     def load_settings(self, model: str, window: Window | None, mode: LoadMode | None = None) -> str:
         """The hash of what published rows depend on: contract, dialect, keys, mode and load."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from ingestkit import configuration, layers, variables
+from ingestkit import configuration, dbt_sources, layers, variables
 from ingestkit.configuration import Configuration, Setting
 from ingestkit.errors import ConfigError, StateError
 from ingestkit.files import make_folder
@@ -307,6 +307,24 @@ class Project:
             "measured": Measured(meters, said.patience.total_seconds(), said.tags, traced) if meters else None,
             "tracing": Tracing(parent) if traced or parent is not None else None,
         }
+
+    def dbt_target(self, pipeline: str) -> dbt_sources.Target:
+        """Where dbt finds the tables of a pipeline; no secret is needed for it."""
+        used = self.pipeline(pipeline).settings.warehouse
+        connection = self.settings.connections[used]
+
+        def said(name: str, value: str) -> str:
+            return str(self.secrets.resolve(value, f"connections.{used}.{name}"))
+
+        match connection:
+            case SnowflakeConnection():
+                upper = connection.names == "upper"
+                database = said("database", connection.database)
+                return dbt_sources.Target(said("schema", connection.schema_), database, upper)
+            case DuckdbConnection() | PostgresqlConnection():
+                return dbt_sources.Target(said("schema", connection.schema_))
+            case _:
+                raise _unfit("warehouse", connection)
 
     def server(self, name: str) -> "Server | None":
         """The server that a pipeline's source is on, not spoken to yet; None where it is on none."""

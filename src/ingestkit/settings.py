@@ -179,6 +179,8 @@ class Column(Section):
     """What is done to a text before anything is asked of it; None: the model's, for a string."""
     pii: bool = False
     """Whether values tell of a person: commands then show them only when they are asked to reveal them."""
+    references: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}\..+$")] | None = None
+    """A column of a model of the same pipeline, as `model.column`, among whose values each is; dbt tests it."""
 
     @field_validator("type")
     @classmethod
@@ -854,6 +856,28 @@ class Schedule(Section):
     tags: tuple[str, ...] = ()
 
 
+Word = Annotated[str, Field(pattern=r"^[^-\s]\S*$")]
+Words = Annotated[tuple[Word, ...], BeforeValidator(several, json_schema_input_type=Word | tuple[Word, ...])]
+
+
+class Dbt(Section):
+    """A project of dbt that is built on what a run has published, before the gate judges."""
+
+    project: Path = Path("dbt")
+    """The folder of dbt_project.yml."""
+    profiles: Path | None = None
+    """The folder of profiles.yml; None: the project's."""
+    target: Word | None = None
+    """Which of its outputs; None: the one the profile says."""
+    select: Words = ()
+    """What is built, as its command line says it; nothing: all of the project."""
+    program: str = "dbt"
+    """The program, by its path where it is not found on PATH."""
+    timeout: Annotated[Duration, AfterValidator(some_time)] | None = None
+    """How long it may take; then it is ended, with all that it has started."""
+    vars: dict[str, str | bool | int | float | tuple[str, ...]] = Field(default_factory=dict)
+
+
 def laid_out(value: str) -> str:
     if (wrong := layouts.refusal(value)) is not None:
         raise ValueError(wrong)
@@ -883,6 +907,7 @@ class PipelineSettings(Section):
     retention: Retention = Retention()
     schedule: Schedule | None = None
     owner: str | None = None
+    dbt: Dbt | None = None
 
     @model_validator(mode="after")
     def dates_have_years(self) -> "PipelineSettings":
@@ -905,6 +930,15 @@ class PipelineSettings(Section):
         asking = [name for name, model in self.models.items() if model.delta_by_report]
         if asking and (self.source.totals is None or self.source.totals.full is None):
             raise ValueError(f"models.{asking[0]}.delta_by_report needs source.totals.full: where reports say it")
+        return self
+
+    @model_validator(mode="after")
+    def references_are_there(self) -> "PipelineSettings":
+        for name, model in self.models.items():
+            for column, said in model.columns.items():
+                other, _, named = (said.references or "").partition(".")
+                if other and (other not in self.models or named not in self.models[other].columns):
+                    raise ValueError(f"models.{name}.columns.{column}.references: there is no column {said.references}")
         return self
 
     @model_validator(mode="after")
