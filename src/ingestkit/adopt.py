@@ -131,7 +131,7 @@ def _begin_again(conn: sql.Connection, event: Sidecar) -> None:
     """A rebuilt run that had ended was done again: what its gate has judged is not this."""
     gate = stage_rows.of_run(conn, event.run_id).get((Stage.GATE, "*"))
     judged = (gate.token, gate.sequence) if gate is not None else (0, 0)
-    if event.stage in WORK and (event.token, event.sequence) > judged:
+    if event.stage in (*WORK, Stage.DBT) and (event.token, event.sequence) > judged:
         runs.wait_again(conn, event.run_id)
 
 
@@ -218,7 +218,7 @@ def _open_again(session: Session, lease: Lease, ahead: Iterable[Receipt]) -> Non
             if died.status is not RunStatus.OPEN:
                 taken = {model for _, models in at_work for model in models}
                 models = sorted({*stage_rows.own_models(conn, run_id), *(one.model for one in receipts)} - taken)
-                stage_rows.put_back(conn, run_id, (Stage.LOAD, Stage.GATE), models, session.clock.now())
+                stage_rows.put_back(conn, run_id, (Stage.LOAD, Stage.DBT, Stage.GATE), models, session.clock.now())
                 runs.update_run(conn, run_id, status=RunStatus.OPEN.value, ended_at=None, error=None)
                 runs.open_models(conn, died, models, lease.token, redo=died.kind in REDONE)
             for one in receipts:

@@ -22,7 +22,6 @@ from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.standing import newer_content, newer_than, stands_alone
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
-from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.windowing import batches, ended, no_window, window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
 
@@ -76,7 +75,7 @@ def redone(
     fresh = attempts.open_new(
         session, lease, unit, kind=kind, command="run", invocation=invocation, as_of=options.as_of
     )
-    return work(active_run(session, lease, fresh, unit), ALL_STAGES)
+    return work(active_run(session, lease, fresh, unit), session.pipeline.stages)
 
 
 def refuse_what_is_not_kept(session: Session, options: RunOptions) -> None:

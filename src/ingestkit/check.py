@@ -35,6 +35,8 @@ def check(
     `from_lake` asks no source; `rebuilding` neither, and lets missing fences and receipts pass, which are to be
     written again.
     """
+    if session.transform is not None:
+        session.transform.check()
     if not (from_lake or rebuilding):
         session.source.check()
     session.lake.store.check()
@@ -83,6 +85,8 @@ def examine(session: Session) -> Iterator[Finding]:
     ]
     if (mirror := session.open_run_mirror) is not None:
         looks.append((f"{name}: mirror of runs", lambda: mirror().check()))
+    if (transform := session.transform) is not None:
+        looks.append((f"{name}: dbt", lambda: transform.prove(session.scratch, session.stop)))
     if session.measured is not None:
         # What is said of them is looked at; nobody is told anything.
         looks += [(f"{name}: metrics.{kind}", opened) for kind, opened in session.measured.meters.items()]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -16,9 +16,14 @@ class Stage(StrEnum):
     EXTRACT = "extract"
     VALIDATE = "validate"
     LOAD = "load"
+    DBT = "dbt"
     GATE = "gate"
     SYNC = "sync"
     CLEAN = "clean"
+
+
+ALL_STAGES = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD, Stage.DBT, Stage.GATE, Stage.CLEAN)
+"""In the order in which they are done; that of dbt by pipelines that say it."""
 
 
 class RunStatus(StrEnum):
@@ -353,6 +358,29 @@ class Rule:
     @classmethod
     def from_json(cls, row: Json) -> Self:
         return cls(**{**row, "stage": Stage(row["stage"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """How one node of a project that builds on the target has ended: a model, a test, a seed, a snapshot."""
+
+    ERRORS: ClassVar = ("error", "runtime error", "partial success")
+    TESTS: ClassVar = ("test", "unit_test")
+
+    name: str
+    unique: str
+    """The name that no other node has."""
+    kind: str
+    status: str
+    failures: int | None
+    """How many rows a test has found."""
+    limit: float | None
+    """How many it may find; None where it only warns, or counts in a way of its own."""
+    seconds: float
+    tables: tuple[str, ...]
+    """The tables of the target that it stands on."""
+    told: str | None
+    """What may be told of an error: nothing of a row."""
 
 
 @dataclass(frozen=True, slots=True)

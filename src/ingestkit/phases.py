@@ -43,7 +43,7 @@ from ingestkit.observe import logging
 from ingestkit.pipeline import RunContext
 from ingestkit.recording import attempt, perform, record
 from ingestkit.sighting import Unit, is_absent, one_batch
-from ingestkit.stages import extract, gate, load
+from ingestkit.stages import dbt, extract, gate, load
 from ingestkit.stages.validate_rules import control_total
 from ingestkit.states import completions, decisions, drifts, ledger, runs
 from ingestkit.states.stage_rows import StageRow
@@ -65,6 +65,8 @@ def do_stage(active: Active, stage: Stage) -> None:
             _side_by_side(active, partial(_validate, active, active.known(raw=True, made=True)))
         case Stage.LOAD:
             _load(active, active.known(made=True))
+        case Stage.DBT:
+            _dbt(active, active.known())
         case Stage.GATE:
             _gate(active, active.known())
         case Stage.CLEAN:
@@ -428,12 +430,33 @@ def _expected(given: load.Given) -> int:
     return valid - sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None)
 
 
+def _dbt(active: Active, known: Known) -> None:
+    """Build on what is published. It is done again whenever the run is gone on with, as the gate is."""
+    transform = active.session.transform
+    if transform is None:
+        raise UsageError(f"pipeline {active.pipeline_name} has no stage {Stage.DBT}")
+
+    def job() -> Work:
+        works = {model: _works(known.rows, model) for model in active.models}
+        ended = tuple(_completion(active, model, works[model]) for model in active.models)
+        if not _published(works, ended):
+            return Work(skipped="nothing was published")
+        if left := sorted(set(active.session.pipeline.models) - _complete(active)):
+            return Work(skipped=f"it is built with the last models of the batch: {', '.join(left)} are not done")
+        built = dbt.build(active.context(), transform)
+        rules = _approved(active, dbt.rules(active.session.pipeline, built), _contents(ended))
+        return Work(rules=rules, details=dbt.told(built))
+
+    perform(active, Stage.DBT, "*", active.session.pipeline.dbt_settings(), job)
+
+
 def _gate(active: Active, known: Known) -> None:
     def job() -> Work:
         works = {model: _works(known.rows, model) for model in active.models}
         ended = tuple(_completion(active, model, works[model]) for model in active.models)
         mine = _published_rules(active, works, ended)
-        rules = (*(rule for some in works.values() for work in some.values() for rule in work.rules), *mine)
+        before = (rule for some in works.values() for work in some.values() for rule in work.rules)
+        rules = (*before, *_rules_of_dbt(active, known), *mine)
         rejected = sum(one.counts.rejected or 0 for one in ended)
         verdict = gate.verdict(rules, rejected)
         return Work(
@@ -451,17 +474,37 @@ def _published_rules(
     active: Active, works: Mapping[str, Mapping[Stage, Work]], ended: Sequence[Completion]
 ) -> tuple[Rule, ...]:
     """The rules over what this run published, those approved passed."""
+    rules = gate.judged(active.context(), _published(works, ended), _complete(active))
+    return _approved(active, rules, _contents(ended))
+
+
+def _rules_of_dbt(active: Active, known: Known) -> tuple[Rule, ...]:
+    row = known.rows.get((Stage.DBT, "*")) if active.session.transform is not None else None
+    sidecar = row.work() if row is not None else None
+    return sidecar.work.rules if sidecar is not None else ()
+
+
+def _published(
+    works: Mapping[str, Mapping[Stage, Work]], ended: Sequence[Completion]
+) -> dict[str, tuple[Counts, Counts]]:
+    """What validate and load counted of the models that this run published."""
     loads = {one.model: works[one.model][Stage.LOAD] for one in ended if one.status is CompletionStatus.DONE}
-    published = {
+    return {
         model: (works[model][Stage.VALIDATE].counts, work.counts)
         for model, work in loads.items()
         if "intent" in work.details and not work.details.get("superseded_by")
     }
+
+
+def _complete(active: Active) -> set[str]:
+    """The models that are done for the batch with this run."""
     with active.session.state.read() as conn:
         before = {model for (_, model) in completions.whole(conn, active.pipeline_name, active.batch)}
-    rules = gate.judged(active.context(), published, before | set(active.models))
-    contents = {one.model: {"digest": one.digest, "generation": one.generation} for one in ended}
-    return _approved(active, rules, contents)
+    return before | set(active.models)
+
+
+def _contents(ended: Sequence[Completion]) -> approvals.Contents:
+    return {one.model: {"digest": one.digest, "generation": one.generation} for one in ended}
 
 
 def _works(rows: Mapping[tuple[Stage, str], StageRow], model: str) -> dict[Stage, Work]:

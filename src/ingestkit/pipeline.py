@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ingestkit.errors import ConfigError, ContractError, IngestkitError, UsageError
 from ingestkit.files import shown
 from ingestkit.lake import Lake, Place
-from ingestkit.model import Artifact, FileVersion, LoadMode, SqlCheck, Window, sha256_of
+from ingestkit.model import Artifact, FileVersion, LoadMode, SqlCheck, Stage, Window, sha256_of
 from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse
 from ingestkit.settings import FLAG, LINEAGE, Freshness, Model, PipelineSettings, rejects_beside
 from ingestkit.windows import days_within, zone_of
@@ -55,6 +55,10 @@ class Pipeline:
     @property
     def models(self) -> tuple[str, ...]:
         return tuple(self.settings.models)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.settings.stages
 
     def model(self, name: str) -> Model:
         return self.settings.models[name]
@@ -182,6 +186,9 @@ class Pipeline:
         models = {name: one.gate.model_dump(mode="json") for name, one in self.settings.models.items()}
         checks = [(one.name, one.models, one.query) for one in self.checks]
         return sha256_of([self.settings.gate.model_dump(mode="json"), models, checks])
+
+    def dbt_settings(self) -> str:
+        return sha256_of(None if self.settings.dbt is None else self.settings.dbt.model_dump(mode="json"))
 
     def limits(self, model: str) -> Limits:
         """The model's own limits, and the pipeline's where it has none."""

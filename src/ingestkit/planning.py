@@ -17,7 +17,7 @@ from ingestkit.check import (
 )
 from ingestkit.contract import compile_contract
 from ingestkit.discover import Found, discover
-from ingestkit.errors import ContractError, IngestkitError, SourceError, TargetError, WarehouseError
+from ingestkit.errors import ConfigError, ContractError, IngestkitError, SourceError, TargetError, WarehouseError
 from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
 from ingestkit.mirroring import refuse_empty_state
@@ -130,7 +130,9 @@ def _refused(session: Session, models: Sequence[str], *, begins: bool) -> Ingest
             refuse_disagreeing(session, whole)
         else:
             refuse_missing_file(session, newest_done(session, whole))
-    except TargetError as error:
+        if begins and session.transform is not None:
+            session.transform.check()
+    except (TargetError, ConfigError) as error:
         return error
     return None
 

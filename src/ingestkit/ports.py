@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
-from ingestkit.model import Announced, Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
+from ingestkit.model import Announced, Built, Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
 from ingestkit.settings import LINEAGE
 
 
@@ -463,6 +463,37 @@ class RunMirror(Protocol):
         """Add those of the events that are not there yet, as they are told when asked for, and say how many.
 
         Who does so at the same time may add one twice.
+        """
+        ...
+
+
+class Stopping(Protocol):
+    """Whether the work is asked to end."""
+
+    @property
+    def requested(self) -> bool: ...
+
+    def check(self) -> None:
+        """Raise the reason when asked to stop."""
+        ...
+
+
+class Transform(Protocol):
+    """What builds on the target's tables, as a project of its own."""
+
+    def check(self) -> None:
+        """Prove that its program and its project are where they are said to be; nothing is started."""
+        ...
+
+    def prove(self, scratch: Path, stop: Stopping) -> None:
+        """Have it read its project; ConfigError says what it does not take. The target is asked nothing."""
+        ...
+
+    def build(self, scratch: Path, stop: Stopping, tell: Callable[[str], None]) -> Sequence[Built]:
+        """Build it, and run its tests; how each node ended. `tell` hears of each as it ends.
+
+        A build that is cut short may be done again. Asked to stop, it ends with all it has started; killed, too. What
+        could not begin is ConfigError, a target that does not answer WarehouseError. No value of a row is told.
         """
         ...
 

@@ -23,7 +23,7 @@ from ingestkit.model import Json, sha256_of
 from ingestkit.observe.measured import Measured
 from ingestkit.observe.tracing import Tracing, parent_in
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
-from ingestkit.ports import Lifecycle, Meter, RunMirror, Source, Store
+from ingestkit.ports import Lifecycle, Meter, RunMirror, Source, Store, Transform
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import (
@@ -78,6 +78,7 @@ METERS = {
 LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
 EXTRAS = {"otlp": "otel", "s3": "aws"}
+TRANSFORMS = {"dbt": "ingestkit.transforms.dbt:Dbt"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
@@ -149,7 +150,8 @@ def examined(
     for name, file in configuration.pipeline_files(root).items():
         pipeline, problems = _tried(partial(chosen.pipeline, name))
         if pipeline is not None:
-            problems = _unproven(pipeline)
+            transform = _transform(chosen.secrets, root, pipeline.settings)
+            problems = (*_unproven(pipeline), *(_tried(transform.check)[1] if transform is not None else ()))
         found.append(Examined(configuration.shown(root, file), problems))
     return tuple(found)
 
@@ -391,6 +393,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         validate=partial(_called, STAGES, "validate"),
         prove=partial(_called, STAGES, "prove"),
         meant=partial(_called, STAGES, "meant"),
+        transform=_transform(secrets, root, settings),
         reopen=partial(_session, secrets, shared),
     )
 
@@ -486,6 +489,26 @@ def _warehouse(
             return {"open_warehouse": cache(opened), "warehouse_file": None}
         case _:
             raise _unfit("warehouse", connection)
+
+
+def _transform(secrets: Secrets, root: Path, settings: PipelineSettings) -> Transform | None:
+    said = settings.dbt
+    if said is None:
+        return None
+    project = root / said.project.expanduser()
+    made: Transform = _called(
+        TRANSFORMS,
+        "dbt",
+        # A bare name is looked for on PATH.
+        program=str(root / Path(said.program).expanduser()) if "/" in said.program else said.program,
+        project=project,
+        profiles=project if said.profiles is None else root / said.profiles.expanduser(),
+        target=said.target,
+        select=said.select,
+        vars=said.vars,
+        environ=secrets.environ,
+    )
+    return made
 
 
 def _run_mirror(root: Path, connection: Connection, shared: Mapping[str, Any]) -> Callable[[], RunMirror] | None:

@@ -21,7 +21,6 @@ from ingestkit.session import Session
 from ingestkit.sighting import Unit
 from ingestkit.states import completions, ledger, quarantine
 from ingestkit.states.lease import Lease
-from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.windowing import window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
 
@@ -135,7 +134,7 @@ def _prove(session: Session, lease: Lease, batch: str, models: Sequence[str]) ->
 def _published_again(session: Session, lease: Lease, batch: str, models: tuple[str, ...]) -> list[ModelResult]:
     unit = Unit(batch, models, "replay", window=window_of(session, batch))
     fresh = attempts.open_new(session, lease, unit, kind="replay", command="run")
-    return work(active_run(session, lease, fresh, unit), ALL_STAGES)
+    return work(active_run(session, lease, fresh, unit), session.pipeline.stages)
 
 
 def _unclaimed(

@@ -15,7 +15,6 @@ from ingestkit.sighting import Unit
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.completions import Pin
 from ingestkit.states.lease import Lease
-from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.windowing import window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
 
@@ -128,7 +127,7 @@ def _again(
             alike = tuple(model for model in here if pinned.get((batch, model)) == as_of)
             unit = Unit(batch, alike, "restore", window=window_of(session, batch))
             fresh = attempts.open_new(session, lease, unit, kind="restore", command="run", as_of=as_of)
-            results.extend(work(active_run(session, lease, fresh, unit), ALL_STAGES))
+            results.extend(work(active_run(session, lease, fresh, unit), session.pipeline.stages))
     return results
 
 

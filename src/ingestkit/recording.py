@@ -242,17 +242,27 @@ def waits(settings: Retry) -> Callable[[tenacity.RetryCallState], float]:
     return lambda state: min(growing(state), cap)
 
 
+def _limit(active: Active, stage: Stage) -> tuple[timedelta | None, str]:
+    """How long a stage may take, and the setting that says it."""
+    settings = active.session.pipeline.settings
+    if stage is Stage.DBT:
+        return (None if settings.dbt is None else settings.dbt.timeout), "dbt.timeout"
+    return getattr(
+        settings.timeouts, "validate_" if stage is Stage.VALIDATE else stage.value
+    ), f"timeouts.{stage.value}"
+
+
 @contextmanager
 def _time_limit(active: Active, stage: Stage, models: Sequence[str]) -> Iterator[None]:
     """Past its time the stage is asked to stop at a safe point; past the grace the process records it and ends."""
     timeouts = active.session.pipeline.settings.timeouts
-    limit: timedelta | None = getattr(timeouts, "validate_" if stage is Stage.VALIDATE else stage.value)
+    limit, setting = _limit(active, stage)
     if limit is None:
         yield
         return
     error_type = SourceError if stage is Stage.EXTRACT else TargetError
     message = f"{stage.value} of {', '.join(models)} ran longer than its time-out of {limit.total_seconds():g} s"
-    error = error_type(message, hint=f"raise timeouts.{stage.value} of pipeline {active.pipeline_name}")
+    error = error_type(message, hint=f"raise {setting} of pipeline {active.pipeline_name}")
 
     def give_up() -> None:
         with ending:

@@ -110,6 +110,8 @@ def _behind(active: Active) -> list[Rule]:
             found.append(gate.freshness(ctx, model, limits.freshness, _newest(active, model, paths, limits.freshness)))
     asked = (check for check in ctx.pipeline.checks if set(check.models) & set(active.models))
     found += [Rule(check.name, Stage.GATE, ", ".join(check.models), None, 0, None) for check in asked]
+    if active.session.transform is not None:
+        found.append(Rule("dbt", Stage.DBT, ", ".join(active.models), None, 0, None))
     return found
 
 

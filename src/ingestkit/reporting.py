@@ -8,7 +8,7 @@ from ingestkit.outcome import ModelResult, Outcome, run_ids_of
 from ingestkit.session import Session
 from ingestkit.states import completions, stage_rows
 from ingestkit.states.runs import Run
-from ingestkit.states.stage_rows import StageRow
+from ingestkit.states.stage_rows import RUN_WIDE, StageRow
 
 NAMED = 10
 """So many are named where there may be hundreds."""
@@ -22,12 +22,12 @@ def results_of(session: Session, run_: Run, models: Sequence[str], wanted: Stage
     closing = wanted in (Stage.GATE, Stage.CLEAN)
     results = []
     for model in sorted(models):
-        row = rows.get((Stage.LOAD if closing else wanted, model))
+        row = rows.get((Stage.LOAD if closing or wanted is Stage.DBT else wanted, model))
         sidecar = row.work() if row is not None else None
         entry = done.get((run_.batch or "", model)) if closing else None
         counts = entry[0].counts if entry else (sidecar.work.counts if sidecar else None)
         # Without a completion the gate has not let it pass.
-        judged = rows.get((Stage.GATE, "*")) if closing else None
+        judged = rows.get((Stage.DBT if wanted is Stage.DBT else Stage.GATE, "*")) if wanted in RUN_WIDE else None
         status = entry[0].status.value if entry else _status(judged or row)
         rows_ = None if counts is None else (counts.loaded if counts.loaded is not None else counts.valid)
         results.append(

@@ -29,7 +29,6 @@ from ingestkit.states import runs, stage_rows
 from ingestkit.states.lease import IfLocked, Lease, acquire_waiting, heartbeat
 from ingestkit.states.owner import Owner
 from ingestkit.states.runs import Run
-from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.stepping import pass_missed
 from ingestkit.windowing import begin
 from ingestkit.working import RunOptions, active_run, after, finish_open, landed_unit, stale, work
@@ -69,7 +68,7 @@ def _run(session: Session, options: RunOptions) -> Outcome:
         check(session, lease, fetching=max(bytes_of(unit) for unit in found.units))
         for unit in found.units:
             with after(results):
-                results.extend(work(_attempt(session, lease, unit, options), ALL_STAGES))
+                results.extend(work(_attempt(session, lease, unit, options), session.pipeline.stages))
         clean_again(session, lease, failed)
         if found.failure is not None:
             with after(results):

@@ -13,7 +13,7 @@ from ingestkit.model import Artifact, FileVersion, Json, Work
 from ingestkit.observe.measured import Measured
 from ingestkit.observe.tracing import Tracing
 from ingestkit.pipeline import Clock, Pipeline, Progress, RunContext, Stop
-from ingestkit.ports import Mirror, RunMirror, Source, Warehouse
+from ingestkit.ports import Mirror, RunMirror, Source, Transform, Warehouse
 from ingestkit.settings import Model, Settings
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Session:
     """Proves, by the same engine, that it takes a model's contract."""
     meant: Callable[[str, Model], Mapping[str, Mapping[str, tuple[str, ...]]]] = field(repr=False)
     """What `delete_when` and `flag_when` of a model say, each text read by that engine as a cell of its column is."""
+    transform: Transform | None = field(repr=False)
+    """What builds on the target's tables, where the pipeline says it."""
     state: StateDatabase = field(repr=False)
     queue: PendingQueue = field(repr=False)
     mirror: Mirror = field(repr=False)

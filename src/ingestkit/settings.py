@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestkit import layouts, textformat, windows
-from ingestkit.model import LoadMode, Window
+from ingestkit.model import ALL_STAGES, LoadMode, Stage, Window
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
 FLAG = "_deleted"
@@ -908,6 +908,11 @@ class PipelineSettings(Section):
     schedule: Schedule | None = None
     owner: str | None = None
     dbt: Dbt | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What a run of it goes through, in order."""
+        return tuple(one for one in ALL_STAGES if one is not Stage.DBT or self.dbt is not None)
 
     @model_validator(mode="after")
     def dates_have_years(self) -> "PipelineSettings":

@@ -27,7 +27,6 @@ from ingestkit.sighting import Unit, sight_anew
 from ingestkit.states import runs, stage_rows
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
-from ingestkit.states.stage_rows import ALL_STAGES
 from ingestkit.working import RunOptions, active_run, as_kept, landed_unit, open_unit, work
 
 
@@ -137,6 +136,10 @@ def _later_stage(session: Session, lease: Lease, wanted: Stage, options: RunOpti
         told = f"run {known.run_id} found nothing waiting: nothing to {wanted}"
         return Outcome(wanted.value, session.pipeline.name, "nothing new", told, run_ids=(known.run_id,))
     session = as_kept(session, known)
+    if wanted not in session.pipeline.stages:
+        raise UsageError(
+            f"pipeline {session.pipeline.name} has no {wanted}", hint="its file says it: dbt: {project: dbt}"
+        )
     closed = known.status in (RunStatus.SUCCESS, RunStatus.SUCCESS_WITH_REJECTS)
     if options.force and wanted is not Stage.CLEAN:
         return _again(session, lease, known, wanted)
@@ -185,7 +188,11 @@ def _again(session: Session, lease: Lease, known: Run, wanted: Stage) -> Outcome
     done = {name for (name, _), row in rows.items() if row.status in (StageStatus.SUCCESS, StageStatus.SKIPPED)}
     if wanted not in {name for name, _ in rows}:
         raise UsageError(f"run {known.run_id} has not come to {wanted}", hint=f"ingestkit runs show {known.run_id}")
-    behind = [one for one in ALL_STAGES if ALL_STAGES.index(one) > ALL_STAGES.index(wanted) and one in done]
+    stages = session.pipeline.stages
+    behind = [one for one in stages if stages.index(one) > stages.index(wanted) and one in done]
+    if Stage.DBT in stages and stages.index(Stage.DBT) > stages.index(wanted) and Stage.GATE in behind:
+        # The pipeline may have come to it since.
+        behind = [one for one in stages if one in behind or one is Stage.DBT]
     again = [wanted, *behind]
     check(session, lease, rebuilding=known.kind == "restore")
     if known.status is not RunStatus.OPEN:
@@ -246,10 +253,15 @@ def _opened(session: Session, lease: Lease, known: Run, command: str, options: R
         case RunStatus.FAILED if options.run_id is None:
             raise UsageError(
                 f"no run of {session.pipeline.name} is open; the newest, {known.run_id}, failed",
-                hint=f"to go on with it: ingestkit {command} --run-id {known.run_id}",
+                hint=f"to go on with it: ingestkit {typed(Stage(command))} --run-id {known.run_id}",
             )
         case _:
             return attempts.reopen(session, lease, known, command)
+
+
+def typed(stage: Stage) -> str:
+    """The words by which a stage is called."""
+    return "dbt build" if stage is Stage.DBT else stage.value
 
 
 def _touched(session: Session, lease: Lease, known: Run, command: str) -> Run:
@@ -261,7 +273,8 @@ def _touched(session: Session, lease: Lease, known: Run, command: str) -> Run:
 
 def _refuse_before_predecessor(session: Session, known: Run, here: Sequence[str], wanted: Stage) -> None:
     """A stage before its predecessor is a mistake in the schedule, and says so."""
-    before = [one for one in ALL_STAGES if ALL_STAGES.index(one) < ALL_STAGES.index(wanted)]
+    stages = session.pipeline.stages
+    before = stages[: stages.index(wanted)]
     with session.state.read() as conn:
         rows = stage_rows.of_run(conn, known.run_id)
     for one in before:
@@ -271,7 +284,7 @@ def _refuse_before_predecessor(session: Session, known: Run, here: Sequence[str]
                 what = f"{one} of {model}" if one in WORK else one.value
                 raise UsageError(
                     f"{wanted} of run {known.run_id} comes after {what}, which is not done",
-                    hint=f"ingestkit {one} {session.pipeline.name} --run-id {known.run_id}",
+                    hint=f"ingestkit {typed(one)} {session.pipeline.name} --run-id {known.run_id}",
                 )
 
 

@@ -32,7 +32,6 @@ from ingestkit.sighting import Unit, one_batch
 from ingestkit.states import ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.states.runs import Run
-from ingestkit.states.stage_rows import ALL_STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def finish_open(
         else:
             again = attempts.go_on(at_hand, lease, run_, "run")
         with after(results):
-            results.extend(work(active_run(at_hand, lease, again, unit), ALL_STAGES))
+            results.extend(work(active_run(at_hand, lease, again, unit), at_hand.pipeline.stages))
     return results
 
 

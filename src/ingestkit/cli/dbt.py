@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestkit.cli import opening, options, render
+from ingestkit.cli import opening, options, render, stages
 from ingestkit.cli.options import Output
 
 if TYPE_CHECKING:
@@ -15,7 +15,33 @@ if TYPE_CHECKING:
 def commands() -> typer.Typer:
     app = typer.Typer(help="Tell dbt of a pipeline's tables, and build on them.")
     app.command("sources")(sources)
+    app.command("build")(build)
     return app
+
+
+def build(
+    ctx: typer.Context,
+    *,
+    pipeline: options.PipelineName = None,
+    run_id: options.RunId = None,
+    force: options.Force = False,
+    if_locked: options.IfLocked = "fail",
+    jobs: options.Jobs = None,
+    skip_exit_code: options.SkipExitCode = None,
+    output: options.OutputFormat = Output.TEXT,
+) -> int:
+    """Build the pipeline's dbt project on what the run has published, and have its tests judged."""
+    return stages.later(
+        ctx,
+        "dbt",
+        pipeline=pipeline,
+        run_id=run_id,
+        force=force,
+        if_locked=if_locked,
+        jobs=jobs,
+        skip_exit_code=skip_exit_code,
+        output=output,
+    )
 
 
 def sources(

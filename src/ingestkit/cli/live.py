@@ -11,8 +11,9 @@ from rich.text import Text
 
 from ingestkit.cli import render
 from ingestkit.cli.watched import View, amounts, holder, shown
+from ingestkit.model import ALL_STAGES, Stage
 from ingestkit.observe.text import printable
-from ingestkit.states.stage_rows import ALL_STAGES, RUN_WIDE
+from ingestkit.states.stage_rows import RUN_WIDE
 
 
 def drawn(seen: Iterable[View]) -> View:
@@ -29,14 +30,15 @@ def frame(view: View) -> Group:
     run, now = view["run"], view["now"]
     by_place = {(one["stage"], one["model"]): one for one in view["stages"]}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("model", *ALL_STAGES, "rows", "rejected"):
+    stages = [one for one in ALL_STAGES if one is not Stage.DBT or _has_dbt(view)]
+    for name in ("model", *stages, "rows", "rejected"):
         table.add_column(name, justify="right" if name in ("rows", "rejected") else "left", overflow="fold")
     for model in (*run["models"], "*"):
         cells = [
             _cell(by_place.get((stage, model)), now) if (stage in RUN_WIDE) == (model == "*") else ""
-            for stage in ALL_STAGES
+            for stage in stages
         ]
-        counted = [amounts(by_place[stage, model]) for stage in ALL_STAGES if (stage, model) in by_place]
+        counted = [amounts(by_place[stage, model]) for stage in stages if (stage, model) in by_place]
         figures = [_newest(name, counted) for name in ("rows", "rejected")]
         table.add_row(
             *(Text(one, style=render.style(one.partition(" ")[0])) for one in (printable(model), *cells, *figures))
@@ -44,6 +46,10 @@ def frame(view: View) -> Group:
     elapsed = (run["ended_at"] or now) - run["started_at"]
     said = f"{run['run_id']}  {run['status']}  {render.duration(max(0.0, elapsed.total_seconds()))}"
     return Group(Text(printable(said), style="bold"), table, Text(_heard_of(view), style="dim"))
+
+
+def _has_dbt(view: View) -> bool:
+    return Stage.DBT in view["run"]["phases_pending"] or any(one["stage"] == Stage.DBT for one in view["stages"])
 
 
 def _newest(name: str, counted: Sequence[Mapping[str, int | None]]) -> str:

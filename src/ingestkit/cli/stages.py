@@ -53,7 +53,7 @@ def validate(
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
     """Turn the run's raw files into typed Parquet, and set rejects apart."""
-    return _later(
+    return later(
         ctx,
         "validate",
         pipeline=pipeline,
@@ -78,7 +78,7 @@ def load(
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
     """Publish the run's valid rows to the target tables."""
-    return _later(
+    return later(
         ctx,
         "load",
         pipeline=pipeline,
@@ -103,7 +103,7 @@ def gate(
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
     """Judge the run, complete its models and close it."""
-    return _later(
+    return later(
         ctx,
         "gate",
         pipeline=pipeline,
@@ -128,7 +128,7 @@ def clean(
     output: options.OutputFormat = Output.TEXT,
 ) -> int:
     """Remove from the lake what retention no longer keeps."""
-    return _later(
+    return later(
         ctx,
         "clean",
         pipeline=pipeline,
@@ -141,7 +141,7 @@ def clean(
     )
 
 
-def _later(
+def later(
     ctx: typer.Context,
     stage: str,
     *,

@@ -6,9 +6,9 @@ from datetime import date, timedelta
 from importlib import resources
 from typing import Any
 
+from ingestkit.model import Stage
 from ingestkit.schedules.call import Call
 from ingestkit.settings import PipelineSettings, Schedule
-from ingestkit.states.stage_rows import ALL_STAGES
 
 MARK = "written by `ingestkit schedule airflow`"
 """What a file says that may be written over."""
@@ -24,7 +24,7 @@ def dag(settings: PipelineSettings, on_failure: Sequence[str], call: Call) -> st
         "PIPELINE": name,
         "PROJECT": str(call.project),
         "CALL": shlex.join(call.words()),
-        "STAGES": [stage.value for stage in ALL_STAGES],
+        "STAGES": ["dbt build" if stage is Stage.DBT else stage.value for stage in settings.stages],
         "CRON": None if schedule is None else " ".join(schedule.cron.split()),
         "TIMEZONE": said.timezone,
         "START": said.start,

@@ -94,6 +94,8 @@ def explained(rule: Rule) -> str:
         return f"{rule.model}: {rule.name} not judged"
     if rule.contract and rule.passed is False:
         return f"{rule.model}: {rule.told}"
+    if rule.limit is None and rule.passed:
+        return f"{rule.model}: {rule.name} is {_figure(rule.figure)}, and may be any"
     least = "the least" if rule.least else "the limit"
     told = f"{rule.model}: {rule.name} is {_figure(rule.figure)} where {_figure(rule.limit)} is {least}"
     if rule.approved_by is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from ingestkit.model import Intent, LoadMode, RunStatus, Stage, Window, human_duration, instant
+from ingestkit.model import ALL_STAGES, Intent, LoadMode, RunStatus, Stage, Window, human_duration, instant
 from ingestkit.states import rows, stage_rows
 from ingestkit.states.tables import (
     completion,
@@ -275,10 +275,15 @@ def insert_run(conn: sql.Connection, new: Run, now: datetime, owner: str) -> Non
         "phases_completed": [],
         "phases_skipped": [],
         "phases_failed": [],
-        "phases_pending": [stage.value for stage in stage_rows.ALL_STAGES],
+        "phases_pending": _phases(new),
         "counts": {},
     }
     conn.execute(sql.insert(pipeline_run).values(**values))
+
+
+def _phases(new: Run) -> list[str]:
+    with_dbt = new.config.get("pipeline", {}).get("dbt") is not None
+    return [stage.value for stage in ALL_STAGES if with_dbt or stage is not Stage.DBT]
 
 
 def windows(conn: sql.Connection, pipeline: str, batches: Sequence[str]) -> dict[str, datetime]:

@@ -9,15 +9,14 @@ from typing import Any, Protocol
 import sqlalchemy as sql
 
 from ingestkit.errors import IngestkitError
-from ingestkit.model import Rule, RunStatus, Sidecar, Stage, StageStatus
+from ingestkit.model import ALL_STAGES, Rule, RunStatus, Sidecar, Stage, StageStatus
 from ingestkit.states import rows
 from ingestkit.states.tables import pipeline_run, pipeline_stage, run_model
 
 JUDGED = 20
 """The rules of so many runs are looked through for what is usual."""
 
-ALL_STAGES = (Stage.EXTRACT, Stage.VALIDATE, Stage.LOAD, Stage.GATE, Stage.CLEAN)
-RUN_WIDE = (Stage.GATE, Stage.CLEAN)
+RUN_WIDE = (Stage.DBT, Stage.GATE, Stage.CLEAN)
 """Stages that have one row per run, of model `*`."""
 UNENDED = {StageStatus.PENDING, StageStatus.RUNNING, StageStatus.INTERRUPTED}
 EXPECTED_FROM = 10
@@ -57,15 +56,22 @@ MODELS = (
     .where(run_model.c.run_id == sql.bindparam("run"))
     .order_by(run_model.c.model)
 )
+PHASES = ("completed", "skipped", "failed", "pending")
+# Whether the run was begun with dbt among its phases.
+WITH_DBT = (
+    sql.select(sql.or_(*(sql.cast(pipeline_run.c[f"phases_{name}"], sql.Text).contains('"dbt"') for name in PHASES)))
+    .where(pipeline_run.c.run_id == sql.bindparam("run"))
+    .scalar_subquery()
+    .label("with_dbt")
+)
 # Only some columns: the sidecars of all stages are long.
-REACHED = MODELS.add_columns(pipeline_stage.c.stage, pipeline_stage.c.status.label("reached")).outerjoin_from(
+REACHED = MODELS.add_columns(pipeline_stage.c.stage, pipeline_stage.c.status.label("reached"), WITH_DBT).outerjoin_from(
     run_model,
     pipeline_stage,
     (pipeline_stage.c.run_id == run_model.c.run_id) & pipeline_stage.c.model.in_([run_model.c.model, "*"]),
 )
 OWN_ROW = sql.update(pipeline_run).where(pipeline_run.c.run_id == sql.bindparam("run"))
 TOUCHED = OWN_ROW.values(touched_at=sql.bindparam("now"))
-PHASES = ("completed", "skipped", "failed", "pending")
 NOTED = OWN_ROW.values({f"phases_{name}": sql.bindparam(name) for name in PHASES})
 
 
@@ -262,7 +268,8 @@ def note_phases(conn: sql.Connection, run_id: str) -> None:
     known = conn.execute(REACHED, {"run": run_id}).all()
     models = set(_own(known))
     groups: dict[str, list[str]] = {name: [] for name in PHASES}
-    for stage in ALL_STAGES:
+    with_dbt = any(row.with_dbt or row.stage == Stage.DBT for row in known)
+    for stage in (one for one in ALL_STAGES if with_dbt or one is not Stage.DBT):
         # A row of all models comes once with each of them.
         statuses = [StageStatus(row.reached) for row in known if row.stage == stage and row.model in models]
         if not models:
