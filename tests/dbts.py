@@ -3,7 +3,8 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def dbt(folder: Path, *words: str, code: int = 0) -> list[dict[str, Any]]:
     ended = subprocess.run([*command, *places], check=False, capture_output=True, text=True, env=environ)
     assert ended.returncode == code, ended.stdout[-6000:] + ended.stderr[-6000:]
     return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def until(condition: Callable[[], bool], patience: float = 120) -> None:
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
 
 
 def results(folder: Path) -> dict[str, str]:

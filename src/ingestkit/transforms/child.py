@@ -75,5 +75,6 @@ def _code(process: "subprocess.Popen[bytes]", reading: int, stop: Stopping) -> i
 
 def _listen(process: "subprocess.Popen[bytes]", hear: Callable[[str], None]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        hear(line.decode(errors="replace").rstrip("\n"))
+    with process.stdout as lines:
+        for line in lines:
+            hear(line.decode(errors="replace").rstrip("\n"))
