@@ -14,7 +14,7 @@ LOT ?= 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run prod cloud install develop azurite airflow test lint format check faults bench
+.PHONY: help run prod cloud install develop azurite airflow dbt test lint format check faults bench
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
@@ -35,6 +35,8 @@ develop: .venv/developed ## add the tools of development to it
 azurite: .azurite/installed ## add the Azure storage account that tests speak to; needs node and npm
 
 airflow: .airflow/2/installed .airflow/3/installed ## add the Airflows that run the DAGs of tests
+
+dbt: .dbt/installed ## add the dbt that tests build with
 
 test: .venv/developed ## the quick tests, under a minute
 	$(PYTEST) -q -n 2 -m "not slow" $(wildcard tests/unit tests/contracts tests/cli)
@@ -83,6 +85,12 @@ bench: .venv/developed bench/peers/installed ## speed beside limits and other to
 .airflow/%/installed: tests/airflow%.txt
 	@$(PYTHON) -m venv .airflow/$*
 	@.airflow/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/airflow$*.txt
+	@touch $@
+
+# So has dbt; pipelines call it by its path.
+.dbt/installed: tests/dbt.txt
+	@$(PYTHON) -m venv .dbt
+	@.dbt/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/dbt.txt
 	@touch $@
 
 # What we are measured beside lives apart, so that its pins and ours need not agree.

@@ -22,12 +22,12 @@ def program() -> str:
     return str(PROGRAM)
 
 
-def project(folder: Path, output: Mapping[str, Any], models: Mapping[str, str]) -> None:
+def project(folder: Path, output: Mapping[str, Any], models: Mapping[str, str], target: str = "only") -> None:
     """Write a dbt project whose one target is `output`; `models` are files by their names."""
     said = {"name": "mart", "version": "1.0", "config-version": 2, "profile": "mart", "model-paths": ["models"]}
     written = {
         "dbt_project.yml": yaml.safe_dump(said),
-        "profiles.yml": yaml.safe_dump({"mart": {"target": "only", "outputs": {"only": {"threads": 2, **output}}}}),
+        "profiles.yml": yaml.safe_dump({"mart": {"target": target, "outputs": {target: {"threads": 2, **output}}}}),
         **{f"models/{name}": text for name, text in models.items()},
     }
     for name, text in written.items():

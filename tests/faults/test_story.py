@@ -19,6 +19,9 @@ pytestmark = pytest.mark.faults
 ELSEWHERE = {
     "adopt.owned": "test_state_lost",
     "adopt.fenced": "test_state_lost",
+    **dict.fromkeys(
+        ("dbt.begun", "dbt.started", "dbt.built", "dbt.done", "dbt.sidecar_written", "dbt.recorded"), "test_dbt"
+    ),
     "mirror.runs_added": "test_snowflake",
     "queue.appended": "test_state_lost",
     "rebuild.marked": "test_state_lost",
