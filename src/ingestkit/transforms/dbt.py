@@ -30,7 +30,7 @@ UNREACHABLE = re.compile(
 OF_NO_VALUE = re.compile(
     r"(Catalog|Binder|Parser|Permission|IO) Error: .*"
     r"|(relation|column|schema|function|type|database|role|table) .* (does not exist|already exists)"
-    r"|syntax error at or near .*|permission denied .*|division by zero"
+    r"|connection to server at .*|syntax error at or near .*|permission denied .*|division by zero"
 )
 KIND = re.compile(r"[A-Z][A-Za-z]+(?: [A-Z][A-Za-z]+)* Error")
 OVER = re.compile(r"(!=|>=?)\s*(\d+)")
