@@ -154,7 +154,11 @@ def _refuse_gone_over(conn: sql.Connection, run: Run, rules: Sequence[Rule], con
         assert found is not None
         _, theirs = _judged(conn, found)
         looked_at = {model for rule in rules for model in rule.models}
-        other = [model for model in looked_at & set(theirs) if theirs[model]["digest"] != contents[model]["digest"]]
+        other = [
+            model
+            for model in looked_at & set(theirs) & set(contents)
+            if theirs[model]["digest"] != contents[model]["digest"]
+        ]
         if other or (theirs and found.status in PASSED):
             what = "has judged other files" if other else "is done"
             raise UsageError(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import dbts
 from tests.docs.pages import ROOT
 from tests.docs.shop import BIN, hold
 
@@ -163,6 +164,30 @@ def test_the_gate_is_the_red_task_at_once_and_who_looks_after_it_is_told(project
     }
     assert told.read_text().startswith("someone pipeline_opendata.gate has failed in manual__")
     assert done(project) == []
+
+
+def test_dbt_has_a_task_between_load_and_gate(project: Path, airflow: Airflow) -> None:
+    path = project / "config/pipelines/opendata.yaml"
+    path.write_text(f"{path.read_text()}dbt: {{program: {dbts.program()}}}\n")
+    none = {
+        "none.sql": "select 1 as id",
+        "none.yml": "models: [{name: none, columns: [{name: id, data_tests: [none]}]}]",
+    }
+    dbts.project(project / "dbt", {"type": "duckdb", "path": str(project / "state/warehouse.duckdb")}, none)
+    macro = project / "dbt/tests/generic/none.sql"
+    macro.parent.mkdir(parents=True)
+    macro.write_text("{% test none(model, column_name) %}select * from {{ model }}{% endtest %}")
+    written(project, airflow)
+    assert airflow.tests("2026-02-01", code=1) == {
+        **dict.fromkeys(STAGES[:3], "success"),
+        "dbt": "failed",
+        **dict.fromkeys(STAGES[3:], "upstream_failed"),
+        "backfill": "skipped",
+    }
+    assert done(project) == []
+    macro.write_text(macro.read_text().replace("{{ model }}", "{{ model }} where false"))
+    assert airflow.tests("2026-02-02") == {**dict.fromkeys([*STAGES, "dbt"], "success"), "backfill": "skipped"}
+    assert done(project) == list(PACKAGES)
 
 
 def test_a_person_asks_for_a_backfill_by_the_form(project: Path, airflow: Airflow) -> None:

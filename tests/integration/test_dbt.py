@@ -195,7 +195,7 @@ def test_without_its_program_nothing_is_begun(world: World) -> None:
 def test_a_project_that_cannot_be_read_is_a_configuration_error(
     world: World, models: dict[str, str], said: str
 ) -> None:
-    built_by_dbt(world, **models)
+    built_by_dbt(world, None, **models)
     world.drop(FIRST)
     assert said in world.refused(3, "run")
     assert said in (told := world.call("check")).out + told.err
