@@ -167,16 +167,18 @@ def test_the_gate_is_the_red_task_at_once_and_who_looks_after_it_is_told(project
 
 
 def test_dbt_has_a_task_between_load_and_gate(project: Path, airflow: Airflow) -> None:
+    for package in PACKAGES[1:]:
+        shutil.rmtree(project / "config/samples/opendata" / package)
     path = project / "config/pipelines/opendata.yaml"
     path.write_text(f"{path.read_text()}dbt: {{program: {dbts.program()}}}\n")
-    none = {
-        "none.sql": "select 1 as id",
-        "none.yml": "models: [{name: none, columns: [{name: id, data_tests: [none]}]}]",
+    built = {
+        "one.sql": "select 1 as id",
+        "one.yml": "models: [{name: one, columns: [{name: id, data_tests: [hopeless]}]}]",
     }
-    dbts.project(project / "dbt", {"type": "duckdb", "path": str(project / "state/warehouse.duckdb")}, none)
-    macro = project / "dbt/tests/generic/none.sql"
+    dbts.project(project / "dbt", {"type": "duckdb", "path": str(project / "state/warehouse.duckdb")}, built)
+    macro = project / "dbt/tests/generic/hopeless.sql"
     macro.parent.mkdir(parents=True)
-    macro.write_text("{% test none(model, column_name) %}select * from {{ model }}{% endtest %}")
+    macro.write_text("{% test hopeless(model, column_name) %}select * from {{ model }}{% endtest %}")
     written(project, airflow)
     assert airflow.tests("2026-02-01", code=1) == {
         **dict.fromkeys(STAGES[:3], "success"),
@@ -185,9 +187,12 @@ def test_dbt_has_a_task_between_load_and_gate(project: Path, airflow: Airflow) -
         "backfill": "skipped",
     }
     assert done(project) == []
+    with closing(sqlite3.connect(project / "state/ingestkit.db")) as db:
+        assert db.execute("SELECT exit_code FROM pipeline_run").fetchall() == [(6,)]
     macro.write_text(macro.read_text().replace("{{ model }}", "{{ model }} where false"))
-    assert airflow.tests("2026-02-02") == {**dict.fromkeys([*STAGES, "dbt"], "success"), "backfill": "skipped"}
-    assert done(project) == list(PACKAGES)
+    ended = airflow.tests("2026-02-02")
+    assert ended == {**dict.fromkeys([*STAGES[:-1], "dbt"], "success"), "others": "skipped", "backfill": "skipped"}
+    assert done(project) == list(PACKAGES[:1])
 
 
 def test_a_person_asks_for_a_backfill_by_the_form(project: Path, airflow: Airflow) -> None:
