@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import dbts
-from tests.integration.world import FIRST, World
+from tests.integration.world import FIRST, World, read_until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(300)]
 MINE = ("--reason", "seen", "--by", "me")
@@ -242,11 +242,13 @@ def test_it_goes_with_its_run_however_that_ends(world: World, number: signal.Sig
     built_by_dbt(world, waits__sql=WAITS)
     world.drop(FIRST)
     process = world.start("run")
-    dbts.until(lambda: bool(left_of(world.root)))
+    # By then dbt is in the statement that does not end.
+    read_until(process, "dbt: at_most_two pass")
+    assert left_of(world.root)
     process.send_signal(number)
     ended = world.ended(process)
     assert ended.code == (143 if number == signal.SIGTERM else -9), ended.err
-    dbts.until(lambda: not left_of(world.root))
+    dbts.until(lambda: not left_of(world.root), patience=10)
     (world.root / "dbt/models/waits.sql").unlink()
     world.does("run")
     assert world.run_row("p.20260101.1")["status"] == "SUCCESS"
