@@ -1,6 +1,7 @@
 """A lake in S3 keeps the contract of stores, with a service that refuses taken names and with one that does not."""
 
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from random import Random
 from typing import Any, cast
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from urllib3 import HTTPResponse
 
 from ingestkit import steps
 from ingestkit.errors import ConfigError, LakeError, ObjectExists
@@ -75,6 +78,20 @@ def said_of(server: S3Server) -> dict[str, Any]:
 
 def handle(said: dict[str, Any], folder: Path) -> RemoteStore:
     return RemoteStore(S3Bucket(S3Connection.model_validate(said)), folder)
+
+
+def as_aws(sent: list[AWSPreparedRequest], request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+    """What AWS would answer to an upload in parts. Nobody else takes so exactly what its parts are checked by."""
+    sent.append(request)
+    headers: Any = {}
+    body = b""
+    if request.url.endswith("?uploads"):
+        body = b"<InitiateMultipartUploadResult><UploadId>U</UploadId></InitiateMultipartUploadResult>"
+    elif "partNumber=" in request.url:
+        headers = {"ETag": '"e"', "x-amz-checksum-crc32": "AAAAAA=="}
+    elif request.method == "POST":
+        body = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
+    return AWSResponse(request.url, 200, headers, HTTPResponse(io.BytesIO(body), preload_content=False))
 
 
 class TestS3Store(StoreContract):
@@ -185,6 +202,23 @@ class TestS3Store(StoreContract):
         with pytest.raises(LakeError, match="otherwise than it was written"):
             second.path(NAME)
         assert [path for path in (tmp_path / "two").rglob("*") if path.is_file()] == []
+
+    def test_an_upload_to_aws_says_at_its_beginning_and_end_what_its_parts_are_checked_by(
+        self, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        bucket = S3Bucket(S3Connection.model_validate(said | {"endpoint_url": None, "part_size": PART}))
+        sent: list[AWSPreparedRequest] = []
+        bucket.client.meta.events.register("before-send.s3", partial(as_aws, sent))
+        (tmp_path / "large").write_bytes(LARGE)
+        bucket.put("_inflight/1/large", NAME, tmp_path / "large", hashlib.sha256(LARGE).hexdigest())
+        _, begun, *parts, completed, _ = sent
+        assert begun.headers["x-amz-checksum-algorithm"] == b"CRC32"
+        assert len(parts) == 3
+        assert {part.headers["x-amz-sdk-checksum-algorithm"] for part in parts} == {b"CRC32"}
+        assert {part.headers["x-amz-trailer"] for part in parts} == {b"x-amz-checksum-crc32"}
+        assert str(completed.body).count("<ChecksumCRC32>AAAAAA==</ChecksumCRC32>") == 3
 
     def test_only_the_connection_says_where_the_service_is(
         self, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

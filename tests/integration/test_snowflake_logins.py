@@ -194,7 +194,25 @@ def test_statements_carry_the_run_id_and_logins_their_time_outs(world: AtSnowfla
     for login in made:
         told = login["CLIENT_ENVIRONMENT"]
         assert [told[f"{name}_TIMEOUT"] for name in ("LOGIN", "NETWORK", "SOCKET")] == [3, 2, 2]
-        assert login["parameters"]["LOCK_TIMEOUT"] == 4
+        assert {name: value for name, value in login["parameters"].items() if name in SETTLED} == SETTLED
+
+
+SETTLED = {
+    "LOCK_TIMEOUT": 4,
+    "STATEMENT_TIMEOUT_IN_SECONDS": 4 * 3600,
+    "TIMEZONE": "UTC",
+    "DATE_INPUT_FORMAT": "AUTO",
+    "TIME_INPUT_FORMAT": "AUTO",
+    "TIMESTAMP_INPUT_FORMAT": "AUTO",
+    "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
+    "TRANSACTION_ABORT_ON_ERROR": False,
+    "ERROR_ON_NONDETERMINISTIC_MERGE": True,
+    "OPT_OUT_ERROR_LOGGING": True,
+    "ABORT_DETACHED_QUERY": True,
+    "CLIENT_SESSION_KEEP_ALIVE": False,
+    "CLIENT_TELEMETRY_ENABLED": False,
+}
+"""What a session must not take from its account or user."""
 
 
 @contextmanager

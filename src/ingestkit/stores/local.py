@@ -175,7 +175,10 @@ class LocalStore:
                     ) from None
             else:
                 return True
-        raise LakeError(f"{shown(target.parent)} is removed again and again while {shown(target)} is published")
+        raise LakeError(
+            f"{shown(target.parent)} is removed again and again while {shown(target)} is published",
+            hint="see what else removes folders of the lake; then run again",
+        )
 
     def _link(self, source: Path, target: Path) -> None:
         try:

@@ -377,7 +377,9 @@ class RemoteObject(io.RawIOBase):
             try:
                 if block := self._body.read(size if tries == 1 else min(size, CAREFUL)):
                     return block
-                raise LakeError(f"{shown(self._name)} ended before its end", transient=True)
+                raise LakeError(
+                    f"{shown(self._name)} ended before its end", hint="run again: it is read anew", transient=True
+                )
             except LakeError as error:
                 self._end()
                 if tries == TRIES or not error.transient:

@@ -72,7 +72,7 @@ def _identity(connection: SnowflakeConnection, root: Path) -> dict[str, Any]:
                 )
             return {"authenticator": "externalbrowser"}
     if connection.private_key is None:
-        raise ConfigError("private_key is missing: login is key_pair")
+        raise ConfigError("private_key is missing: login is key_pair", hint="name the key's file: private_key")
     key = _private_key(root / connection.private_key, connection.passphrase)
     return {"authenticator": "SNOWFLAKE_JWT", "private_key": key}
 

@@ -147,6 +147,7 @@ class OwnStage:
             raise WarehouseError(
                 f"{self.account.place}: {len(wrong)} of {len(files)} files did not come into the stage, "
                 f"{name} among them ({status})",
+                hint="run again; where it stays so: ingestkit check",
                 transient=True,
             )
         return place, files
@@ -217,13 +218,14 @@ def _compare(account: Account, staged: Staged, some: Sequence[str], told: Sequen
     loaded = {
         str(row["file"]).rpartition("/")[2]: int(row["rows_loaded"])
         for row in told
-        if row.get("status") == "LOADED" and "file" in row
+        if str(row.get("status")).upper() == "LOADED" and "file" in row
     }
     for name in some:
         if loaded.get(name) != staged.files[name]:
             came = "it did not load" if name not in loaded else f"{loaded[name]} came"
             raise WarehouseError(
                 f"{account.place}: of {name} with {staged.files[name]} rows {came}; nothing was published",
+                hint="run again: its files are written anew (the account's history has the query under the run's id)",
                 transient=True,
             )
 
