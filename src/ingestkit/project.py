@@ -354,7 +354,9 @@ class Project:
                     hint="ingestkit clean removes what retention no longer keeps",
                 )
             case _:
-                raise _unfit("lake", connection)
+                raise ConfigError(
+                    f"connection {lake} is no lake: its type is {connection.type}", hint="ingestkit config show"
+                )
 
     def config(self, settings: PipelineSettings) -> Json:
         """What a run row keeps: enough to open the same pipeline again, with references, never values."""

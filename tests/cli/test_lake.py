@@ -255,3 +255,8 @@ def test_who_may_not_is_told_what_to_grant(server: FaultyServer, capsys: pytest.
     server.breaks(ACCESS_DENIED, "PUT", times=None)
     said = refused(capsys, 7, "apply", "--yes")
     assert "docs/lakes.md" in said
+
+
+def test_what_is_no_lake_is_told_so(project: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "connection warehouse is no lake: its type is duckdb" in refused(capsys, 3, "plan", "warehouse")
+    assert "there is no connection lak" in refused(capsys, 3, "plan", "lak")
