@@ -248,15 +248,10 @@ def test_one_of_several_lakes_must_be_named(project: dict[str, Any], capsys: pyt
     assert done(capsys, "plan", "lake")["status"] == "to be written"
     assert "folder of this machine" in refused(capsys, 3, "plan", "other")
     assert "did you mean 'lake'?" in refused(capsys, 3, "plan", "lage")
-    assert "does not serve here" in refused(capsys, 3, "plan", "warehouse")
+    assert "connection warehouse is no lake: its type is duckdb" in refused(capsys, 3, "plan", "warehouse")
 
 
 def test_who_may_not_is_told_what_to_grant(server: FaultyServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.breaks(ACCESS_DENIED, "PUT", times=None)
     said = refused(capsys, 7, "apply", "--yes")
     assert "docs/lakes.md" in said
-
-
-def test_what_is_no_lake_is_told_so(project: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "connection warehouse is no lake: its type is duckdb" in refused(capsys, 3, "plan", "warehouse")
-    assert "there is no connection lak" in refused(capsys, 3, "plan", "lak")
