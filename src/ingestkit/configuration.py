@@ -288,7 +288,7 @@ def _references(tree: Node, at: Keys = ()) -> tuple[str, ...]:
     found = []
     for keys, leaf in layers.leaves(tree):
         resolved = keys[:1] == ("source",) if at else keys[:1] == ("connections",) or keys == ("state", "url")
-        resolved = resolved or (not at and keys[:2] == ("metrics", "otlp"))
+        resolved = resolved or (not at and keys[:2] in (("metrics", "otlp"), ("alerts", "channels")))
         if isinstance(leaf.value, str):
             wrong = references.problem(leaf.value, dotted(keys), resolved=resolved)
             wrong = wrong or (_open_secret(keys, leaf.value) if not at else None)
@@ -308,6 +308,10 @@ def _open_secret(keys: Keys, value: str) -> str | None:
     is_secret = keys[:1] == ("connections",) and keys[-1] in SECRETS
     if keys[:3] == ("metrics", "otlp", "headers"):
         is_secret = SECRET_HEADER.search(str(keys[-1])) is not None
+    if keys[:2] == ("alerts", "channels"):
+        # Who knows the address of a webhook may post there.
+        is_secret = keys[3:] in (("url",), ("password",))
+        is_secret = is_secret or (keys[3:4] == ("headers",) and SECRET_HEADER.search(str(keys[-1])) is not None)
     if not is_secret or references.REFERENCE.search(value):
         return None
     return f"{dotted(keys)}: is a secret, and is only said where it is found, such as ${{env:{str(keys[-1]).upper()}}}"
@@ -324,6 +328,13 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
         (("lake",), settings.lake, LocalConnection | S3Connection | AdlsConnection),
         (("warehouse",), settings.warehouse, Warehouse),
     )
+    known = configuration.settings.alerts.channels
+    found += [
+        f"{(layers.find(tree, ('alerts', 'channels')) or tree).origin.place}: alerts.channels: there is no channel"
+        f" {channel!r}{nearest(channel, known)}"
+        for channel in settings.alerts.channels or ()
+        if channel not in known
+    ]
     connections = configuration.settings.connections
     for keys, connection, kind in wanted:
         where = f"{(layers.find(tree, keys) or tree).origin.place}: {dotted(keys)}"

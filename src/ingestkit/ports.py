@@ -539,3 +539,62 @@ class Meter(Protocol):
         what went wrong, without an address, a header, or a word of the other side; ConfigError what is to be put right.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What an alert says: of one incident of one pipeline, in lines that hold no cell value and no secret."""
+
+    kind: str
+    status: Literal["open", "recovered", "test"]
+    pipeline: str
+    text: str
+    at: datetime
+    """When it was seen last, or was over."""
+    since: datetime
+    hint: str | None = None
+    count: int = 1
+    run_id: str | None = None
+    owner: str | None = None
+    emails: tuple[str, ...] = ()
+    """Who is to have it beside those the channel names, where it is mail."""
+
+    @property
+    def title(self) -> str:
+        said = {"open": self.kind, "recovered": f"recovered ({self.kind})", "test": "a test"}[self.status]
+        return f"ingestkit: {self.pipeline}: {said}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        since = f"since {self.since:%Y-%m-%d %H:%M:%S}Z"
+        times = f", seen {self.count} times" if self.count > 1 else ""
+        found = [self.text, since + times, *([f"next: {self.hint}"] if self.hint else [])]
+        found += [f"run: {self.run_id}"] if self.run_id else []
+        return (*found, *([f"owner: {self.owner}"] if self.owner else []))
+
+    def facts(self) -> dict[str, str | int | None]:
+        """The same in parts, for programs."""
+        return {
+            "kind": self.kind,
+            "status": self.status,
+            "pipeline": self.pipeline,
+            "text": self.text,
+            "hint": self.hint,
+            "count": self.count,
+            "since": self.since.isoformat(),
+            "at": self.at.isoformat(),
+            "run_id": self.run_id,
+            "owner": self.owner,
+        }
+
+
+class Alert(Protocol):
+    """Somebody who is told of incidents."""
+
+    def send(self, message: Message) -> None:
+        """Hand the message over, in about the time the settings grant; when it returns, the other side has taken it.
+
+        Nothing is tried twice: who calls keeps what was not taken, and sends it later, so that it may come twice and is
+        never lost. TargetError says what went wrong, without an address, a header, or a word of the other side.
+        """
+        ...

@@ -23,13 +23,15 @@ from ingestkit.model import Json, sha256_of
 from ingestkit.observe.measured import Measured
 from ingestkit.observe.tracing import Tracing, parent_in
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
-from ingestkit.ports import Lifecycle, Meter, RunMirror, Source, Store, Transform
+from ingestkit.ports import Alert, Lifecycle, Meter, RunMirror, Source, Store, Transform
 from ingestkit.references import Secrets
 from ingestkit.session import Session
 from ingestkit.settings import (
     AdlsConnection,
+    Channel,
     Connection,
     DuckdbConnection,
+    EmailChannel,
     LocalConnection,
     OtlpSettings,
     PipelineSettings,
@@ -37,8 +39,11 @@ from ingestkit.settings import (
     S3Connection,
     Settings,
     SftpConnection,
+    SlackChannel,
     SnowflakeConnection,
+    SnsChannel,
     TextfileSettings,
+    WebhookChannel,
 )
 from ingestkit.settings import Lifecycle as LifecycleSettings
 from ingestkit.settings import Source as SourceSettings
@@ -75,9 +80,15 @@ METERS = {
     "statsd": "ingestkit.observe.statsd:Statsd",
     "textfile": "ingestkit.observe.textfile:opened",
 }
+ALERTS = {
+    "email": "ingestkit.observe.mail:Mail",
+    "slack": "ingestkit.observe.slack:Slack",
+    "sns": "ingestkit.observe.sns:Sns",
+    "webhook": "ingestkit.observe.webhook:Webhook",
+}
 LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
-EXTRAS = {"otlp": "otel", "s3": "aws"}
+EXTRAS = {"otlp": "otel", "s3": "aws", "sns": "aws"}
 TRANSFORMS = {"dbt": "ingestkit.transforms.dbt:Dbt"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
@@ -300,6 +311,10 @@ class Project:
             for kind in METERS
             if (one := getattr(said, kind)) is not None
         }
+
+    def channels(self) -> Mapping[str, Callable[[], Alert]]:
+        """What opens those who are told of incidents, by name."""
+        return {name: partial(_channel, self, name, one) for name, one in self.settings.alerts.channels.items()}
 
     def _measuring(self, pipeline: str) -> dict[str, Any]:
         said, meters = self.settings.metrics, self.meters(pipeline)
@@ -544,6 +559,24 @@ def _meter(project: Project, kind: str, said: BaseModel, pipeline: str) -> Meter
         raise ConfigError(
             f"needs a package that is not installed ({error.name})",
             hint=f"pip install 'ingestkit[{EXTRAS[kind]}]'",
+        ) from error
+    return made
+
+
+def _channel(project: Project, name: str, said: Channel) -> Alert:
+    patience = project.settings.alerts.patience.total_seconds()
+    match _resolved(project.secrets, said, f"alerts.channels.{name}"):
+        case SnsChannel() as sns:
+            given: dict[str, Any] = {"topic": sns.topic, "region": sns.region, "endpoint": sns.endpoint_url}
+        case SlackChannel() | WebhookChannel() | EmailChannel() as other:
+            file = project.root / other.ca_file if other.ca_file is not None else None
+            given = {key: value for key, value in other if key != "type"} | {"ca_file": file}
+    try:
+        made: Alert = _called(ALERTS, said.type, **given, patience=patience)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"needs a package that is not installed ({error.name})",
+            hint=f"pip install 'ingestkit[{EXTRAS[said.type]}]'",
         ) from error
     return made
 

@@ -64,7 +64,7 @@ def problem(text: str, key: str, *, resolved: bool) -> str | None:
         if match["kind"] not in KINDS:
             return unknown(match["kind"], key)
         if not resolved:
-            places = "connections, state.url, metrics.otlp and a pipeline's source"
+            places = "connections, state.url, metrics.otlp, alerts.channels and a pipeline's source"
             return f"{key}: a reference is resolved in {places}, not here"
     return None
 

@@ -837,6 +837,9 @@ def some_time(value: timedelta) -> timedelta:
     return value
 
 
+MAILBOX = r"^[^\s@<>,;:\"]+@[^\s@<>,;:\"]+$"
+
+
 class Schedule(Section):
     """When a scheduler is to start the pipeline."""
 
@@ -884,6 +887,27 @@ def laid_out(value: str) -> str:
     return value
 
 
+IncidentKind = Literal["failed", "gate", "repeated", "held", "stale", "silent"]
+
+
+class PipelineAlerts(Section):
+    """Who is told of what goes wrong with the pipeline. Who owns it says `owner`."""
+
+    channels: tuple[str, ...] | None = None
+    """Names of `alerts.channels`; None: all of them."""
+    emails: tuple[Annotated[str, Field(pattern=MAILBOX)], ...] = ()
+    """Who has it from channels of mail beside those that the channel names."""
+    kinds: tuple[IncidentKind, ...] = ("failed", "gate", "repeated", "held", "stale", "silent")
+    recovered: bool = True
+    """Whether it is told too that something is over."""
+    repeated: Annotated[Whole, Field(ge=2)] = 3
+    """How many failed commands one after another are told as such."""
+    freshness: Annotated[Duration, AfterValidator(some_time)] | None = None
+    """For how long nothing need be done before `alerts check` tells of it; None: for ever."""
+    remind: Annotated[Duration, AfterValidator(some_time)] | None = None
+    """After how long something that goes on is told again, when it is seen again; None: never."""
+
+
 class PipelineSettings(Section):
     """One file of `config/pipelines/`."""
 
@@ -913,6 +937,7 @@ class PipelineSettings(Section):
     def stages(self) -> tuple[Stage, ...]:
         """What a run of it goes through, in order."""
         return tuple(one for one in ALL_STAGES if one is not Stage.DBT or self.dbt is not None)
+    alerts: PipelineAlerts = PipelineAlerts()
 
     @model_validator(mode="after")
     def dates_have_years(self) -> "PipelineSettings":
@@ -1348,6 +1373,66 @@ class MetricsSettings(Section):
         return self
 
 
+WEB = r"^(https?://|\$\{)\S+$"
+
+
+class SlackChannel(Section):
+    """An incoming webhook of Slack."""
+
+    type: Literal["slack"]
+    url: Annotated[str, Field(pattern=WEB, repr=False)]
+    """As a reference, since who knows it may post: ${env:SLACK_URL}."""
+    ca_file: Path | None = None
+
+
+class WebhookChannel(Section):
+    """Anything that takes a JSON object by POST."""
+
+    type: Literal["webhook"]
+    url: Annotated[str, Field(pattern=WEB, repr=False)]
+    """As a reference."""
+    headers: Annotated[dict[str, str], Field(repr=False)] = Field(default_factory=dict)
+    """Those that are secrets as references."""
+    ca_file: Path | None = None
+
+
+class EmailChannel(Section):
+    """A mail server, spoken to within TLS alone."""
+
+    type: Literal["email"]
+    host: Named
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 587
+    tls: Literal["starttls", "tls"] = "starttls"
+    """`tls`: from the first byte, as on port 465."""
+    user: str | None = None
+    password: Annotated[str | None, Field(repr=False)] = None
+    sender: Annotated[str, Field(pattern=MAILBOX)]
+    to: tuple[Annotated[str, Field(pattern=MAILBOX)], ...] = ()
+    """Who has every message; pipelines may name more."""
+    ca_file: Path | None = None
+    """Certificates of those who may vouch for the server."""
+
+
+class SnsChannel(Section):
+    """A topic of Amazon SNS. It takes `pip install 'ingestkit[aws]'`, and logs in as the machine does."""
+
+    type: Literal["sns"]
+    topic: Named
+    region: Named | None = None
+    endpoint_url: str | None = None
+
+
+Channel = Annotated[SlackChannel | WebhookChannel | EmailChannel | SnsChannel, Field(discriminator="type")]
+
+
+class AlertsSettings(Section):
+    """Who can be told of what goes wrong."""
+
+    channels: dict[TagName, Channel] = Field(default_factory=dict)
+    patience: Annotated[Duration, AfterValidator(of_seconds)] = timedelta(seconds=5)
+    """How long the end of a command waits for all of them together."""
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
@@ -1364,6 +1449,7 @@ class Settings(Section):
     scratch: Path = Path("state/scratch")
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    alerts: AlertsSettings = AlertsSettings()
 
 
 class Everything(BaseSettings, Settings):

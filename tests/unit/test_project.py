@@ -434,7 +434,7 @@ def test_a_reference_nobody_would_resolve_is_refused(tmp_path: Path) -> None:
     assert problems(lambda: load(root)) == [
         (
             "config/settings.yaml:16: scratch: a reference is resolved in connections, state.url,"
-            " metrics.otlp and a pipeline's source, not here"
+            " metrics.otlp, alerts.channels and a pipeline's source, not here"
         ),
         "config/settings.yaml:17: state.url: there are no references of kind 'vault'; known are env, file",
     ]

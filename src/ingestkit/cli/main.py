@@ -57,6 +57,7 @@ GROUPS = {
     "state": ("state:commands", "Show what the state knows, and correct it."),
     "lake": ("lake:commands", "Tell a lake's service what to remove by itself."),
     "queue": ("queue:commands", "Show and make the writes that are pending."),
+    "alerts": ("alerts:commands", "Tell people of what goes wrong, and look for what no run can notice."),
     "schedule": ("schedule:commands", "Write what starts pipelines: lines for cron, DAGs for Airflow."),
     "dbt": ("dbt:commands", "Tell dbt of a pipeline's tables, and build on them."),
     "config": ("config:commands", "Show the configuration, and check it."),

@@ -62,7 +62,8 @@ def working(
 
     loaded, stop = project_of(ctx), Stop(partial(handler.end_with, globals_of(ctx)))
     with progress.shown(bars=_bars(ctx)) as told, handler.stopping(stop, told.warned):
-        yield from _opened(loaded, _meant(ctx, loaded, name, run_id), stop, told, jobs, tell=True)
+        named = _meant(ctx, loaded, name, run_id)
+        yield from _opened(loaded, named, stop, told, jobs, command=globals_of(ctx).command)
 
 
 @contextmanager
@@ -264,19 +265,27 @@ def _meant(ctx: typer.Context, loaded: "Project", name: str | None, run_id: str 
 
 
 def _opened(
-    loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None, *, tell: bool = False
+    loaded: "Project", name: str, stop: "Stop", told: "Progress", jobs: int | None, *, command: str | None = None
 ) -> "Iterator[Session]":
     from ingestkit.pipeline import SystemClock
 
     session = loaded.open(name, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
-    if tell:
+    ended: BaseException | None = None
+    if command is not None:
         from ingestkit import metering
 
         # Before anything that it asks is closed, however the command ends.
         session.closing.callback(metering.tell, session)
+    if command is not None and loaded.settings.alerts.channels:
+        from ingestkit import alerting
+
+        session.closing.callback(lambda: alerting.tell(session, loaded.channels(), command, ended))
     try:
         yield session
-    except BrokenPipeError as error:
+    except BaseException as error:
+        ended = error
+        if not isinstance(error, BrokenPipeError):
+            raise
         # Results are drawn later, so this is not standard output's; Typer would end quietly over it.
         raise RuntimeError(f"a connection was lost and nobody said whose: {error}") from error
     finally:

@@ -298,6 +298,12 @@ def _draw(conn: sql.Connection, pipeline: str) -> tuple[int, str]:
     return row.token_counter, row.state_id
 
 
+def ran_out(conn: sql.Connection, pipeline: str, now: datetime) -> "list[_Holder]":
+    """Owners who did not give back what they held, and gave no sign of life until it ran out."""
+    query = sql.select(table).where(table.c.pipeline == pipeline, table.c.expires <= now).order_by(table.c.model)
+    return [_Holder.of(row) for row in conn.execute(query)]
+
+
 def _standing_against(conn: sql.Connection, pipeline: str, models: Sequence[str]) -> list[_Holder]:
     """Owners of rows these models cannot be held beside, living and dead."""
     query = sql.select(table).where(table.c.pipeline == pipeline, table.c.expires.is_not(None)).order_by(table.c.model)

@@ -1,0 +1,87 @@
+"""`alerts`: telling people of what goes wrong, and looking for what no run can notice."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ingestkit.cli import handler, opening, options, render
+from ingestkit.cli.options import Output
+
+if TYPE_CHECKING:
+    from ingestkit.project import Project
+
+LISTED = ("pipeline", "channel", "kind", "status", "count", "first_at", "last_at", "sent_at", "text")
+
+
+def commands() -> typer.Typer:
+    app = typer.Typer(help="Tell people of what goes wrong, and look for what no run can notice.")
+    app.command("test")(send_test)
+    app.command("check")(check)
+    app.command("list")(list_alerts)
+    return app
+
+
+def send_test(ctx: typer.Context, output: options.OutputFormat = Output.TEXT) -> int:
+    """Send a message to every channel, and tell which has taken it."""
+    from datetime import UTC, datetime
+
+    from ingestkit import alerting
+    from ingestkit.errors import TargetError
+    from ingestkit.ports import Message
+
+    loaded = _configured(ctx)
+    now, channels = datetime.now(UTC), loaded.channels()
+    said = Message("test", "test", "alerts", "this is a test: nothing is wrong", now, now)
+    _, wrong = alerting.deliver(channels, {name: [said] for name in channels}, loaded.settings.alerts.patience)
+    rows = [
+        {"channel": name, "status": "failed" if name in wrong else "sent", "why": wrong.get(name)} for name in channels
+    ]
+    render.emit(rows, output)
+    return TargetError.exit_code if wrong else 0
+
+
+def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: options.OutputFormat = Output.TEXT) -> int:
+    """Look for what no run can notice, and send what waits; without PIPELINE for all pipelines."""
+    from ingestkit import alerting
+    from ingestkit.errors import TargetError
+    from ingestkit.pipeline import Stop, SystemClock
+
+    loaded = _configured(ctx)
+    channels, clock = loaded.channels(), SystemClock(Stop())
+    rows: list[dict[str, str | None]] = []
+    failed: dict[str, str] = {}
+    with opening.state_of(loaded) as state:
+        for name in [pipeline] if pipeline is not None else loaded.pipelines():
+            settings = loaded.pipeline(name).settings
+            rows += [
+                {"pipeline": name, "kind": one.kind, "text": one.text, "next": one.hint}
+                for one in alerting.check(state, settings, channels, clock)
+            ]
+            failed |= alerting.send(state, settings, channels, loaded.settings.alerts.patience, clock)
+    render.emit(rows, output, empty="nothing is wrong")
+    for channel, why in failed.items():
+        handler.report(f"{channel}: {why}; what it was to be told waits", opening.globals_of(ctx), kind="warning")
+    return TargetError.exit_code if failed else 0
+
+
+def list_alerts(
+    ctx: typer.Context, pipeline: options.PipelineName = None, output: options.OutputFormat = Output.TEXT
+) -> None:
+    """List what was told and what waits to be, newest first; without PIPELINE of all pipelines."""
+    from ingestkit.states import incidents
+
+    loaded = opening.project_of(ctx)
+    with opening.reading(loaded) as conn:
+        opening.require_pipeline(loaded, conn, pipeline)
+        found = incidents.known(conn, pipeline)
+    rows: list[dict[str, Any]] = [{name: getattr(one, name) for name in LISTED} for one in found]
+    render.emit(rows, output, columns=LISTED, empty="no alerts")
+
+
+def _configured(ctx: typer.Context) -> "Project":
+    from ingestkit.errors import ConfigError
+
+    loaded = opening.project_of(ctx)
+    if not loaded.settings.alerts.channels:
+        raise ConfigError("no channel is set up", hint="name one as alerts.channels in config/settings.yaml")
+    return loaded
