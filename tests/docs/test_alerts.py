@@ -59,10 +59,10 @@ def test_what_waits_is_sent_by_looking(alerted: Project, receiver: Receiver) -> 
     for file in path.iterdir():
         file.write_text(WRONG)
     receiver.status = 500
-    alerted.refused("ingestkit run shop", 5)
+    alerted.refused("ingestkit run shop", 6)
     alerted.refused(check, 7)
     receiver.status = 200
     before = len(receiver.bodies)
     alerted.does(check)
     assert len(receiver.bodies) == before + 2
-    assert "failed" in alerted.does(listed)
+    assert "gate" in alerted.does(listed)
