@@ -145,11 +145,13 @@ def test_mail_that_was_taken_was_sent_however_the_server_parts(server: MailServe
 def test_no_mail_goes_in_the_open(server: MailServer, signed: Certified) -> None:
     server.offers_tls = False
     fails(mail(server, signed.certificate))
+    fails(replace(mail(server, signed.certificate), user=None, password=None))
     assert (server.mails, server.logins) == ([], [])
 
 
 def test_no_mail_goes_to_whom_nobody_vouches_for(server: MailServer) -> None:
     fails(mail(server, None))
+    fails(replace(mail(server, None), user=None, password=None))
     assert (server.mails, server.logins) == ([], [])
 
 
