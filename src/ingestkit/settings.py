@@ -932,12 +932,12 @@ class PipelineSettings(Section):
     schedule: Schedule | None = None
     owner: str | None = None
     dbt: Dbt | None = None
+    alerts: PipelineAlerts = PipelineAlerts()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What a run of it goes through, in order."""
         return tuple(one for one in ALL_STAGES if one is not Stage.DBT or self.dbt is not None)
-    alerts: PipelineAlerts = PipelineAlerts()
 
     @model_validator(mode="after")
     def dates_have_years(self) -> "PipelineSettings":
