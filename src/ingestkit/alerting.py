@@ -2,65 +2,91 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sql
 
-from ingestkit.errors import Busy, GateClosed, IngestkitError, Interrupted, UsageError
-from ingestkit.model import CompletionStatus
-from ingestkit.observe.text import printable
-from ingestkit.outcome import run_ids_of
+from ingestkit.errors import IngestkitError
+from ingestkit.model import Sight
+from ingestkit.noticing import Watched, failure, from_outside, held, of_runs, summary
 from ingestkit.pipeline import Clock
 from ingestkit.ports import Alert, Message
 from ingestkit.session import Session
-from ingestkit.settings import PipelineSettings, duration_text
-from ingestkit.states import completions, incidents, lease, runs
+from ingestkit.settings import PipelineSettings
+from ingestkit.states import incidents, runs
 from ingestkit.states.engine import StateDatabase
-from ingestkit.states.incidents import OPEN, Incident, Sight
+from ingestkit.states.incidents import HAPPENED, OPEN, Incident
 
 Channels = Mapping[str, Callable[[], Alert]]
 PROVES = ("run", "extract", "validate", "load", "dbt build", "gate", "clean", "backfill", "quarantine replay")
 """Commands whose good end says that the pipeline works."""
-OF_FAILURE = ("failed", "gate", "repeated")
-LONGEST = 2000
+OF_FAILURE = ("failed", "gate", "repeated", "row_delta", "counts", "missing", "late", "drift")
+FROM_OUTSIDE = ("stale", "overdue", "silent", "hangs", "held", "success_rate")
+"""What only `alerts check` sees the end of, but for a hold and a silence."""
 
 
-def tell(session: Session, channels: Channels, command: str, error: BaseException | None) -> None:
-    """Note how a command ended, and send what waits. Nothing here fails the command: it warns."""
-    settings, state = session.pipeline.settings, session.state
-    try:
-        _note(session, wanted(settings, channels), command, error)
-        wrong = send(state, settings, channels, session.settings.alerts.patience, session.clock)
-    except IngestkitError as trouble:
-        session.progress.warned(f"alerts were not sent: {trouble.message}")
-        return
-    if wrong:
-        told = "; ".join(f"{name}: {why}" for name, why in wrong.items())
-        session.progress.warned(f"alerts wait to be sent: {told}", hint="ingestkit alerts check sends them")
+@dataclass(slots=True)
+class Bell:
+    """Tells people how a command goes, while it works and at its end. Nothing here fails the command: it warns."""
+
+    session: Session
+    channels: Channels
+    command: str
+    noted: set[str] = field(default_factory=set)
+    """What happened and is noted already."""
+    stuck: bool = False
+    """Somebody did not take what there was: he is tried again at the end, and not before."""
+
+    def __post_init__(self) -> None:
+        if self.session.noticed is not None:
+            self.session.noticed.tell = self.ring
+
+    def ring(self, error: BaseException | None, *, last: bool = False) -> None:
+        session = self.session
+        settings, patience = session.pipeline.settings, session.settings.alerts.patience
+        try:
+            self._note(error, last=last)
+            if self.stuck and not last:
+                return
+            wrong = send(session.state, settings, self.channels, patience, session.clock)
+        except IngestkitError as trouble:
+            session.progress.warned(f"alerts were not sent: {trouble.message}")
+            return
+        self.stuck = bool(wrong)
+        if wrong and last:
+            told = "; ".join(f"{name}: {why}" for name, why in wrong.items())
+            session.progress.warned(f"alerts wait to be sent: {told}", hint="ingestkit alerts check sends them")
+
+    def _note(self, error: BaseException | None, *, last: bool) -> None:
+        session = self.session
+        pipeline, settings = session.pipeline.name, session.pipeline.settings
+        noticed = session.noticed
+        assert noticed is not None
+        with session.state.read() as conn:
+            known = [one for one in incidents.known(conn, pipeline) if one.status == OPEN]
+            seen = [failure(conn, settings, error), held(conn, pipeline)]
+            works = error is None and self.command in PROVES and runs.failures_in_a_row(conn, pipeline, 1) == 0
+            if works and last and settings.alerts.on_success == "summary":
+                seen.append(summary(conn, pipeline, noticed.began))
+            happened = (*noticed.sights, *of_runs(conn, session.pipeline, noticed.began))
+        sights = [one for one in (*seen, *happened) if one is not None and one.key("") not in self.noted]
+        over = {*(OF_FAILURE if works else ()), *(("silent",) if known else ())}
+        over |= {"held"} if seen[1] is None else set()
+        ending = [one for one in known if one.kind in over]
+        if sights or ending:
+            with session.state.write() as conn:
+                now = session.state.now(conn, session.clock)
+                _written(conn, settings, wanted(settings, self.channels), sights, ending, now)
+        self.noted |= {one.key("") for one in sights if one.happened}
 
 
 def wanted(settings: PipelineSettings, channels: Channels) -> tuple[str, ...]:
     """The channels of a pipeline."""
     said = settings.alerts.channels
     return tuple(channels) if said is None else tuple(name for name in said if name in channels)
-
-
-def _note(session: Session, names: Collection[str], command: str, error: BaseException | None) -> None:
-    pipeline, settings = session.pipeline.name, session.pipeline.settings
-    seen = _failure(settings, error)
-    with session.state.read() as conn:
-        known = [one for one in incidents.known(conn, pipeline) if one.status == OPEN]
-        held = _held(conn, pipeline)
-        works = error is None and command in PROVES and runs.failures_in_a_row(conn, pipeline, 1) == 0
-    over = (*(OF_FAILURE if works else ()), *(() if held else ("held",)), *(("silent",) if known else ()))
-    sights = [one for one in (seen, held) if one is not None]
-    ending = [one for one in known if one.kind in over]
-    if sights or ending:
-        with session.state.write() as conn:
-            now = session.state.now(conn, session.clock)
-            _written(conn, settings, names, sights, ending, now)
 
 
 def _written(
@@ -77,74 +103,40 @@ def _written(
         incidents.recover(conn, incident, now, told=said.recovered and incident.kind != "repeated")
     for name in names:
         for sight in sights:
-            times = 0
-            if sight.kind in said.kinds:
-                times = incidents.see(conn, pipeline, sight, name, now, said.remind)
-            if sight.kind == "failed" and times >= said.repeated and "repeated" in said.kinds:
-                text = f"failed {said.repeated} times or more in a row; the last time: {sight.text}"
-                again = Sight("repeated", "", text, sight.hint, sight.run_id)
-                incidents.see(conn, pipeline, again, name, now, said.remind)
+            if sight.kind in said.kinds or sight.kind == "summary":
+                incidents.see(conn, pipeline, sight, name, now, said.remind)
+            if sight.kind in OF_FAILURE and not sight.happened and "repeated" in said.kinds:
+                _repeated(conn, settings, sight, name, now)
+    incidents.forget(conn, pipeline, now)
 
 
-def _failure(settings: PipelineSettings, error: BaseException | None) -> Sight | None:
-    """What an error is told as; that somebody else is at work, or a signal came, is no failure of the pipeline."""
-    if error is None or isinstance(error, (UsageError, Busy, Interrupted)) or not isinstance(error, Exception):
-        return None
-    kind = type(error).__name__
-    if not isinstance(error, IngestkitError):
-        # Its words are not ours, and may hold anything.
-        return Sight("failed", kind, f"a bug: {kind}", f"ingestkit runs list {settings.pipeline}")
-    run_id = next(iter(run_ids_of(error.results)), None)
-    hint = error.hint or f"ingestkit runs list {settings.pipeline}"
-    named = "gate" if isinstance(error, GateClosed) else "failed"
-    return Sight(named, "" if named == "gate" else kind, _line(error.message), _line(hint), run_id)
+def _repeated(conn: sql.Connection, settings: PipelineSettings, sight: Sight, channel: str, now: datetime) -> None:
+    """Of failures that were seen one after another: whatever each of them was, their counts end together."""
+    said, pipeline = settings.alerts, settings.pipeline
+    known = incidents.known(conn, pipeline)
+    failures = [one for one in known if one.status == OPEN and one.kind in OF_FAILURE and one.kind != "repeated"]
+    times = sum(one.count for one in failures if one.channel == channel)
+    if times >= said.repeated:
+        text = f"failed {times} times in a row; the last time: {sight.text}"
+        incidents.see(conn, pipeline, Sight("repeated", "", text, sight.hint, sight.run_id), channel, now, said.remind)
 
 
-def _line(text: str) -> str:
-    return printable(" ".join(text.split()))[:LONGEST]
-
-
-def _held(conn: sql.Connection, pipeline: str) -> Sight | None:
-    row = runs.pipeline_row(conn, pipeline)
-    if row is None or row["held_at"] is None:
-        return None
-    return Sight("held", "", _line(f"held: {row['held_reason']}"), f"ingestkit resume {pipeline}")
-
-
-def check(state: StateDatabase, settings: PipelineSettings, channels: Channels, clock: Clock) -> list[Sight]:
-    """What no run can notice: nothing done for too long, a hold left standing, a command that fell silent."""
+def check(watched: Watched, channels: Channels) -> list[Sight]:
+    """What no run can notice: nothing done for too long, a hold left standing, a command that fell silent or hangs."""
+    settings = watched.pipeline.settings
     pipeline, said = settings.pipeline, settings.alerts
-    with state.write() as conn:
-        now = state.now(conn, clock)
+    names = wanted(settings, channels)
+    with watched.state.write() as conn:
+        now = watched.state.now(conn, watched.clock)
         since = incidents.watched_since(conn, pipeline, now)
-        found = [*_stale(conn, pipeline, said.freshness, since, now), *_silent(conn, pipeline, now)]
-        held = _held(conn, pipeline)
-        found += [held] if held is not None else []
-        found = [one for one in found if one.kind in said.kinds]
-        seen = {one.kind for one in found}
+    with watched.state.read() as conn:
+        found = [one for one in from_outside(conn, watched, since, now) if one.kind in said.kinds]
+    seen = {one.key(name) for one in found for name in names}
+    with watched.state.write() as conn:
         open_ones = [one for one in incidents.known(conn, pipeline) if one.status == OPEN]
-        ending = [one for one in open_ones if one.kind in ("stale", "silent", "held") and one.kind not in seen]
-        _written(conn, settings, wanted(settings, channels), found, ending, now)
+        ending = [one for one in open_ones if one.kind in FROM_OUTSIDE and one.key not in seen]
+        _written(conn, settings, names, found, ending, now)
     return found
-
-
-def _stale(
-    conn: sql.Connection, pipeline: str, freshness: timedelta | None, since: datetime, now: datetime
-) -> Iterator[Sight]:
-    done = completions.done(conn, pipeline).values()
-    newest = max((at for status, at in done if status is CompletionStatus.DONE), default=None)
-    if freshness is None or now - (newest or since) <= freshness:
-        return
-    told = f"the newest batch was done at {newest:%Y-%m-%d %H:%M:%S}Z" if newest else "nothing was ever done"
-    yield Sight("stale", "", f"{told}, and its freshness is {duration_text(freshness)}", f"ingestkit plan {pipeline}")
-
-
-def _silent(conn: sql.Connection, pipeline: str, now: datetime) -> Iterator[Sight]:
-    """A lease that ran out and was not given back: its command died or hangs, and nobody has gone on."""
-    for one in lease.ran_out(conn, pipeline, now):
-        text = f"{one.command} works on it since {one.since:%Y-%m-%d %H:%M:%S}Z, and gives no sign of life"
-        yield Sight("silent", "", text, f"ingestkit run {pipeline}")
-        return
 
 
 def send(
@@ -205,12 +197,12 @@ def _message(settings: PipelineSettings, one: Incident) -> Message:
     at = one.recovered_at or one.last_at
     return Message(
         one.kind,
-        "open" if one.status == OPEN else "recovered",
+        "open" if one.status == OPEN else "happened" if one.status == HAPPENED else "recovered",
         one.pipeline,
         one.text,
         at,
         one.first_at,
-        one.hint if one.status == OPEN else None,
+        one.hint if one.status in (OPEN, HAPPENED) else None,
         one.count,
         one.run_id,
         settings.owner,

@@ -156,6 +156,7 @@ def _note_failure(session: Session, progress: Progress, batch: str, error: Inges
     progress.failures[batch] = error
     progress.results += error.results
     session.progress.warned(f"batch {batch} failed (exit {error.exit_code}): {error.message}", hint=error.hint)
+    session.tell_now(error)
 
 
 def choose(session: Session, lease: Lease, options: RunOptions, progress: Progress) -> None:

@@ -178,10 +178,12 @@ def _too_late(session: Session, late: Sequence[str]) -> SourceError | None:
     if not late or session.pipeline.settings.source.late != "fail":
         return None
     name = session.pipeline.name
-    return SourceError(
+    error = SourceError(
         f"batch {', '.join(late)} came after newer ones were done, and source.late is fail",
         hint=f"set source.late: load, or: ingestkit skip {name} --batch {late[0]} --reason '...'",
     )
+    error.incident = "late"
+    return error
 
 
 def _overdue(session: Session, turn: Turn, batch: str, window: Window | None, why: str) -> SourceError | None:
@@ -195,12 +197,14 @@ def _overdue(session: Session, turn: Turn, batch: str, window: Window | None, wh
     since = min([*begun, *([window.end] if window is not None else [])], default=None)
     if since is None or session.clock.now() - since < patience:
         return None
-    return SourceError(
+    error = SourceError(
         f"batch {batch} waits since {since:%Y-%m-%d %H:%M}Z, longer than source.overdue allows "
         f"({duration_text(patience)}): {why}",
         hint=f"ask the sender for it; or step over it: ingestkit skip {session.pipeline.name} --batch {batch} "
         "--reason '...'",
     )
+    error.incident = "missing"
+    return error
 
 
 @dataclass(slots=True)

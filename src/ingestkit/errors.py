@@ -28,6 +28,8 @@ class IngestkitError(Exception):
         """The same in parts, for programs: no cell value among them."""
         self.results: tuple[ModelResult, ...] = ()
         """What was done before it, and how far each model of the failed run has come."""
+        self.incident: str | None = None
+        """As what people are told of it, where that is more than a failure."""
         self.failed: tuple[Mapping[str, Any], ...] = ()
         """The batches that failed, where a command goes on with those behind them."""
 

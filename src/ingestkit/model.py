@@ -267,6 +267,23 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """Something that somebody may be told of, seen now."""
+
+    kind: str
+    subject: str
+    """What it is about, where several of a kind are apart."""
+    text: str
+    hint: str | None = None
+    run_id: str | None = None
+    happened: bool = False
+    """It happened once, and is never over; else it goes on until it is."""
+
+    def key(self, channel: str) -> str:
+        return f"{self.kind}/{self.subject}@{channel}"
+
+
+@dataclass(frozen=True, slots=True)
 class Drift:
     """A header that is not what the contract says."""
 

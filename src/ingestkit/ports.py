@@ -546,7 +546,7 @@ class Message:
     """What an alert says: of one incident of one pipeline, in lines that hold no cell value and no secret."""
 
     kind: str
-    status: Literal["open", "recovered", "test"]
+    status: Literal["open", "happened", "recovered", "test"]
     pipeline: str
     text: str
     at: datetime
@@ -561,12 +561,12 @@ class Message:
 
     @property
     def title(self) -> str:
-        said = {"open": self.kind, "recovered": f"recovered ({self.kind})", "test": "a test"}[self.status]
+        said = {"recovered": f"recovered ({self.kind})", "test": "a test"}.get(self.status, self.kind)
         return f"ingestkit: {self.pipeline}: {said}"
 
     @property
     def lines(self) -> tuple[str, ...]:
-        since = f"since {self.since:%Y-%m-%d %H:%M:%S}Z"
+        since = f"{'at' if self.status == 'happened' else 'since'} {self.since:%Y-%m-%d %H:%M:%S}Z"
         times = f", seen {self.count} times" if self.count > 1 else ""
         found = [self.text, since + times, *([f"next: {self.hint}"] if self.hint else [])]
         found += [f"run: {self.run_id}"] if self.run_id else []

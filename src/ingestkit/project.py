@@ -21,6 +21,7 @@ from ingestkit.lake import Lake
 from ingestkit.layers import Origin
 from ingestkit.model import Json, sha256_of
 from ingestkit.observe.measured import Measured
+from ingestkit.observe.noticed import Noticed
 from ingestkit.observe.tracing import Tracing, parent_in
 from ingestkit.pipeline import Clock, Pipeline, Progress, Stop
 from ingestkit.ports import Alert, Lifecycle, Meter, RunMirror, Source, Store, Transform
@@ -254,6 +255,7 @@ class Project:
                 "progress": progress,
                 "jobs": jobs or self.settings.jobs,
                 **self._measuring(name),
+                "noticed": Noticed(clock.now()) if self.settings.alerts.channels else None,
                 "closing": closing,
             }
             return _session(self.secrets, shared, config)
@@ -289,6 +291,7 @@ class Project:
                 "jobs": jobs or self.settings.jobs,
                 "measured": None,
                 "tracing": None,
+                "noticed": None,
                 "closing": closing,
             }
             opened = _session(self.secrets, shared, config)

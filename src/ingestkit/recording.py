@@ -134,7 +134,9 @@ def _closed(active: Active, stage: Stage, rules: Sequence[Rule]) -> IngestkitErr
     if all(rule.approvable for rule in failed):
         look += f"; to let it pass: ingestkit approve {shlex.quote(run_id)} --reason '...'"
     broken = any(rule.contract for rule in failed)
-    return (ContractError if broken else GateClosed)(f"{gate.failures(failed)}: {behind}", hint=look)
+    error = (ContractError if broken else GateClosed)(f"{gate.failures(failed)}: {behind}", hint=look)
+    error.incident = next((gate.TOLD_AS[rule.name] for rule in failed if rule.name in gate.TOLD_AS), None)
+    return error
 
 
 def _show(session: Session, sidecar: Sidecar, path: str) -> None:

@@ -217,13 +217,15 @@ def _tell(session: Session, found: Found) -> None:
         )
     policy = session.pipeline.settings.source.late
     for late in found.late:
-        session.progress.warned(
-            f"batch {late} came after newer ones were done and is not loaded (source.late: {policy})",
-            hint=f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'",
-        )
+        told = f"batch {late} came after newer ones were done and is not loaded (source.late: {policy})"
+        hint = f"set source.late: load, or: ingestkit skip {session.pipeline.name} --batch {late} --reason '...'"
+        session.progress.warned(told, hint=hint)
+        session.notice("late", late, told, hint)
     if session.pipeline.settings.source.batches.holes == "step_over":
         for batch, hole in found.holes.items():
-            session.progress.warned(f"{hole} has not come before batch {batch}, and is stepped over (batches.holes)")
+            told = f"{hole} has not come before batch {batch}, and is stepped over (batches.holes)"
+            session.progress.warned(told)
+            session.notice("missing", f"before {batch}", told)
     if found.strays:
         strays, verb = named([shown(one) for one in found.strays]), "is" if len(found.strays) == 1 else "are"
         session.progress.warned(

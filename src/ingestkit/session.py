@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingestkit.lake import Lake
-from ingestkit.model import Artifact, FileVersion, Json, Work
+from ingestkit.model import Artifact, FileVersion, Json, Sight, Work
 from ingestkit.observe.measured import Measured
+from ingestkit.observe.noticed import Noticed
 from ingestkit.observe.tracing import Tracing
 from ingestkit.pipeline import Clock, Pipeline, Progress, RunContext, Stop
 from ingestkit.ports import Mirror, RunMirror, Source, Transform, Warehouse
@@ -70,6 +71,8 @@ class Session:
     """What meters will be told, where there are some."""
     tracing: Tracing | None
     """What makes ids of traces, where they are wanted."""
+    noticed: Noticed | None = field(repr=False)
+    """What people will be told of, where there are any."""
     closing: ExitStack = field(repr=False)
     """Ends what was opened for this session and those it reopened."""
     reopen: Callable[[Json], Session] = field(repr=False)
@@ -78,3 +81,13 @@ class Session:
     @property
     def warehouse(self) -> Warehouse:
         return self.open_warehouse()
+
+    def notice(self, kind: str, subject: str, text: str, hint: str | None = None) -> None:
+        """Something that happened, which people are told of where they want to be."""
+        if self.noticed is not None:
+            self.noticed.sights.append(Sight(kind, subject, text, hint, happened=True))
+
+    def tell_now(self, error: BaseException | None = None) -> None:
+        """Tell people how a run ended, where this command goes on with others."""
+        if self.noticed is not None and self.noticed.tell is not None:
+            self.noticed.tell(error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -887,7 +887,32 @@ def laid_out(value: str) -> str:
     return value
 
 
-IncidentKind = Literal["failed", "gate", "repeated", "held", "stale", "silent"]
+IncidentKind = Literal[
+    "failed",
+    "gate",
+    "row_delta",
+    "counts",
+    "missing",
+    "repeated",
+    "held",
+    "late",
+    "drift",
+    "slow",
+    "stale",
+    "overdue",
+    "hangs",
+    "silent",
+    "success_rate",
+]
+
+
+class SuccessRate(Section):
+    """How many of the runs that ended lately must have ended well."""
+
+    least_pct: Annotated[float, Field(gt=0, le=100)]
+    over: Annotated[Duration, AfterValidator(some_time)] = timedelta(days=7)
+    runs: Annotated[Whole, Field(ge=1)] = 5
+    """Of fewer runs nothing is said."""
 
 
 class PipelineAlerts(Section):
@@ -897,13 +922,22 @@ class PipelineAlerts(Section):
     """Names of `alerts.channels`; None: all of them."""
     emails: tuple[Annotated[str, Field(pattern=MAILBOX)], ...] = ()
     """Who has it from channels of mail beside those that the channel names."""
-    kinds: tuple[IncidentKind, ...] = ("failed", "gate", "repeated", "held", "stale", "silent")
+    kinds: tuple[IncidentKind, ...] = get_args(IncidentKind)
     recovered: bool = True
     """Whether it is told too that something is over."""
     repeated: Annotated[Whole, Field(ge=2)] = 3
     """How many failed commands one after another are told as such."""
     freshness: Annotated[Duration, AfterValidator(some_time)] | None = None
     """For how long nothing need be done before `alerts check` tells of it; None: for ever."""
+    overdue: Annotated[Duration, AfterValidator(some_time)] | None = None
+    """How long a window may have ended, or a batch been seen, without being done; None: for ever."""
+    slow: Annotated[float, Field(gt=1)] | None = 2
+    """How many times longer than usual a stage may take; None: as long as it likes."""
+    slow_from: Duration = timedelta(minutes=1)
+    """A stage that takes less is not slow, whatever is usual."""
+    success_rate: SuccessRate | None = None
+    on_success: Literal["nothing", "summary"] = "nothing"
+    """Whether it is told what a command that ended well has done."""
     remind: Annotated[Duration, AfterValidator(some_time)] | None = None
     """After how long something that goes on is told again, when it is seen again; None: never."""
 
@@ -1431,6 +1465,8 @@ class AlertsSettings(Section):
     channels: dict[TagName, Channel] = Field(default_factory=dict)
     patience: Annotated[Duration, AfterValidator(of_seconds)] = timedelta(seconds=5)
     """How long the end of a command waits for all of them together."""
+    check: Annotated[str, AfterValidator(timetable)] = "*/5 * * * *"
+    """When `alerts check` is to be started, in UTC."""
 
 
 class LogSettings(Section):

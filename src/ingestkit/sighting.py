@@ -109,9 +109,13 @@ def is_absent(session: Session, unit: Unit, model: str, known: Sequence[FileVers
         return False
     match session.pipeline.model(model).absent:
         case "fail":
-            raise ContractError(f"batch {unit.batch} has no file of {model}, and its policy is absent: fail")
+            error = ContractError(f"batch {unit.batch} has no file of {model}, and its policy is absent: fail")
+            error.incident = "missing"
+            raise error
         case "warn":
-            session.progress.warned(f"batch {unit.batch} has no file of {model}")
+            told = f"batch {unit.batch} has no file of {model}"
+            session.progress.warned(told)
+            session.notice("missing", f"{unit.batch}/{model}", told)
         case _:
             pass
     return True

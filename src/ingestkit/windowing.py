@@ -3,19 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from pydantic import ValidationError
 
 from ingestkit.errors import UnknownBatch
 from ingestkit.model import Window, instant
+from ingestkit.pipeline import Clock, Pipeline
 from ingestkit.session import Session
 from ingestkit.settings import Batches as Settings
 from ingestkit.states import completions, decisions, runs
+from ingestkit.states.engine import StateDatabase
 from ingestkit.states.lease import Lease
 from ingestkit.windows import Cut, tiled
 
 Batches: TypeAlias = Mapping[str, Window | None]
+
+
+class Dated(Protocol):
+    """A pipeline of windows, opened or only looked at."""
+
+    @property
+    def pipeline(self) -> Pipeline: ...
+    @property
+    def state(self) -> StateDatabase: ...
+    @property
+    def clock(self) -> Clock: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +47,14 @@ def batches(session: Session, *, whole: bool = True) -> Batches:
     A window that is done, published or being worked on stays as it was cut; behind them today's settings cut. Windows
     that all models begin after, and that need not stay, are named only where the `whole` is asked for.
     """
-    settings = session.pipeline.settings.source.batches
-    if settings.window is None:
+    if session.pipeline.settings.source.batches.window is None:
         return dict.fromkeys(session.source.batches(None))
-    cut = settings.cut()
+    return windows(session, whole=whole)
+
+
+def windows(session: Dated, *, whole: bool) -> Mapping[str, Window]:
+    """The batches of a pipeline of windows; the source is not asked."""
+    cut = session.pipeline.settings.source.batches.cut()
     known, begun, floor = _known(session)
     since = _since(cut, known, begun)
     before: list[Window] = []
@@ -47,7 +64,7 @@ def batches(session: Session, *, whole: bool = True) -> Batches:
     return {one.key: one for one in [*before, *tiled(cut, since, ended_by(session), known)]}
 
 
-def ended_by(session: Session) -> datetime:
+def ended_by(session: Dated) -> datetime:
     """The instant by which a window has ended that may be taken now, by the clock of all who use the state."""
     with session.state.read() as conn:
         return session.state.now(conn, session.clock) - session.pipeline.settings.source.batches.lag
@@ -107,7 +124,7 @@ def _since(cut: Cut, known: Sequence[Window], begun: datetime | None) -> datetim
     return begun if begun is not None and known else min([cut.start, *(one.start for one in known)])
 
 
-def _known(session: Session) -> tuple[list[Window], datetime | None, Window | None]:
+def _known(session: Dated) -> tuple[list[Window], datetime | None, Window | None]:
     """The windows that stay as they are, where the first of all began, and the last that no model is to be done for."""
     name = session.pipeline.name
     with session.state.read() as conn:

@@ -91,6 +91,7 @@ def _work(active: Active, stages: Sequence[Stage]) -> list[ModelResult]:
     if stages[-1] is Stage.CLEAN and active.run.kind not in FROM_LAKE:
         release(active.session, active.lease)
     show(active.session)
+    active.session.tell_now()
     return results_of(active.session, active.run, active.models, stages[-1])
 
 

@@ -53,7 +53,7 @@ def test_a_channel_is_tried_by_a_test(alerted: Project, receiver: Receiver) -> N
 
 
 def test_what_waits_is_sent_by_looking(alerted: Project, receiver: Receiver) -> None:
-    check, listed = typed_below(ALERTS, "What no run can notice")
+    check, listed, *_ = typed_below(ALERTS, "What no run can notice")
     path = alerted.root / "drop/2026-01-05"
     alerted.drop("2026-01-05")
     for file in path.iterdir():
@@ -66,3 +66,11 @@ def test_what_waits_is_sent_by_looking(alerted: Project, receiver: Receiver) -> 
     alerted.does(check)
     assert len(receiver.bodies) == before + 2
     assert "gate" in alerted.does(listed)
+
+
+def test_schedulers_are_told_to_look(alerted: Project) -> None:
+    alerted.corrects("pipeline: shop", "pipeline: shop\nschedule: {cron: '0 6 * * *'}")
+    *_, cron, airflow = typed_below(ALERTS, "What no run can notice")
+    assert alerted.does(cron).splitlines()[-2] == "# alerts check: */5 * * * * in UTC"
+    assert "ingestkit_alerts.py" in alerted.does(airflow)
+    assert "CRON = '*/5 * * * *'" in (alerted.root / "dags/ingestkit_alerts.py").read_text()

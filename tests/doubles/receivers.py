@@ -3,7 +3,7 @@
 import base64
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +20,8 @@ class Receiver:
     status: int = 200
     hangs: bool = False
     location: str | None = None
+    hears: Callable[[], object] | None = None
+    """Called with each message, before it is answered."""
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -32,6 +34,8 @@ class _Handler(BaseHTTPRequestHandler):
         receiver = self.receiver
         receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
+        if receiver.hears is not None:
+            receiver.hears()
         if receiver.hangs:
             receiver.let_go.wait(300)
             return

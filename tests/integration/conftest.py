@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ingestkit.states import migrate
+from tests.doubles.receivers import receiving
+from tests.integration.alerted import SECRET, Told
 from tests.integration.world import World
 from tests.services import PostgresServer, postgres
 
@@ -38,3 +40,13 @@ def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_state: Post
     made.set_up()
     (tmp_path / "drops").mkdir()
     return made
+
+
+@pytest.fixture
+def told(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    with receiving() as receiver:
+        monkeypatch.setenv("HOOK", receiver.url)
+        monkeypatch.setenv("HOOK_TOKEN", SECRET)
+        made = Told(world, receiver)
+        made.settle()
+        yield made

@@ -14,10 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import dbts
 from tests.docs.pages import ROOT
 from tests.docs.shop import BIN, hold
+from tests.doubles.receivers import receiving
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(900)]
 PACKAGES = "20260104_180000", "20260111_180000", "20260118_180000"
@@ -34,6 +36,14 @@ print({name: sorted(task.skip_on_exit_code) for name, task in scope["dag"].task_
 print(sorted((one.task_id, sorted(one.downstream_task_ids)) for one in scope["dag"].tasks))
 print(scope["dag"].max_active_runs, scope["dag"].catchup, scope["dag"].owner, scope["dag"].dagrun_timeout)
 print(scope["stages"][0].retries, scope["stages"][0].retry_delay, scope["stages"][0].max_retry_delay)
+"""
+WARNED = """
+import runpy, sys, warnings
+runpy.run_path(sys.argv[1])
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    dag = runpy.run_path(sys.argv[1])["dag"]
+print([str(one.message) for one in told], dag.dag_id, sorted(dag.task_dict), dag.max_active_runs, dag.catchup)
 """
 
 
@@ -95,23 +105,18 @@ def project(tmp_path: Path) -> Path:
 
 
 def written(project: Path, airflow: Airflow, *flags: str) -> Path:
+    program = called(airflow)
+    command = [str(program), "schedule", "airflow", "opendata", "--out", str(airflow.home / "dags")]
+    subprocess.run([*command, "--program", str(program), *flags], check=True, cwd=project, capture_output=True)
+    return airflow.home / "dags/pipeline_opendata.py"
+
+
+def called(airflow: Airflow) -> Path:
     program = airflow.home / "ingestkit"
     # The program of these sources, whatever the environment that Airflow gives it.
     program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "src"} exec {BIN / "ingestkit"} "$@"\n')
     program.chmod(0o755)
-    command = [
-        str(program),
-        "schedule",
-        "airflow",
-        "opendata",
-        "--out",
-        str(airflow.home / "dags"),
-        "--program",
-        str(program),
-        *flags,
-    ]
-    subprocess.run(command, check=True, cwd=project, capture_output=True)
-    return airflow.home / "dags/pipeline_opendata.py"
+    return program
 
 
 def schedule(project: Path, said: str) -> None:
@@ -260,3 +265,34 @@ def test_a_sensor_looks_again_until_something_has_come(project: Path, airflow: A
     at_first(airflow, "plan", 99)
     assert airflow.tests("2026-02-01") == {**dict.fromkeys((*STAGES, "arrived"), "success"), "backfill": "skipped"}
     assert len((airflow.home / "called").read_text()) == 2
+
+
+def test_what_no_run_can_notice_is_looked_for_by_a_dag_of_its_own(project: Path, airflow: Airflow) -> None:
+    schedule(project, "{cron: '0 6 * * 1'}")
+    with receiving() as receiver:
+        path = project / "config/settings.yaml"
+        said = yaml.safe_load(path.read_text())
+        channel = {"type": "webhook", "url": "${file:hook}"}
+        path.write_text(yaml.safe_dump(said | {"alerts": {"channels": {"ops": channel}, "check": "*/7 * * * *"}}))
+        (project / "hook").write_text(receiver.url)
+        pipeline = project / "config/pipelines/opendata.yaml"
+        pipeline.write_text(f"{pipeline.read_text()}alerts: {{freshness: 1m}}\n")
+        program = called(airflow)
+        dags = str(airflow.home / "dags")
+        command = [str(program), "schedule", "airflow", "--out", dags, "--program", str(program)]
+        subprocess.run(command, check=True, cwd=project, capture_output=True)
+        told = airflow.does("python", "-c", WARNED, f"{dags}/ingestkit_alerts.py").splitlines()[-1]
+        assert told == "[] ingestkit_alerts ['check'] 1 False"
+        airflow.does("airflow", "dags", "test", "ingestkit_alerts", "2026-02-01")
+        # It is looked at from now on; a minute later that nothing was ever done is told.
+        with closing(sqlite3.connect(project / "state/ingestkit.db")) as db:
+            db.execute("UPDATE alert SET first_at = '2026-01-01T00:00:00.000000Z'")
+            db.commit()
+        airflow.does("airflow", "dags", "test", "ingestkit_alerts", "2026-02-02")
+        assert [json.loads(body)["kind"] for body in receiver.bodies] == ["stale"]
+        # Where nobody takes it the task is red.
+        receiver.status = 500
+        with closing(sqlite3.connect(project / "state/ingestkit.db")) as db:
+            db.execute("UPDATE alert SET sent_at = NULL WHERE kind = 'stale'")
+            db.commit()
+        airflow.does("airflow", "dags", "test", "ingestkit_alerts", "2026-02-03", code=1)

@@ -1,24 +1,18 @@
 """People are told of what goes wrong once, and of its end, now or later; nobody is told a secret."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from ingestkit import alerting
 from ingestkit.errors import StateError
 from ingestkit.stages import extract
-from tests.doubles.receivers import Receiver, receiving
-from tests.integration.world import BREAKS, FIRST, SECOND, Ended, World
+from tests.integration.alerted import CELL, SECRET, Told
+from tests.integration.world import FIRST, SECOND, World
 
-SECRET = "s3cr3t-of-the-channel"
-CELL = "cell-of-a-customer"
 KILLED = """
 import os, signal, sys
 from ingestkit import alerting
@@ -32,55 +26,6 @@ from ingestkit.cli.main import call
 code = call(sys.argv[1:])
 print(code, *sorted({"ingestkit.alerting", "ingestkit.states.incidents", "smtplib"} & set(sys.modules)))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A project with a webhook, and what that was told."""
-
-    world: World
-    receiver: Receiver
-
-    def settle(self, changes: Mapping[str, Any] | None = None) -> None:
-        channel = {"type": "webhook", "url": "${env:HOOK}", "headers": {"Authorization": "${env:HOOK_TOKEN}"}}
-        said = {"alerts": {"channels": {"ops": channel}, "patience": "2s"}}
-        self.world.settle(said | dict(changes or {}))
-
-    def run(self, code: int, *arguments: str) -> Ended:
-        ended = self.world.call(*(arguments or ("run", "p")))
-        assert ended.code == code, (ended.code, ended.err)
-        return ended
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for body in self.receiver.bodies]
-
-    @property
-    def kinds(self) -> list[tuple[str, str]]:
-        return [(one["kind"], one["status"]) for one in self.messages]
-
-    def closes_the_gate(self) -> None:
-        path = self.world.root / "sql/gate/p/none.sql"
-        path.parent.mkdir(parents=True)
-        path.write_text("-- models: a\nSELECT * FROM a")
-
-    def breaks(self) -> None:
-        """A batch that breaks its contract, in cells that nobody is to see."""
-        wrong = BREAKS.replace("one", CELL).replace("two", CELL)
-        self.world.drop({"20260101/a.csv": wrong, "20260101/b.csv": FIRST["20260101/b.csv"]})
-
-    def heals(self) -> None:
-        self.world.drop(FIRST)
-
-
-@pytest.fixture
-def told(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    with receiving() as receiver:
-        monkeypatch.setenv("HOOK", receiver.url)
-        monkeypatch.setenv("HOOK_TOKEN", SECRET)
-        made = Told(world, receiver)
-        made.settle()
-        yield made
 
 
 def test_a_failure_is_told_once_and_its_end_once(told: Told) -> None:
@@ -272,7 +217,7 @@ def test_nothing_is_imported_where_nobody_is_told(world: World) -> None:
 
 def test_the_state_that_does_not_answer_fails_nothing(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     told.heals()
-    monkeypatch.setattr(alerting, "_failure", _no_state)
+    monkeypatch.setattr(alerting, "failure", _no_state)
     assert any("alerts were not sent" in line["event"] for line in told.run(0).log)
 
 

@@ -16,6 +16,7 @@ from ingestkit.schedules.call import Call
 from ingestkit.schedules.cron import Crontab
 from ingestkit.settings import Schedule
 from tests.docs.shop import BIN
+from tests.integration.alerted import SECRET, Told
 from tests.integration.world import FIRST, World
 
 ENVIRONMENT = {"HOME": "/root", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
@@ -67,6 +68,25 @@ def test_each_line_starts_its_own_pipeline_and_no_other(world: World) -> None:
     started(lines["early"])
     assert ran(world) == ["early", "late"]
     assert '"event": "ended"' in (world.root / "cron.log").read_text()
+
+
+def test_who_is_told_of_trouble_has_it_looked_for(world: World, told: Told) -> None:
+    set_up(world, {"p": {"cron": "0 6 * * *", "timezone": LOS_ANGELES}})
+    shown = world.does("schedule", "cron", "--program", str(BIN / "ingestkit"), "--machine-zone", "Europe/Berlin")[
+        "rows"
+    ]
+    line = next(one["lines"][-1] for one in shown if one["pipeline"] is None)
+    # Minutes of every hour are the same by both clocks.
+    assert line.startswith("*/5 * * * * cd ")
+    told.breaks()
+    told.run(5)
+    told.receiver.bodies.clear()
+    world.state("UPDATE alert SET sent_at = NULL")
+    (world.root / "config.env").write_text(f"HOOK={told.receiver.url}\nHOOK_TOKEN={SECRET}\n")
+    started(line)
+    assert [kind for kind, _ in told.kinds] == ["failed"]
+    # Who asks for one pipeline is given that.
+    assert len(world.does("schedule", "cron", "p")["rows"]) == 1
 
 
 def test_one_of_another_zone_is_started_when_the_clock_there_says(world: World) -> None:
@@ -146,7 +166,7 @@ def test_a_line_fires_when_its_cron_says_by_the_clock_of_its_zone(cron: str, mac
     call = Call(Path("/opt/ingestkit"), Path("/srv/p"))
     line = [
         *Crontab(call, Path("/srv/p/cron.log"), machine, heeds_zone=False).lines(
-            "p", Schedule(cron=cron, timezone=zone)
+            "p", Schedule(cron=cron, timezone=zone), call.run("p")
         )
     ][-1]
     begin = datetime(2026, 2, 1, tzinfo=UTC)

@@ -44,6 +44,7 @@ def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: opt
     """Look for what no run can notice, and send what waits; without PIPELINE for all pipelines."""
     from ingestkit import alerting
     from ingestkit.errors import TargetError
+    from ingestkit.noticing import Watched
     from ingestkit.pipeline import Stop, SystemClock
 
     loaded = _configured(ctx)
@@ -52,12 +53,13 @@ def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: opt
     failed: dict[str, str] = {}
     with opening.state_of(loaded) as state:
         for name in [pipeline] if pipeline is not None else loaded.pipelines():
-            settings = loaded.pipeline(name).settings
+            watched = Watched(loaded.pipeline(name), state, clock)
             rows += [
                 {"pipeline": name, "kind": one.kind, "text": one.text, "next": one.hint}
-                for one in alerting.check(state, settings, channels, clock)
+                for one in alerting.check(watched, channels)
             ]
-            failed |= alerting.send(state, settings, channels, loaded.settings.alerts.patience, clock)
+            settings, patience = watched.pipeline.settings, loaded.settings.alerts.patience
+            failed |= alerting.send(state, settings, channels, patience, clock)
     render.emit(rows, output, empty="nothing is wrong")
     for channel, why in failed.items():
         handler.report(f"{channel}: {why}; what it was to be told waits", opening.globals_of(ctx), kind="warning")

@@ -276,10 +276,11 @@ def _opened(
 
         # Before anything that it asks is closed, however the command ends.
         session.closing.callback(metering.tell, session)
-    if command is not None and loaded.settings.alerts.channels:
+    if command is not None and session.noticed is not None:
         from ingestkit import alerting
 
-        session.closing.callback(lambda: alerting.tell(session, loaded.channels(), command, ended))
+        bell = alerting.Bell(session, loaded.channels(), command)
+        session.closing.callback(lambda: bell.ring(ended, last=True))
     try:
         yield session
     except BaseException as error:

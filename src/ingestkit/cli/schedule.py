@@ -3,7 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,6 +63,7 @@ def cron(
     """Print lines for `crontab -e`: each starts one pipeline when its schedule says, by the clock of its time zone."""
     from ingestkit.errors import UsageError
     from ingestkit.schedules.cron import Crontab
+    from ingestkit.settings import Schedule
     from ingestkit.windows import zone_of
 
     loaded = opening.project_of(ctx)
@@ -73,10 +74,14 @@ def cron(
             raise UsageError(str(error), hint="--machine-zone Europe/Berlin") from error
     call = _call(ctx, loaded, program)
     table = Crontab(call, (log or loaded.root / "cron.log").absolute(), zone or _zone_here(), heeds_zone)
-    found = []
+    found: list[dict[str, Any]] = []
     for one in _scheduled(loaded, pipelines or ()):
         assert one.schedule is not None
-        found.append({"pipeline": one.pipeline, "lines": list(table.lines(one.pipeline, one.schedule))})
+        lines = table.lines(one.pipeline, one.schedule, call.run(one.pipeline))
+        found.append({"pipeline": one.pipeline, "lines": list(lines)})
+    if loaded.settings.alerts.channels and not pipelines:
+        lines = table.lines("alerts check", Schedule(cron=loaded.settings.alerts.check), call.look())
+        found.append({"pipeline": None, "lines": list(lines)})
     if output is not Output.TEXT:
         render.emit(found, output)
         return
@@ -112,10 +117,16 @@ def airflow(
 
     loaded = opening.project_of(ctx)
     call = _call(ctx, loaded, program)
-    texts = {
-        out / f"pipeline_{one.pipeline}.py": dags.dag(one, shlex.split(on_failure or ""), call)
-        for one in _scheduled(loaded, pipelines or ())
-    }
+    rows: list[dict[str, str | None]] = []
+    texts: dict[Path, str] = {}
+    for one in _scheduled(loaded, pipelines or ()):
+        path = out / f"pipeline_{one.pipeline}.py"
+        texts[path] = dags.dag(one, shlex.split(on_failure or ""), call)
+        rows.append({"pipeline": one.pipeline, "file": str(path)})
+    if loaded.settings.alerts.channels and not pipelines:
+        path = out / "ingestkit_alerts.py"
+        texts[path] = dags.looking(loaded.settings.alerts.check, call)
+        rows.append({"pipeline": None, "file": str(path)})
     for path in texts:
         if path.exists() and dags.MARK not in path.read_text(encoding="utf-8", errors="replace"):
             raise UsageError(
@@ -125,7 +136,7 @@ def airflow(
         with opening.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.replace_whole(path, text.encode())
-    render.emit([{"pipeline": path.stem.removeprefix("pipeline_"), "file": str(path)} for path in texts], output)
+    render.emit(rows, output)
 
 
 def _scheduled(loaded: "Project", names: "list[str] | tuple[str, ...]") -> "list[PipelineSettings]":

@@ -36,12 +36,22 @@ def dag(settings: PipelineSettings, on_failure: Sequence[str], call: Call) -> st
         "POKE": said.look.total_seconds(),
         "ON_FAILURE": list(on_failure),
     }
-    heading = f'"""Pipeline {name}: {MARK}; when the pipeline or its schedule changes, write it again."""'
-    body = resources.files("ingestkit.schedules").joinpath("dag.txt").read_text(encoding="utf-8")
-    imports, rest = body.split("\n\n", 1)
-    before, after = rest.split("\n\nNOTHING_NEW", 1)
+    heading = f"Pipeline {name}: {MARK}; when the pipeline or its schedule changes, write it again."
+    return _written("dag.txt", heading, words, "NOTHING_NEW")
+
+
+def looking(cron: str, call: Call) -> str:
+    """The file that looks for what no run can notice."""
+    words = {"PROJECT": str(call.project), "CALL": shlex.join(call.words()), "CRON": cron, "TAG": TAG}
+    return _written("look.txt", f"What no run can notice: {MARK}.", words, "with DAG(")
+
+
+def _written(file: str, heading: str, words: Mapping[str, Any], behind: str) -> str:
+    """A file that is there, with a heading, and what it is about before the line that begins so."""
+    body = resources.files("ingestkit.schedules").joinpath(file).read_text(encoding="utf-8")
+    before, after = body.split(f"\n\n{behind}", 1)
     constants = "\n".join(f"{word} = {_literal(value)}" for word, value in words.items())
-    return f"{heading}\n\n{imports}\n\n{before}\n\n{constants}\n\nNOTHING_NEW{after}"
+    return f'"""{heading}"""\n\n{before}\n\n{constants}\n\n{behind}{after}'
 
 
 def _literal(value: Any) -> str:

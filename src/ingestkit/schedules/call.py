@@ -20,6 +20,9 @@ class Call:
     def run(self, pipeline: str) -> str:
         return shlex.join(self.words("--log-format", "json", "run", pipeline, "--if-locked", "skip"))
 
+    def look(self) -> str:
+        return shlex.join(self.words("--log-format", "json", "alerts", "check"))
+
 
 def flags(*, profile: str | None, env_file: Path | None, no_env_file: bool) -> tuple[str, ...]:
     """What was said before the command that writes a schedule is said before those it starts."""

@@ -28,19 +28,19 @@ class Crontab:
     heeds_zone: bool
     """Whether the daemon heeds CRON_TZ: cronie does, the cron of Debian does not."""
 
-    def lines(self, pipeline: str, schedule: Schedule) -> Iterator[str]:
-        """What says when the pipeline runs, and the line that runs it then."""
+    def lines(self, name: str, schedule: Schedule, command: str) -> Iterator[str]:
+        """What says when something is started, and the line that starts it then."""
         fields = " ".join(schedule.cron.split())
-        refuse_unknown(pipeline, fields)
-        yield f"# {pipeline}: {fields} in {schedule.timezone}"
+        refuse_unknown(name, fields)
+        yield f"# {name}: {fields} in {schedule.timezone}"
         if self.heeds_zone:
             yield f"CRON_TZ={schedule.timezone}"
-            yield self._line(fields, "", self.call.run(pipeline))
-        elif self.zone is not None and same_clock(self.zone, schedule.timezone):
-            yield self._line(fields, "", self.call.run(pipeline))
+            yield self._line(fields, "", command)
+        elif self.zone is not None and same_times(fields, self.zone, schedule.timezone):
+            yield self._line(fields, "", command)
         else:
             often, asked = by_its_clock(fields, schedule.timezone, self.zone)
-            yield self._line(often, asked, self.call.run(pipeline))
+            yield self._line(often, asked, command)
 
     def _line(self, fields: str, asked: str, command: str) -> str:
         folder = shlex.quote(str(self.call.project))
@@ -49,14 +49,20 @@ class Crontab:
         return f"{fields} " + told.replace("%", r"\%")
 
 
-def refuse_unknown(pipeline: str, fields: str) -> None:
+def refuse_unknown(name: str, fields: str) -> None:
     """What some schedulers know of days and cron does not."""
     day, _, weekday = fields.upper().split()[2:]
     if set("L#") & set(day + weekday):
         raise ConfigError(
-            f"schedule.cron of {pipeline}: cron knows no L and no #, and {fields!r} has one",
-            hint=f"ingestkit schedule airflow {pipeline}; or name the days otherwise",
+            f"the schedule of {name}: cron knows no L and no #, and {fields!r} has one",
+            hint="name the days otherwise; Airflow knows them: ingestkit schedule airflow",
         )
+
+
+def same_times(fields: str, one: str, other: str) -> bool:
+    """Whether it is the same instants by both clocks: minutes of every hour are, where the zones are hours apart."""
+    _, *more = fields.split()
+    return same_clock(one, other) or (set(more) == {"*"} and _is_whole(one) and _is_whole(other))
 
 
 def same_clock(one: str, other: str) -> bool:

@@ -10,6 +10,12 @@ from ingestkit.pipeline import RunContext
 from ingestkit.settings import Freshness
 from ingestkit.stages.validate_rules import percent
 
+TOLD_AS: Mapping[str, str] = {
+    "row_delta": "row_delta",
+    **dict.fromkeys(("line_proof", "control_total", "unexplained_loss"), "counts"),
+}
+"""Rules whose failure people are told of as more than that a gate closed."""
+
 
 def judged(
     ctx: RunContext, published: Mapping[str, tuple[Counts, Counts]], complete: Iterable[str]

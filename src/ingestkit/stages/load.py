@@ -232,10 +232,12 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
         rules[model] = (*judged(model, counts, figures, expected[model]), *emptied)
         for rule in rules[model]:
             if rule.passed is False:
-                raise GateClosed(
+                error = GateClosed(
                     f"{model}: {rule.name} is {rule.figure:g} where {rule.limit:g} is the limit; nothing was published",
                     hint=f"ingestkit runs show {ctx.run_id}",
                 )
+                error.incident = "counts" if rule.name in OF_COUNTS else None
+                raise error
 
     publication = Publication(
         pipeline=ctx.pipeline.name,
@@ -264,6 +266,9 @@ def _evolve(ctx: RunContext, loads: Sequence[Load]) -> None:
         for table, columns, lineage in wanted:
             for statement in ctx.warehouse.evolve(table, columns, lineage, mine=mine):
                 ctx.progress.said(f"changed {table}", ddl=statement)
+
+
+OF_COUNTS = ("valid_not_staged", "target_unaccounted")
 
 
 def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) -> tuple[Rule, ...]:

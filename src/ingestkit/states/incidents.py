@@ -5,9 +5,12 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sql
 
+from ingestkit.model import Sight
 from ingestkit.states.tables import alert
 
-OPEN, RECOVERED, WATCHED = "open", "recovered", "watched"
+OPEN, RECOVERED, HAPPENED, WATCHED = "open", "recovered", "happened", "watched"
+REMEMBERED = timedelta(days=30)
+"""For how long it is known that something happened and was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +34,6 @@ class Incident:
         return self.key.rpartition("@")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """Something that should not be so, seen now."""
-
-    kind: str
-    subject: str
-    text: str
-    hint: str | None = None
-    run_id: str | None = None
-
-    def key(self, channel: str) -> str:
-        return f"{self.kind}/{self.subject}@{channel}"
-
-
 def known(conn: sql.Connection, pipeline: str | None = None) -> list[Incident]:
     """All of a pipeline, or of all; the newest first."""
     query = sql.select(alert).where(alert.c.kind != WATCHED).order_by(alert.c.last_at.desc(), alert.c.incident)
@@ -56,23 +45,36 @@ def known(conn: sql.Connection, pipeline: str | None = None) -> list[Incident]:
 def see(
     conn: sql.Connection, pipeline: str, sight: Sight, channel: str, now: datetime, remind: timedelta | None
 ) -> int:
-    """Note that it is so: it is told once, and counted from then on until it is over. How often it was seen."""
+    """Note that it is so: it is told once, and counted until it is over, or forgotten. How often it was seen."""
     key = sight.key(channel)
     row = conn.execute(_one(pipeline, key)).one_or_none()
     found = None if row is None else _incident(row)
     text = sight.text if sight.hint is None else f"{sight.text}\n{sight.hint}"
+    status = HAPPENED if sight.happened else OPEN
     values: dict[str, object] = {"message": text, "run_id": sight.run_id, "last_at": now}
-    if found is not None and found.status == OPEN:
+    if found is not None and found.status == status:
         again = remind is not None and found.sent_at is not None and now - found.sent_at >= remind
         values |= {"count": found.count + 1} | ({"sent_at": None} if again else {})
         conn.execute(_change(pipeline, key).values(**values))
         return found.count + 1
-    values |= {"kind": sight.kind, "status": OPEN, "count": 1, "first_at": now, "sent_at": None, "recovered_at": None}
+    values |= {"kind": sight.kind, "status": status, "count": 1, "first_at": now, "sent_at": None, "recovered_at": None}
     if found is not None:
         conn.execute(_change(pipeline, key).values(**values))
     else:
         conn.execute(sql.insert(alert).values(pipeline=pipeline, incident=key, token=0, **values))
     return 1
+
+
+def forget(conn: sql.Connection, pipeline: str, now: datetime) -> None:
+    """Forget what happened long ago and was told."""
+    conn.execute(
+        sql.delete(alert).where(
+            alert.c.pipeline == pipeline,
+            alert.c.status == HAPPENED,
+            alert.c.sent_at.is_not(None),
+            alert.c.last_at < now - REMEMBERED,
+        )
+    )
 
 
 def recover(conn: sql.Connection, incident: Incident, now: datetime, *, told: bool) -> None:
