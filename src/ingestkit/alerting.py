@@ -12,12 +12,10 @@ import sqlalchemy as sql
 from ingestkit.errors import IngestkitError
 from ingestkit.model import Sight
 from ingestkit.noticing import Watched, failure, from_outside, held, of_runs, summary
-from ingestkit.pipeline import Clock
+from ingestkit.observe.noticed import Noticed
 from ingestkit.ports import Alert, Message
-from ingestkit.session import Session
 from ingestkit.settings import PipelineSettings
 from ingestkit.states import incidents, runs
-from ingestkit.states.engine import StateDatabase
 from ingestkit.states.incidents import HAPPENED, OPEN, Incident
 
 Channels = Mapping[str, Callable[[], Alert]]
@@ -32,53 +30,51 @@ FROM_OUTSIDE = ("stale", "overdue", "silent", "hangs", "held", "success_rate")
 class Bell:
     """Tells people how a command goes, while it works and at its end. Nothing here fails the command: it warns."""
 
-    session: Session
+    watched: Watched
     channels: Channels
     command: str
+    patience: timedelta
+    noticed: Noticed
+    warn: Callable[..., None]
     noted: set[str] = field(default_factory=set)
     """What happened and is noted already."""
     stuck: bool = False
     """Somebody did not take what there was: he is tried again at the end, and not before."""
 
     def __post_init__(self) -> None:
-        if self.session.noticed is not None:
-            self.session.noticed.tell = self.ring
+        self.noticed.tell = self.ring
 
     def ring(self, error: BaseException | None, *, last: bool = False) -> None:
-        session = self.session
-        settings, patience = session.pipeline.settings, session.settings.alerts.patience
         try:
             self._note(error, last=last)
             if self.stuck and not last:
                 return
-            wrong = send(session.state, settings, self.channels, patience, session.clock)
+            wrong = send(self.watched, self.channels, self.patience)
         except IngestkitError as trouble:
-            session.progress.warned(f"alerts were not sent: {trouble.message}")
+            self.warn(f"alerts were not sent: {trouble.message}")
             return
         self.stuck = bool(wrong)
         if wrong and last:
             told = "; ".join(f"{name}: {why}" for name, why in wrong.items())
-            session.progress.warned(f"alerts wait to be sent: {told}", hint="ingestkit alerts check sends them")
+            self.warn(f"alerts wait to be sent: {told}", hint="ingestkit alerts check sends them")
 
     def _note(self, error: BaseException | None, *, last: bool) -> None:
-        session = self.session
-        pipeline, settings = session.pipeline.name, session.pipeline.settings
-        noticed = session.noticed
-        assert noticed is not None
-        with session.state.read() as conn:
+        noticed, state = self.noticed, self.watched.state
+        pipeline, settings = self.watched.pipeline.name, self.watched.pipeline.settings
+        with state.read() as conn:
             known = [one for one in incidents.known(conn, pipeline) if one.status == OPEN]
             seen = [failure(conn, settings, error), held(conn, pipeline)]
             works = error is None and self.command in PROVES and runs.failures_in_a_row(conn, pipeline, 1) == 0
             if works and last and settings.alerts.on_success == "summary":
                 seen.append(summary(conn, pipeline, noticed.began))
-            happened = (*noticed.sights, *of_runs(conn, session.pipeline, noticed.began))
+            happened = (*noticed.sights, *of_runs(conn, self.watched.pipeline, noticed.began))
         sights = [one for one in (*seen, *happened) if one is not None and one.key("") not in self.noted]
         over = {*(OF_FAILURE if works else ()), *(("silent",) if known else ())}
         over |= {"held"} if seen[1] is None else set()
         ending = [one for one in known if one.kind in over]
         if sights or ending:
-            with session.state.write() as conn:
-                now = session.state.now(conn, session.clock)
+            with state.write() as conn:
+                now = state.now(conn, self.watched.clock)
                 _written(conn, settings, wanted(settings, self.channels), sights, ending, now)
         self.noted |= {one.key("") for one in sights if one.happened}
 
@@ -139,10 +135,9 @@ def check(watched: Watched, channels: Channels) -> list[Sight]:
     return found
 
 
-def send(
-    state: StateDatabase, settings: PipelineSettings, channels: Channels, patience: timedelta, clock: Clock
-) -> dict[str, str]:
+def send(watched: Watched, channels: Channels, patience: timedelta) -> dict[str, str]:
     """Send what waits, to all channels side by side; what went wrong by channel. What was not taken stays."""
+    state, settings = watched.state, watched.pipeline.settings
     with state.read() as conn:
         waiting = [one for one in incidents.known(conn, settings.pipeline) if one.sent_at is None]
     by_channel: dict[str, list[Incident]] = {}
@@ -157,7 +152,7 @@ def send(
     done = [one for name, several in by_channel.items() for one in several[: taken.get(name, 0)]]
     if done:
         with state.write() as conn:
-            now = state.now(conn, clock)
+            now = state.now(conn, watched.clock)
             for one in done:
                 incidents.sent(conn, one, now)
     return wrong

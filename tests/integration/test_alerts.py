@@ -143,6 +143,20 @@ def test_a_channel_that_lacks_its_secret_fails_no_run(told: Told, monkeypatch: p
     assert any("HOOK_TOKEN" in line["event"] for line in ended.log)
 
 
+def test_a_secret_that_is_not_there_is_told(told: Told) -> None:
+    told.settle(
+        {"connections.drop": {"type": "sftp", "host": "drop.invalid", "user": "${env:NO_SUCH_USER}", "agent": True}}
+    )
+    told.run(3)
+    told.run(3)
+    assert told.kinds == [("failed", "open")]
+    assert "NO_SUCH_USER" in told.messages[0]["text"]
+    told.settle()
+    told.heals()
+    told.run(0)
+    assert told.kinds[1:] == [("failed", "recovered")]
+
+
 def test_what_nobody_did_for_too_long_is_seen_by_looking(told: Told) -> None:
     told.world.set_up({"alerts": {"freshness": "1d"}})
     told.run(0, "alerts", "check")

@@ -58,8 +58,7 @@ def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: opt
                 {"pipeline": name, "kind": one.kind, "text": one.text, "next": one.hint}
                 for one in alerting.check(watched, channels)
             ]
-            settings, patience = watched.pipeline.settings, loaded.settings.alerts.patience
-            failed |= alerting.send(state, settings, channels, patience, clock)
+            failed |= alerting.send(watched, channels, loaded.settings.alerts.patience)
     render.emit(rows, output, empty="nothing is wrong")
     for channel, why in failed.items():
         handler.report(f"{channel}: {why}; what it was to be told waits", opening.globals_of(ctx), kind="warning")

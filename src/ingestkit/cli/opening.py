@@ -13,7 +13,7 @@ import typer
 
 from ingestkit.cli import handler, render
 from ingestkit.cli.options import Globals, Output
-from ingestkit.errors import ConfigError, TargetError, UsageError
+from ingestkit.errors import ConfigError, IngestkitError, TargetError, UsageError
 from ingestkit.observe.text import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ingestkit.outcome import Outcome
-    from ingestkit.pipeline import Progress, Stop
+    from ingestkit.pipeline import Clock, Progress, Stop
     from ingestkit.project import Project
     from ingestkit.session import Session
     from ingestkit.states.engine import StateDatabase
@@ -269,7 +269,13 @@ def _opened(
 ) -> "Iterator[Session]":
     from ingestkit.pipeline import SystemClock
 
-    session = loaded.open(name, clock=SystemClock(stop), stop=stop, progress=told, jobs=jobs)
+    clock = SystemClock(stop)
+    try:
+        session = loaded.open(name, clock=clock, stop=stop, progress=told, jobs=jobs)
+    except IngestkitError as error:
+        if command is not None and loaded.settings.alerts.channels:
+            _told_unopened(loaded, name, clock, told, command, error)
+        raise
     ended: BaseException | None = None
     if command is not None:
         from ingestkit import metering
@@ -278,8 +284,10 @@ def _opened(
         session.closing.callback(metering.tell, session)
     if command is not None and session.noticed is not None:
         from ingestkit import alerting
+        from ingestkit.noticing import Watched
 
-        bell = alerting.Bell(session, loaded.channels(), command)
+        patience, watched = loaded.settings.alerts.patience, Watched(session.pipeline, session.state, clock)
+        bell = alerting.Bell(watched, loaded.channels(), command, patience, session.noticed, told.warned)
         session.closing.callback(lambda: bell.ring(ended, last=True))
     try:
         yield session
@@ -291,6 +299,23 @@ def _opened(
         raise RuntimeError(f"a connection was lost and nobody said whose: {error}") from error
     finally:
         session.closing.close()
+
+
+def _told_unopened(
+    loaded: "Project", name: str, clock: "Clock", told: "Progress", command: str, error: IngestkitError
+) -> None:
+    """Tell of what kept a pipeline from being opened, such as a secret that is not there."""
+    from ingestkit import alerting
+    from ingestkit.noticing import Watched
+    from ingestkit.observe.noticed import Noticed
+
+    try:
+        with state_of(loaded) as state:
+            patience, watched = loaded.settings.alerts.patience, Watched(loaded.pipeline(name), state, clock)
+            bell = alerting.Bell(watched, loaded.channels(), command, patience, Noticed(clock.now()), told.warned)
+            bell.ring(error, last=True)
+    except IngestkitError as trouble:
+        told.warned(f"nobody was told of it: {trouble.message}")
 
 
 def _pipeline_of_run(loaded: "Project", run_id: str) -> str | None:
