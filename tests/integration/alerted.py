@@ -21,7 +21,7 @@ class Told:
 
     def settle(self, changes: Mapping[str, Any] | None = None) -> None:
         channel = {"type": "webhook", "url": "${env:HOOK}", "headers": {"Authorization": "${env:HOOK_TOKEN}"}}
-        said = {"alerts": {"channels": {"ops": channel}, "patience": "2s"}}
+        said = {"alerts": {"channels": {"ops": channel}, "patience": "10s"}}
         self.world.settle(said | dict(changes or {}))
 
     def run(self, code: int, *arguments: str) -> Ended:

@@ -114,6 +114,12 @@ def test_headers_that_change_are_told_once_for_each_change(told: Told) -> None:
     told.world.drop({**THIRD, "20260115/a.csv": "id,n,other\n1,10,x\n"})
     told.run(0)
     assert told.kinds[1:] == [("drift", "happened")]
+    assert told.world.state("SELECT count(*) FROM alert WHERE kind = 'drift'") == [(2,)]
+    # What happened long ago is forgotten once something else is noted.
+    told.world.make_older("alert", "last_at", days=31)
+    told.world.drop({"20260122/a.csv": "id,n,third\n1,10,x\n"})
+    told.run(0)
+    assert told.world.state("SELECT count(*) FROM alert WHERE kind = 'drift'") == [(1,)]
 
 
 def test_a_header_that_fails_its_file(told: Told) -> None:
@@ -126,10 +132,13 @@ def test_a_stage_that_took_longer_than_usual(told: Told) -> None:
     told.world.set_up({"alerts": {"slow_from": "1ms", "slow": 2}})
     told.world.drop(FIRST)
     told.run(0)
+    told.world.state("UPDATE pipeline_stage SET seconds = 1000")
+    told.world.drop(SECOND)
+    told.run(0)
     assert told.kinds == []
     # What was usual was much less.
     told.world.state("UPDATE pipeline_stage SET seconds = 0.0001 WHERE stage = 'validate' AND model = 'a'")
-    told.world.drop(SECOND)
+    told.world.drop(THIRD)
     told.run(0)
     assert told.kinds == [("slow", "happened")]
     assert "validate of a took" in told.messages[0]["text"]

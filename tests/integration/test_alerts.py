@@ -11,7 +11,7 @@ from ingestkit import alerting
 from ingestkit.errors import StateError
 from ingestkit.stages import extract
 from tests.integration.alerted import CELL, SECRET, Told
-from tests.integration.world import FIRST, SECOND, World
+from tests.integration.world import FIRST, SECOND, THIRD, World
 
 KILLED = """
 import os, signal, sys
@@ -118,10 +118,23 @@ def test_what_was_not_taken_is_sent_later(told: Told, trouble: str, monkeypatch:
     told.receiver.bodies.clear()
     told.receiver.status, told.receiver.hangs = 200, False
     monkeypatch.setenv("HOOK", told.receiver.url)
+    told.settle()
     told.run(0, "alerts", "check")
     assert told.kinds == [("failed", "open")]
     told.run(0, "alerts", "check")
     assert len(told.messages) == 1
+
+
+def test_who_takes_nothing_is_not_asked_behind_every_batch(told: Told) -> None:
+    told.breaks()
+    told.receiver.status = 500
+    told.run(5)
+    told.receiver.bodies.clear()
+    told.heals()
+    told.world.drop(SECOND, THIRD)
+    told.run(0)
+    # Once behind the first, and once at the end.
+    assert len(told.receiver.bodies) == 2
 
 
 def test_who_is_killed_before_it_was_sent_leaves_it_to_the_next(told: Told) -> None:
