@@ -38,6 +38,8 @@ class Bell:
     warn: Callable[..., None]
     noted: set[str] = field(default_factory=set)
     """What happened and is noted already."""
+    looked: datetime | None = None
+    """When runs were looked at last: what ended before then is noted."""
     stuck: bool = False
     """Somebody did not take what there was: he is tried again at the end, and not before."""
 
@@ -61,13 +63,14 @@ class Bell:
     def _note(self, error: BaseException | None, *, last: bool) -> None:
         noticed, state = self.noticed, self.watched.state
         pipeline, settings = self.watched.pipeline.name, self.watched.pipeline.settings
+        since, looked = self.looked or noticed.began, self.watched.clock.now()
         with state.read() as conn:
             known = [one for one in incidents.known(conn, pipeline) if one.status == OPEN]
             seen = [failure(conn, settings, error), held(conn, pipeline)]
             works = error is None and self.command in PROVES and runs.failures_in_a_row(conn, pipeline, 1) == 0
             if works and last and settings.alerts.on_success == "summary":
                 seen.append(summary(conn, pipeline, noticed.began))
-            happened = (*noticed.sights, *of_runs(conn, self.watched.pipeline, noticed.began))
+            happened = (*noticed.sights, *of_runs(conn, self.watched.pipeline, since))
         sights = [one for one in (*seen, *happened) if one is not None and one.key("") not in self.noted]
         over = {*(OF_FAILURE if works else ()), *(("silent",) if known else ())}
         over |= {"held"} if seen[1] is None else set()
@@ -77,6 +80,7 @@ class Bell:
                 now = state.now(conn, self.watched.clock)
                 _written(conn, settings, wanted(settings, self.channels), sights, ending, now)
         self.noted |= {one.key("") for one in sights if one.happened}
+        self.looked = looked
 
 
 def wanted(settings: PipelineSettings, channels: Channels) -> tuple[str, ...]:
