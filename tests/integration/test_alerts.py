@@ -36,6 +36,7 @@ def test_a_failure_is_told_once_and_its_end_once(told: Told) -> None:
     [message] = told.messages
     assert (message["kind"], message["status"], message["owner"], message["count"]) == ("failed", "open", "team", 1)
     assert message["hint"]
+    assert told.run(0, "alerts", "check").out == "nothing new is wrong; 1 open: ingestkit alerts list\n"
     [row] = told.world.does("alerts", "list")["rows"]
     assert (row["status"], row["count"]) == ("open", 2)
     told.heals()
@@ -43,6 +44,7 @@ def test_a_failure_is_told_once_and_its_end_once(told: Told) -> None:
     told.run(0)
     assert told.kinds == [("failed", "open"), ("failed", "recovered")]
     assert told.messages[1]["count"] == 2
+    assert told.run(0, "alerts", "check").out == "nothing is wrong\n"
 
 
 def test_neither_secrets_nor_cells_are_told(told: Told) -> None:

@@ -46,6 +46,7 @@ def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: opt
     from ingestkit.errors import TargetError
     from ingestkit.noticing import Watched
     from ingestkit.pipeline import Stop, SystemClock
+    from ingestkit.states import incidents
 
     loaded = _configured(ctx)
     channels, clock = loaded.channels(), SystemClock(Stop())
@@ -59,7 +60,10 @@ def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: opt
                 for one in alerting.check(watched, channels)
             ]
             failed |= alerting.send(watched, channels, loaded.settings.alerts.patience)
-    render.emit(rows, output, empty="nothing is wrong")
+        with state.read() as conn:
+            told = {one.about for one in incidents.known(conn, pipeline) if one.status == incidents.OPEN}
+    empty = f"nothing new is wrong; {len(told)} open: ingestkit alerts list" if told else "nothing is wrong"
+    render.emit(rows, output, empty=empty)
     for channel, why in failed.items():
         handler.report(f"{channel}: {why}; what it was to be told waits", opening.globals_of(ctx), kind="warning")
     return TargetError.exit_code if failed else 0

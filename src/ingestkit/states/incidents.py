@@ -33,6 +33,11 @@ class Incident:
     def channel(self) -> str:
         return self.key.rpartition("@")[2]
 
+    @property
+    def about(self) -> tuple[str, str]:
+        """What it is, whoever is told of it."""
+        return self.pipeline, self.key.rpartition("@")[0]
+
 
 def known(conn: sql.Connection, pipeline: str | None = None) -> list[Incident]:
     """All of a pipeline, or of all; the newest first."""
