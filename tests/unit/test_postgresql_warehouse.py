@@ -17,6 +17,7 @@ from ingestkit import steps
 from ingestkit.errors import Busy, WarehouseError
 from ingestkit.model import LoadMode
 from ingestkit.ports import TargetColumn, Warehouse
+from ingestkit.warehouses import postgresql_tables
 from ingestkit.warehouses.postgresql import PostgresqlWarehouse
 from tests.contracts.warehouse import (
     LINEAGE,
@@ -95,6 +96,94 @@ def reader(server: PostgresServer, database: str, *statements: str) -> Iterator[
             connection.execute(statement)
         yield connection
         connection.rollback()
+
+
+# What merges make for themselves
+
+INDEXES = "SELECT coalesce(string_agg(indexdef, ';'), '') FROM pg_indexes WHERE tablename = 'hcp'"
+UPDATED = "SELECT pg_stat_get_tuples_updated('hcp'::regclass) > 0"
+WHICH = "SELECT pg_relation_filenode('hcp')"
+
+
+def merged_into(warehouse: PostgresqlWarehouse, does: Callable[[str], str], folder: Path, times: int) -> None:
+    """A table of many rows, into which few were merged so often."""
+    ready(warehouse, "hcp")
+    put(warehouse, folder, [(str(number), "Basel") for number in range(30_000)], LoadMode.MERGE)
+    for time_ in range(times):
+        put(warehouse, folder, [("7", f"Bern {time_}"), (f"new {time_}", "Ulm")], LoadMode.MERGE, f"b2{time_}")
+        # What a session has done is counted when it has ended.
+        wait_for(lambda: does(UPDATED) == "t\n")
+
+
+def wait_for(seen: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql_tables, "LARGE", 1 << 20)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_few_rows_are_found_by_their_key_where_they_often_come(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path
+) -> None:
+    merged_into(warehouse, does, tmp_path, 1)
+    # Whatever is replaced soon needs none.
+    assert does(INDEXES) == "\n"
+    put(warehouse, tmp_path, [("8", "Bern"), ("9", None), ("x" * 20_000, "long")], LoadMode.MERGE, "b3")
+    assert "USING hash (id)" in does(INDEXES)
+    put(warehouse, tmp_path, [("8", "Ulm"), ("x" * 20_000, "still")], LoadMode.MERGE, "b4")
+    assert does(INDEXES).count("CREATE INDEX") == 1
+    found = dict(rows(warehouse))
+    assert (found["7"], found["8"], found["9"], found["x" * 20_000]) == ("Bern 0", "Ulm", None, "still")
+    assert len(found) == 30_002
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_many_rows_are_not_found_by_their_key(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path
+) -> None:
+    merged_into(warehouse, does, tmp_path, 1)
+    put(warehouse, tmp_path, [(str(number), "Bern") for number in range(20_000)], LoadMode.MERGE, "b3")
+    assert does(INDEXES) == "\n"
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_table_with_that_index_is_replaced_as_one_without(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path
+) -> None:
+    merged_into(warehouse, does, tmp_path, 2)
+    before = does(WHICH)
+    assert "USING hash" in does(INDEXES)
+    put(warehouse, tmp_path, NEW, batch="b9")
+    assert rows(warehouse) == NEW
+    assert does(WHICH) != before
+    assert does(INDEXES) == "\n"
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_an_index_of_somebody_elses_does_as_well(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path
+) -> None:
+    merged_into(warehouse, does, tmp_path, 1)
+    does("CREATE INDEX theirs ON hcp (id)")
+    put(warehouse, tmp_path, [("8", "Bern")], LoadMode.MERGE, "b3")
+    assert does(INDEXES).count("CREATE INDEX") == 1
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_who_may_not_make_one_merges_without(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path
+) -> None:
+    merged_into(warehouse, does, tmp_path, 1)
+    does(f"ALTER TABLE hcp OWNER TO CURRENT_USER; GRANT ALL ON hcp TO {LOADER}")
+    put(warehouse, tmp_path, [("8", "Bern")], LoadMode.MERGE, "b3")
+    assert does(INDEXES) == "\n"
+    assert dict(rows(warehouse))["8"] == "Bern"
 
 
 # What hangs on a table that is replaced

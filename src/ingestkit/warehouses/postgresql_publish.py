@@ -18,6 +18,12 @@ from ingestkit.warehouses.publishing import Merged, Rows
 
 STAGE, GONE, MET = (sql.name("pg_temp", one) for one in ("ingestkit_stage", "ingestkit_gone", "ingestkit_met"))
 
+# What is read here and there costs hardly more than what is read in order, where most of a table lies in memory; with
+# what the server supposes it would read all of it for few rows.
+FIND_BY_KEY = (
+    "SELECT set_config('random_page_cost', least(current_setting('random_page_cost')::float8, 1.1)::text, true)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresqlTransaction:
@@ -96,12 +102,17 @@ class PostgresqlTransaction:
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         """By a stage that is gone with the transaction, and one statement each: no unique index is needed."""
         target, deleted = self._named(table), 0
+        self.connection.execute(FIND_BY_KEY)
         if gone is not None:
             keys = f"SELECT DISTINCT {duckdb_sql.names(rows.key)} FROM ({gone})"
             self._staged(GONE, table, Rows(keys, rows.key, rows.key))
             deleted = self.connection.execute(sql.delete_keys(target, GONE, rows.key)).rowcount
             self.connection.execute(f"DROP TABLE {GONE}")
         self._staged(STAGE, table, rows)
+        if len(rows.key) == 1:
+            index = postgresql_tables.key_index(self.connection, self.schema, table, STAGE, rows.key[0])
+            if index is not None:
+                self.connection.execute(index)
         update = sql.update_keys(target, STAGE, rows.columns, rows.key)
         if postgresql_tables.does_as_told(self.connection, self.schema, table):
             # What the UPDATE met need not be looked for in the whole table again.

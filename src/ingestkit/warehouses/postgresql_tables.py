@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -27,6 +28,12 @@ RECEIPT_COLUMNS = (
     "counts",
     "at",
 )
+LARGE = 64 << 20
+"""Bytes of a table that is not read as a whole for few rows, if that can be helped."""
+FEW = 20
+"""Rows are few that take so many times less room than the table."""
+KEY_INDEX = "ingestkit_key_"
+"""How the name of an index begins that merges have made for themselves."""
 TABLES = ("r", "p")
 """Plain and partitioned ones, by the catalogue's letters."""
 
@@ -199,18 +206,20 @@ def stands_alone(connection: Connection, schema: str, table: str) -> bool:
     """Whether another table can take its place: nothing depends on it, and it is like any that is made new.
 
     Grants and comments are carried over, and so are defaults and what LIKE copies besides; whatever is not known to
-    be carried over counts as standing in the way.
+    be carried over counts as standing in the way. The index of merges goes with the old one.
     """
-    return bool(one(connection, STANDS_ALONE, sql.name(schema, table)))
+    return bool(one(connection, STANDS_ALONE, key_index_of(table), sql.name(schema, table)))
 
 
 STANDS_ALONE = """
 SELECT count(*) FROM pg_catalog.pg_class AS held
+LEFT JOIN pg_catalog.pg_class AS ours ON ours.relname = %s AND ours.relnamespace = held.relnamespace
 WHERE held.oid = to_regclass(%s) AND held.relkind = 'r' AND held.relpersistence = 'p' AND held.relreplident = 'd'
     AND pg_catalog.pg_get_userbyid(held.relowner) = current_user
     AND held.relam = (SELECT oid FROM pg_catalog.pg_am WHERE amname = 'heap')
     AND held.reloptions IS NULL AND held.reltablespace = 0 AND held.reloftype = 0
-    AND NOT (held.relispartition OR held.relrowsecurity OR held.relhasindex OR held.relhastriggers OR held.relhasrules)
+    AND NOT (held.relispartition OR held.relrowsecurity OR held.relhastriggers OR held.relhasrules)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = held.oid AND indexrelid IS DISTINCT FROM ours.oid)
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE held.oid IN (inhrelid, inhparent))
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_seclabel WHERE objoid = held.oid)
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = held.oid AND deptype = 'e')
@@ -225,8 +234,44 @@ WHERE held.oid = to_regclass(%s) AND held.relkind = 'r' AND held.relpersistence 
     )
     AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend
-        WHERE (refobjid = held.oid AND objid NOT IN (held.reltype, held.reltoastrelid))
+        WHERE (refobjid = held.oid AND objid NOT IN (held.reltype, held.reltoastrelid, coalesce(ours.oid, 0)))
             OR (refobjid = held.reltype AND objid <> (SELECT typarray FROM pg_catalog.pg_type WHERE oid = held.reltype))
+    )
+"""
+
+
+def key_index(connection: Connection, schema: str, table: str, stage: str, column: str) -> str | None:
+    """The statement that lets merges find rows by their key, where that is worth it, and ours to do; else None.
+
+    It is where few rows come to a large table that was merged into before: whatever is replaced soon needs none.
+    """
+    target = sql.name(schema, table)
+    values = [target, stage, LARGE, FEW, column]
+    if connection.execute(WANTS_KEY_INDEX, values).fetchone() is None:
+        return None
+    # A hash has room for keys of any length.
+    return f"CREATE INDEX {sql.name(key_index_of(table))} ON {target} USING hash ({sql.name(column)})"
+
+
+def key_index_of(table: str) -> str:
+    return f"{KEY_INDEX}{sha256(table.encode()).hexdigest()[:16]}"
+
+
+WANTS_KEY_INDEX = """
+WITH given (target, stage, large, few, key) AS (
+    SELECT to_regclass(%s)::oid, to_regclass(%s)::oid, %s::bigint, %s::bigint, %s::text
+)
+SELECT FROM given
+JOIN pg_catalog.pg_class AS held ON held.oid = target
+WHERE held.relkind = 'r' AND held.relpersistence = 'p'
+    AND pg_catalog.pg_relation_size(target) >= greatest(large, few * pg_catalog.pg_relation_size(stage))
+    AND pg_catalog.pg_stat_get_tuples_updated(target) > 0
+    AND pg_catalog.pg_has_role(held.relowner, 'USAGE')
+    AND pg_catalog.has_schema_privilege(held.relnamespace, 'CREATE')
+    AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index AS known
+        JOIN pg_catalog.pg_attribute AS part ON part.attrelid = target AND part.attnum = known.indkey[0]
+        WHERE known.indrelid = target AND part.attname = key AND known.indisvalid AND known.indpred IS NULL
     )
 """
 
