@@ -195,6 +195,30 @@ def test_a_table_grows_with_its_contract_and_a_view_on_it_stays(world: World) ->
     assert world.table("a", "id", "n", "extra", "found") == [("1", 11, "x", "y")]
 
 
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("PERFORM nothing()", "function nothing() does not exist"),
+        ("RAISE EXCEPTION 'not %', NEW.id", "a trigger or a function raised an error of its own"),
+        ("RAISE EXCEPTION 'not %', NEW.id USING ERRCODE = '53100'", "a trigger or a function raised"),
+        ("PERFORM NEW.id::integer", "a row does not fit"),
+    ],
+)
+def test_no_row_is_told_by_what_the_server_says_of_it(world: World, does: str, said: str) -> None:
+    world.set_up({"models.a.load": "append"})
+    world.drop(FIRST)
+    world.does("run")
+    body = f"BEGIN {does}; RETURN NEW; END"
+    world.target_does(f"CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+    world.target_does("CREATE TRIGGER look BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION look()")
+    world.drop(SECOND, {"20260108/a.csv": "id,n\ncell-of-a-customer,31415\n"})
+    ended = world.call("run")
+    assert ended.code == 7
+    assert said in ended.told[0]
+    assert "cell-of-a-customer" not in ended.err
+    assert "31415" not in ended.err
+
+
 def test_a_target_that_is_gone_is_built_again_from_the_lake(world: World) -> None:
     world.drop(FIRST, SECOND)
     world.does("run")

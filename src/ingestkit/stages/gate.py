@@ -63,7 +63,8 @@ def freshness(ctx: RunContext, model: str, asked: Freshness, newest: datetime | 
     if newest is None:
         return Rule("freshness", Stage.GATE, model, None, limit, None)
     age = (ctx.clock.now() - newest).total_seconds() / 3600
-    told = f"the newest {asked.column} is {newest:%Y-%m-%d %H:%M}Z; figures are hours"
+    # The instant is a cell's, and what is told of a rule goes to logs and people.
+    told = f"figures are hours since the newest {asked.column}"
     return Rule("freshness", Stage.GATE, model, round(age, 2), limit, age <= limit, basis=newest.isoformat(), told=told)
 
 

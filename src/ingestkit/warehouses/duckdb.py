@@ -52,6 +52,8 @@ CURES: tuple[tuple[str, str, str], ...] = (
     ("an index depends on it", "an index stands in the way of a change", "drop the table's indexes, then run again"),
 )
 """What DuckDB's own words mean, and what helps."""
+TELLING = (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.TypeMismatchException)
+"""Errors of functions, such as of strptime or of JSON, whose words may hold the value that they were given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,11 @@ def translated(path: Path) -> Iterator[None]:
         for words, meaning, cure in CURES:
             if words in said:
                 raise WarehouseError(f"{path}: {meaning}", hint=cure) from error
+        if isinstance(error, TELLING):
+            raise WarehouseError(
+                f"{path}: a statement met a value that it can do nothing with ({type(error).__name__})",
+                hint="TRY(...) around an expression gives NULL for it",
+            ) from None
         raise WarehouseError(f"{path}: {said}") from error
 
 

@@ -30,6 +30,8 @@ TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ("57P", "is being shut down", "run again", True),
     ("08", "does not answer", "look at host and port of the connection", True),
 )
+OF_NAMES = ("2B", "3D", "42")
+"""Classes of errors whose details are of names: of what depends on a table, or what is called otherwise."""
 # A client that vanished without a word holds its locks until the server has noticed.
 KEEPALIVE = {"tcp_keepalives_idle": "30s", "tcp_keepalives_interval": "10s", "tcp_keepalives_count": "3"}
 LOOK = "2s"
@@ -170,7 +172,7 @@ class Server:
         )
 
     def _trouble(self, error: psycopg.Error) -> WarehouseError:
-        told = " ".join(str(error).split())
+        told = " ".join(_plainly(error).split())
         code = error.sqlstate or _unspoken(error, told)
         for known, words, hint, transient in TROUBLES:
             if code.startswith(known):
@@ -190,6 +192,17 @@ WHERE lock.granted AND space.nspname = %s AND held.relname = ANY(%s) AND lock.pi
     AND NOT (held.relname = 'ingestkit_fence' AND lock.mode = 'AccessShareLock')
 GROUP BY 2, 3, 4, 5 ORDER BY 5 NULLS LAST LIMIT 3
 """
+
+
+def _plainly(error: psycopg.Error) -> str:
+    """What the server says, without what it says of rows: where it was in a COPY, it adds the line that it read."""
+    said = error.diag
+    if said.source_function == "exec_stmt_raise":
+        return "a trigger or a function raised an error of its own"
+    if said.message_primary is None:
+        return str(error)
+    detail = said.message_detail if (error.sqlstate or "")[:2] in OF_NAMES else None
+    return f"{said.message_primary} ({detail})" if detail else said.message_primary
 
 
 def _unspoken(error: psycopg.Error, told: str) -> str:
