@@ -7,10 +7,11 @@ import zlib
 from types import ModuleType
 
 import pytest
-from isal import isal_zlib
 
 from ingestkit.errors import SourceError
 from ingestkit.sources import archives
+
+isal_zlib = pytest.importorskip("isal.isal_zlib", reason="there is no ISA-L for this machine")
 
 
 @pytest.fixture(params=[isal_zlib, zlib], ids=["isal", "zlib"], autouse=True)
