@@ -19,6 +19,8 @@ class Receiver:
     url: str = ""
     status: int = 200
     hangs: bool = False
+    drips: bool = False
+    """Its answer comes byte by byte, and has no end."""
     location: str | None = None
     hears: Callable[[], object] | None = None
     """Called with each message, before it is answered."""
@@ -39,6 +41,8 @@ class _Handler(BaseHTTPRequestHandler):
         if receiver.hangs:
             receiver.let_go.wait(300)
             return
+        while receiver.drips and not receiver.let_go.wait(0.2):
+            self.wfile.write(b"H")
         answer = b"<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>"
         self.send_response(receiver.status)
         if receiver.location is not None:
