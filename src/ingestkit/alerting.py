@@ -40,8 +40,8 @@ class Bell:
     """What happened and is noted already."""
     looked: datetime | None = None
     """When runs were looked at last: what ended before then is noted."""
-    stuck: bool = False
-    """Somebody did not take what there was: he is tried again at the end, and not before."""
+    stuck: set[str] = field(default_factory=set)
+    """Channels that did not take what there was: they are tried again at the end, and not before."""
 
     def __post_init__(self) -> None:
         self.noticed.tell = self.ring
@@ -49,13 +49,12 @@ class Bell:
     def ring(self, error: BaseException | None, *, last: bool = False) -> None:
         try:
             self._note(error, last=last)
-            if self.stuck and not last:
-                return
-            wrong = send(self.watched, self.channels, self.patience)
+            tried = {name: one for name, one in self.channels.items() if last or name not in self.stuck}
+            wrong = send(self.watched, tried, self.patience)
         except IngestkitError as trouble:
             self.warn(f"alerts were not sent: {trouble.message}")
             return
-        self.stuck = bool(wrong)
+        self.stuck |= set(wrong)
         if wrong and last:
             told = "; ".join(f"{name}: {why}" for name, why in wrong.items())
             self.warn(f"alerts wait to be sent: {told}", hint="ingestkit alerts check sends them")

@@ -1,5 +1,6 @@
 """What people may be told of a pipeline: what a command saw of itself, and what is only seen from outside."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from ingestkit.states.engine import StateDatabase
 from ingestkit.states.tables import pipeline_run, pipeline_stage, schema_drift
 from ingestkit.windowing import windows
 
+HAS_DIGIT = re.compile(r"\S*\d\S*")
 LONGEST = 2000
 NAMED = 5
 """So many are named where there may be hundreds."""
@@ -51,7 +53,13 @@ def failure(conn: sql.Connection, settings: PipelineSettings, error: BaseExcepti
     plain = "gate" if isinstance(error, GateClosed) else "failed"
     told = more if more in wanted else plain
     hint = error.hint or f"ingestkit runs list {name}"
-    return Sight(told, kind if told == "failed" else "", line(error.message), line(hint), run_id)
+    subject = f"{kind} {_gist(error.message)}" if told == "failed" else ""
+    return Sight(told, subject, line(error.message), line(hint), run_id)
+
+
+def _gist(message: str) -> str:
+    """The same for messages that differ by names and numbers alone."""
+    return sha256(HAS_DIGIT.sub("", message).encode()).hexdigest()[:12]
 
 
 def _broke(conn: sql.Connection, run_id: str) -> bool:

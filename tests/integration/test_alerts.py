@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from ingestkit import alerting
 from ingestkit.errors import StateError
@@ -137,6 +138,51 @@ def test_who_takes_nothing_is_not_asked_behind_every_batch(told: Told) -> None:
     told.run(0)
     # Once behind the first, and once at the end.
     assert len(told.receiver.bodies) == 2
+
+
+def test_who_hears_is_told_behind_each_batch_whoever_else_does_not(told: Told) -> None:
+    path = told.world.root / "config/settings.yaml"
+    said = yaml.safe_load(path.read_text())
+    said["alerts"]["channels"]["gone"] = {"type": "webhook", "url": "${file:gone}"}
+    path.write_text(yaml.safe_dump(said))
+    (told.world.root / "gone").write_text("http://127.0.0.1:9/gone")
+    told.world.set_up({"alerts": {"repeated": 2}})
+    told.world.drop(FIRST, SECOND, THIRD)
+    told.run(0)
+    check = told.world.root / "sql/gate/p/none.sql"
+    check.parent.mkdir(parents=True)
+    check.write_text("-- models: b\nSELECT * FROM b")
+    seen: list[int] = []
+    told.receiver.hears = lambda: seen.append(told.world.state("SELECT count(*) FROM pipeline_run")[0][0])
+    told.run(6, "backfill", "p", "--from", "20260101", "--to", "20260116")
+    assert told.kinds[:2] == [("gate", "open"), ("repeated", "open")]
+    assert seen[:2] == [4, 5]
+    assert told.world.state("SELECT count(*) FROM pipeline_run") == [(6,)]
+
+
+def test_another_error_is_another_incident(told: Told) -> None:
+    for name in ("NO_SUCH_USER", "NO_SUCH_HOST"):
+        told.settle(
+            {"connections.drop": {"type": "sftp", "host": "drop.invalid", "user": f"${{env:{name}}}", "agent": True}}
+        )
+        told.run(3)
+        told.run(3)
+    assert [
+        name in one["text"] for one, name in zip(told.messages, ("NO_SUCH_USER", "NO_SUCH_HOST"), strict=False)
+    ] == [
+        True,
+        True,
+    ]
+
+
+def test_a_file_that_cannot_be_read_hides_no_other_pipeline(told: Told) -> None:
+    told.world.set_up({"alerts": {"freshness": "1d"}})
+    told.run(0, "alerts", "check")
+    told.world.make_older("alert", "first_at", days=2)
+    (told.world.root / "config/pipelines/a.yaml").write_text("pipeline: a\nsource: {}\n")
+    ended = told.run(3, "alerts", "check")
+    assert "config/pipelines/a.yaml" in ended.err
+    assert told.kinds == [("stale", "open")]
 
 
 def test_who_is_killed_before_it_was_sent_leaves_it_to_the_next(told: Told) -> None:

@@ -43,7 +43,7 @@ def send_test(ctx: typer.Context, output: options.OutputFormat = Output.TEXT) ->
 def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: options.OutputFormat = Output.TEXT) -> int:
     """Look for what no run can notice, and send what waits; without PIPELINE for all pipelines."""
     from ingestkit import alerting
-    from ingestkit.errors import TargetError
+    from ingestkit.errors import IngestkitError, TargetError
     from ingestkit.noticing import Watched
     from ingestkit.pipeline import Stop, SystemClock
     from ingestkit.states import incidents
@@ -52,20 +52,30 @@ def check(ctx: typer.Context, pipeline: options.PipelineName = None, output: opt
     channels, clock = loaded.channels(), SystemClock(Stop())
     rows: list[dict[str, str | None]] = []
     failed: dict[str, str] = {}
+    broken: list[IngestkitError] = []
     with opening.state_of(loaded) as state:
         for name in [pipeline] if pipeline is not None else loaded.pipelines():
-            watched = Watched(loaded.pipeline(name), state, clock)
-            rows += [
-                {"pipeline": name, "kind": one.kind, "text": one.text, "next": one.hint}
-                for one in alerting.check(watched, channels)
-            ]
-            failed |= alerting.send(watched, channels, loaded.settings.alerts.patience)
+            try:
+                watched = Watched(loaded.pipeline(name), state, clock)
+                found = alerting.check(watched, channels)
+            except IngestkitError as error:
+                # The others are looked at all the same.
+                broken.append(error)
+                continue
+            rows += [{"pipeline": name, "kind": one.kind, "text": one.text, "next": one.hint} for one in found]
+            # Who took nothing of one pipeline is not waited for with each of the others.
+            heard = {name: one for name, one in channels.items() if name not in failed}
+            failed |= alerting.send(watched, heard, loaded.settings.alerts.patience)
         with state.read() as conn:
             told = {one.about for one in incidents.known(conn, pipeline) if one.status == incidents.OPEN}
     empty = f"nothing new is wrong; {len(told)} open: ingestkit alerts list" if told else "nothing is wrong"
     render.emit(rows, output, empty=empty)
     for channel, why in failed.items():
         handler.report(f"{channel}: {why}; what it was to be told waits", opening.globals_of(ctx), kind="warning")
+    for other in broken[1:]:
+        handler.report(other.message, opening.globals_of(ctx), kind="warning", hint=other.hint)
+    if broken:
+        raise broken[0]
     return TargetError.exit_code if failed else 0
 
 
