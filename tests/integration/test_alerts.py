@@ -161,18 +161,15 @@ def test_who_hears_is_told_behind_each_batch_whoever_else_does_not(told: Told) -
 
 
 def test_another_error_is_another_incident(told: Told) -> None:
-    for name in ("NO_SUCH_USER", "NO_SUCH_HOST"):
-        told.settle(
-            {"connections.drop": {"type": "sftp", "host": "drop.invalid", "user": f"${{env:{name}}}", "agent": True}}
-        )
+    told.world.set_up({"alerts": {"repeated": 9}})
+    names = ("NO_SUCH_USER", "NO_SUCH_HOST")
+    for name in names:
+        drop = {"type": "sftp", "host": "drop.invalid", "user": f"${{env:{name}}}", "agent": True}
+        told.settle({"connections.drop": drop})
         told.run(3)
         told.run(3)
-    assert [
-        name in one["text"] for one, name in zip(told.messages, ("NO_SUCH_USER", "NO_SUCH_HOST"), strict=False)
-    ] == [
-        True,
-        True,
-    ]
+    assert told.kinds == [("failed", "open")] * 2
+    assert [name in one["text"] for name, one in zip(names, told.messages, strict=True)] == [True, True]
 
 
 def test_a_file_that_cannot_be_read_hides_no_other_pipeline(told: Told) -> None:
