@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,14 @@ from ingestkit.cli.bars import TerminalProgress
 from ingestkit.cli.progress import LogProgress, shown
 from ingestkit.observe import logging
 from ingestkit.pipeline import Progress as Port
+
+LOGGING = """
+from logging import getLogger
+from ingestkit.observe import logging
+logging.configure("info", as_json=True, colours=False)
+getLogger("psycopg").error("error ignored terminating a pipeline")
+logging.logger().info("ours")
+"""
 
 
 @pytest.fixture
@@ -147,3 +157,10 @@ def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stderr", Full())
     logging.configure("info", as_json=True, colours=False)
     LogProgress().said("hello")
+
+
+def test_what_a_library_logs_of_its_own_does_not_stand_among_our_lines() -> None:
+    """In a process of its own: the root's handlers here are pytest's."""
+    told = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, check=True)
+    assert json.loads(told.stderr)["event"] == "ours"
+    assert told.stdout == ""

@@ -34,6 +34,9 @@ def configure(level: str, *, as_json: bool, colours: bool) -> None:
         structlog.processors.JSONRenderer(ensure_ascii=False, default=str) if as_json else partial(readable, colours)
     )
     stamp = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
+    if not (root := logging.getLogger()).handlers:
+        # What a library says of an error of its own, ours says in one line: its lines would stand beside it.
+        root.addHandler(logging.NullHandler())
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, stamp, drawn],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

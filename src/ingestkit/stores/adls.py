@@ -1,6 +1,5 @@
 """A lake in a container of Azure storage, with or without a hierarchical namespace."""
 
-import logging
 import secrets
 from base64 import b64encode
 from collections.abc import Iterator
@@ -348,8 +347,6 @@ class AdlsBucket:
             "max_chunk_get_size": CHUNK,
             "connection_data_block_size": 2**20,
         }
-        # It tells of failed logins there too, each in many lines.
-        logging.getLogger("azure").addHandler(logging.NullHandler())
         try:
             if said.connection_string is None:
                 host = self._parts["host"].replace(".dfs.", f".{endpoint}.", 1)

@@ -1,6 +1,5 @@
 """Sessions of a Snowflake warehouse: how they log in, how transactions begin and end, and what errors mean."""
 
-import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -110,7 +109,6 @@ class Account:
         Closing it rolls back what was not committed.
         """
         tag = " ".join(("ingestkit", run_id or structlog.contextvars.get_contextvars().get("run_id", ""))).strip()
-        logging.getLogger("snowflake").addHandler(logging.NullHandler())
         with self.translated():
             # To a person at a browser the connector speaks on standard output, which is for results.
             with redirect_stdout(sys.stderr):
