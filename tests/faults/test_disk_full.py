@@ -77,7 +77,7 @@ def test_a_full_disk_stops_the_run_in_one_clear_line(
 
 @pytest.mark.matrix
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("place", "most", "by"), [("lake", 120, 3), ("warehouse", 1200, 40), ("state", 2400, 60)])
+@pytest.mark.parametrize(("place", "most", "by"), [("lake", 160, 4), ("warehouse", 1200, 40), ("state", 2400, 60)])
 def test_a_disk_may_fill_up_anywhere(story: Story, place: str, most: int, by: int, tmp_path: Path) -> None:
     stopped = [told(story, tmp_path, place, pages * PAGE) for pages in range(0, most, by)]
     assert stopped[0]
