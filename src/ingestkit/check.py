@@ -122,7 +122,7 @@ def _takes_contracts(session: Session) -> None:
     """The warehouse answers, and its tables are what the contracts say or can become it."""
     session.warehouse.receipts(session.pipeline.name)
     pipeline = session.pipeline
-    for model in pipeline.models:
+    for model in () if pipeline.many else pipeline.models:
         session.warehouse.planned(pipeline.table(model), pipeline.columns(model), pipeline.lineage())
         if (beside := pipeline.rejects(model)) is not None:
             session.warehouse.planned(beside.table, beside.columns, beside.lineage)
@@ -271,7 +271,11 @@ def _over(
 
 
 def tables_gone(session: Session, models: Sequence[str]) -> frozenset[str]:
-    """The models whose target table does not exist."""
+    """The models whose target table does not exist, or of a model of many tables one of them."""
+    if session.pipeline.many:
+        fences = session.warehouse.fences(session.pipeline.name).values()
+        parts = tuple(fence.table for fence in fences if fence.model not in session.pipeline.models)
+        return frozenset(models if session.warehouse.missing(parts) else ())
     tables = {model: session.pipeline.table(model) for model in models}
     missing = session.warehouse.missing(tuple(tables.values()))
     return frozenset(model for model, table in tables.items() if table in missing)

@@ -346,6 +346,8 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
             found.append(f"{where}: connection {connection!r} is of type {held.type}, which does not serve here")
         elif isinstance(held, PostgresqlConnection):
             found.extend(_not_in_postgresql(settings, tree))
+        elif isinstance(held, SnowflakeConnection) and settings.tables is not None:
+            found.append(f"{where}: tables that archives say are loaded into DuckDB or PostgreSQL")
         elif isinstance(held, SnowflakeConnection):
             found.extend(_too_long(settings, tree))
             found.extend(_one_in_upper_case(settings, tree) if held.names == "upper" else ())

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ingestkit.errors import ConfigError
 from ingestkit.model import LoadMode
 from ingestkit.pipeline import Pipeline
 from ingestkit.settings import Freshness, Model
@@ -30,6 +31,11 @@ class Target:
 
 def text(pipeline: Pipeline, target: Target) -> str:
     """The file of one pipeline, the same whenever its contracts are."""
+    if pipeline.many:
+        raise ConfigError(
+            f"the tables of {pipeline.name} are known by its archives alone, and no contract says them",
+            hint="write a source of dbt for those that are built on",
+        )
     names = _Names(target.upper)
     source: dict[str, Any] = {"name": pipeline.name}
     if target.database is not None:

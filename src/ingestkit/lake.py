@@ -318,7 +318,7 @@ def token_of(inflight: str) -> int:
 
 
 def _folder(template: str, kind: str, pipeline: str, model: str, batch: str) -> str:
-    return f"{kind}/{pipeline}/{layouts.folder(template, model, batch)}"
+    return f"{kind}/{pipeline}/{layouts.folder(template, _part(model), batch)}"
 
 
 def _part(model: str) -> str:

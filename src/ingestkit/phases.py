@@ -43,7 +43,7 @@ from ingestkit.observe import logging
 from ingestkit.pipeline import RunContext
 from ingestkit.recording import attempt, perform, record
 from ingestkit.sighting import Unit, is_absent, one_batch
-from ingestkit.stages import dbt, extract, gate, load
+from ingestkit.stages import dbt, extract, gate, load, tables
 from ingestkit.stages.validate_rules import control_total
 from ingestkit.states import completions, decisions, drifts, ledger, runs
 from ingestkit.states.stage_rows import StageRow
@@ -352,15 +352,17 @@ def _publish(active: Active, known: Known, models: Sequence[str]) -> dict[str, W
         planned = {model: load.plan(ctx, given[model], receipts) for model in models}
         with active.lease.transaction() as conn:
             for plan in planned.values():
-                if plan.load is not None:
+                if plan.loads:
                     runs.write_intent(conn, active.run.run_id, plan.intent, active.lease.token)
         steps.reached("load.intended")
-        expected = {model: _expected(given[model]) for model in models}
+        expected = {name: rows for model in models for name, rows in _expected(given[model]).items()}
         try:
             published = load.publish(ctx, list(planned.values()), expected)
         except PlanAgain as error:
             active.session.progress.said(f"planning again: {error.message}")
             continue
+        for one in given.values():
+            tables.drop(ctx, one.model, one.tables)
         return {model: load.read_back(ctx, given[model], planned[model], published) for model in models}
     raise WarehouseError(f"batch {active.batch} could not be published: its target moved {PLANS} times under the plan")
 
@@ -373,6 +375,7 @@ def _given(active: Active, known: Known, models: Sequence[str], receipts: Sequen
         done = completions.whole(conn, name, active.batch)
         newer = {model: _published_newer(active, conn, model, receipts) for model in models}
         evolved = drifts.added(conn, name)
+        behind = _behind_newer(active, conn)
     given = {}
     for model in models:
         validated = known.rows[Stage.VALIDATE, model].work()
@@ -398,8 +401,20 @@ def _given(active: Active, known: Known, models: Sequence[str], receipts: Sequen
             evolved=evolved.get(model, ()),
             stood=_stood(active, entry[0] if entry else None),
             puts_back=active.run.as_of is not None,
+            tables=tables.tables_of(validated.work.details) if validated else (),
+            behind=behind,
         )
     return given
+
+
+def _behind_newer(active: Active, conn: sql.Connection) -> str | None:
+    """The newest batch that is done, where this is an older one; a target that is built again has none yet."""
+    if active.run.kind == "restore":
+        return None
+    ended = completions.done(conn, active.pipeline_name).items()
+    order = active.session.pipeline.order
+    newer = (batch for (batch, _), (status, _) in ended if status is CompletionStatus.DONE)
+    return max((one for one in newer if order(one) > order(active.batch)), key=order, default=None)
 
 
 def _stood(active: Active, done: Completion | None) -> load.Stood | None:
@@ -424,10 +439,13 @@ def _published_newer(
     return found
 
 
-def _expected(given: load.Given) -> int:
-    """How many rows must be staged: the valid ones, without those left out for their keys."""
+def _expected(given: load.Given) -> dict[str, int]:
+    """How many rows each load must stage: the valid ones, without those left out for their keys."""
+    if given.tables:
+        return tables.expected(given.tables)
     valid = sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.VALID)
-    return valid - sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None)
+    losers = sum(one.rows or 0 for one in given.made if one.kind is ArtifactKind.REJECTS and one.file_id is None)
+    return {given.model: valid - losers}
 
 
 def _dbt(active: Active, known: Known) -> None:

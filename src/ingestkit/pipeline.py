@@ -16,7 +16,7 @@ from ingestkit.errors import ConfigError, ContractError, IngestkitError, UsageEr
 from ingestkit.files import shown
 from ingestkit.lake import Lake, Place
 from ingestkit.model import Artifact, FileVersion, LoadMode, SqlCheck, Stage, Window, sha256_of
-from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse
+from ingestkit.ports import Bounds, Copying, Rejects, Source, TargetColumn, Warehouse, many_tables
 from ingestkit.settings import FLAG, LINEAGE, Freshness, Model, PipelineSettings, rejects_beside
 from ingestkit.windows import days_within, zone_of
 
@@ -60,6 +60,11 @@ class Pipeline:
     def stages(self) -> tuple[Stage, ...]:
         return self.settings.stages
 
+    @property
+    def many(self) -> bool:
+        """Whether its archives say which tables there are, so that one model is all of them."""
+        return self.settings.tables is not None
+
     def model(self, name: str) -> Model:
         return self.settings.models[name]
 
@@ -74,7 +79,8 @@ class Pipeline:
         return " ".join([*words, *(["--from-lake"] if self.keeps else [])])
 
     def table(self, model: str) -> str:
-        return self.settings.models[model].table or model
+        """The table that the model's fence row names."""
+        return many_tables(self.name) if self.many else self.settings.models[model].table or model
 
     def mode(self, model: str, files: Iterable[FileVersion]) -> LoadMode:
         """How these files, which are all that a batch has of a model, are loaded."""
@@ -124,13 +130,21 @@ class Pipeline:
         said = settings.columns.items()
         return (*(TargetColumn(name, column.type, column.max_length) for name, column in said), *flag)
 
+    def personal(self, model: str) -> set[str]:
+        """The columns whose values not everybody is to see."""
+        said = self.settings.tables
+        every = [self.model(model).columns, *(said.contracts.values() if said is not None else ())]
+        return {name for columns in every for name, column in columns.items() if column.pii}
+
     def rejects(self, model: str) -> Rejects | None:
         """The table of the model's rejects, nothing in it; None where it is to have none."""
         said = self.model(model).rejects_table
         return None if said == "off" else Rejects(rejects_beside(self.table(model)), raw=said == "raw")
 
     def written(self, model: str) -> dict[str, frozenset[LoadMode]]:
-        """The tables that loads of the model write, and by which modes."""
+        """The tables that loads of the model write, and by which modes, where that is known before there is a file."""
+        if self.many:
+            return {}
         beside = self.rejects(model)
         return {self.table(model): self.modes(model)} | ({beside.table: frozenset({LoadMode.APPEND})} if beside else {})
 
@@ -157,7 +171,11 @@ class Pipeline:
         """The hash of what a valid artifact depends on."""
         shown = self._shown(model, OF_VALID_ROWS)
         validation = self.settings.validation.model_dump(mode="json")
-        return sha256_of([VALIDATE_VERSION, model, shown, validation, *self._bounded(model, window)])
+        return sha256_of([VALIDATE_VERSION, model, shown, validation, *self._bounded(model, window), *self._many()])
+
+    def _many(self) -> list[Any]:
+        """What else rows depend on where archives say what their tables are."""
+        return [] if self.settings.tables is None else [self.settings.tables.model_dump(mode="json")]
 
     def _bounded(self, model: str, window: Window | None) -> list[str]:
         bounds = self.bounds(model, window)
@@ -177,7 +195,9 @@ class Pipeline:
         validation = self.settings.validation.model_dump(mode="json")
         versions = [VALIDATE_VERSION, LOAD_VERSION]
         chosen = [mode.value] if mode is not None and self.model(model).takes_changes else []
-        return sha256_of([*versions, model, shown, validation, self.lineage(), *self._bounded(model, window), *chosen])
+        return sha256_of(
+            [*versions, model, shown, validation, self.lineage(), *self._bounded(model, window), *chosen, *self._many()]
+        )
 
     def extract_settings(self) -> str:
         return sha256_of(self.settings.source.model_dump(mode="json"))

@@ -1,6 +1,6 @@
 """What a run would do: batches and files and why, statements, the rules' history, and what stands in its way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -21,12 +21,13 @@ from ingestkit.errors import ConfigError, ContractError, IngestkitError, SourceE
 from ingestkit.formats import names_in
 from ingestkit.header import Compared, compare_header
 from ingestkit.mirroring import refuse_empty_state
-from ingestkit.model import FileStatus, FileVersion, Item, Receipt
+from ingestkit.model import FileStatus, FileVersion, Item, Receipt, Stage
 from ingestkit.ports import TargetColumn
 from ingestkit.rebuilding import marked
 from ingestkit.session import Session
 from ingestkit.sighting import Sketch, Unit, known_files
 from ingestkit.stages.standing import newer_content
+from ingestkit.stages.tables import tables_of
 from ingestkit.states import completions, drifts, ledger, runs, stage_rows
 from ingestkit.states.lease import holders
 from ingestkit.working import RunOptions
@@ -272,6 +273,8 @@ def _limits(session: Session, model: str) -> Iterator[tuple[str, float]]:
 
 def _ddl(session: Session, model: str, found: Found) -> list[dict[str, str]]:
     """The statements by which the target would come to hold what the contract, or waiting files, say; or why not."""
+    if session.pipeline.many:
+        return _ddl_of_many(session, model, found)
     contract = session.pipeline.columns(model)
     names = {column.name.casefold() for column in contract}
     with session.state.read() as conn:
@@ -285,6 +288,26 @@ def _ddl(session: Session, model: str, found: Found) -> list[dict[str, str]]:
     wanted = [(session.pipeline.table(model), columns, session.pipeline.lineage())]
     if (rejects := session.pipeline.rejects(model)) is not None:
         wanted.append((rejects.table, rejects.columns, rejects.lineage))
+    return _planned(session, wanted)
+
+
+def _ddl_of_many(session: Session, model: str, found: Found) -> list[dict[str, str]]:
+    """The same of archives that have been validated; of others nobody knows what tables they hold."""
+    name, said = session.pipeline.name, session.pipeline.settings.tables
+    with session.state.read() as conn:
+        left = [stage_rows.left_of_batch(conn, name, one.batch, Stage.VALIDATE, model) for one in found.units]
+        tables = [table for some in left if (one := next(some, None)) for table in tables_of(one.work.details)]
+    lineage = session.pipeline.lineage()
+    told = _planned(session, [(one.name, one.targets, lineage) for one in tables if not one.gone])
+    if said is not None and said.removed == "drop":
+        told += [{"statement": f"DROP TABLE {one.name}"} for one in tables if one.gone]
+        told += [{"statement": f"ALTER TABLE {one.name} DROP COLUMN {name}"} for one in tables for name in one.dropped]
+    return told
+
+
+def _planned(
+    session: Session, wanted: Iterable[tuple[str, tuple[TargetColumn, ...], tuple[str, ...]]]
+) -> list[dict[str, str]]:
     try:
         planned = [one for each in wanted for one in session.warehouse.planned(*each)]
     except WarehouseError as error:

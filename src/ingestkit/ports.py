@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 from ingestkit.model import Announced, Built, Counts, Fence, FileVersion, Intent, Item, LoadMode, Receipt, Window
 from ingestkit.settings import LINEAGE
@@ -290,7 +290,10 @@ class Rejects:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """All that publishes one model. `newer` is what newer batches have said, where `mode` is merge."""
+    """All that publishes one table: that of a model, or one of a model of many tables.
+
+    `newer` is what newer batches have said, where `mode` is merge.
+    """
 
     intent: Intent
     table: str
@@ -313,6 +316,35 @@ class Load:
     """Those of `columns` that some file added once: texts, and null for files that lack them."""
     copying: Copying = Copying()
     rejects: Rejects | None = None
+    part: str = ""
+    """Which table of a model of many this is: all its loads stand under one fence row and have one receipt."""
+    removed: tuple[ValidFile, ...] = ()
+    """Of a merge: files of keys, whose rows go before any is written."""
+    marks: str | None = None
+    """Rows of removed keys stay, and get the time in this column of those files; rows that are written have none."""
+    remade: tuple[str, ...] = ()
+    """Columns that were gone and have come again, some of them perhaps not: no row of before keeps a value in them."""
+    afresh: bool = False
+    """Whether no row of before stays, whatever the model's mode."""
+    beside: tuple[TargetColumn, ...] = ()
+    """Columns of the files without a value, which are written where the table has them: an older one would stay."""
+
+    @property
+    def mode(self) -> LoadMode:
+        return LoadMode.REPLACE if self.afresh else self.intent.mode
+
+    @property
+    def name(self) -> str:
+        return self.part or self.intent.model
+
+    def fenced(self, pipeline: str) -> str:
+        """The table that the model's fence row names."""
+        return many_tables(pipeline) if self.part else self.table
+
+
+def many_tables(pipeline: str) -> str:
+    """What the fence row of a model of many tables names, where others name their table. No table is called so."""
+    return f"{pipeline}.*"
 
 
 def forget(model: str, facts: Mapping[str, Any]) -> None:
@@ -331,10 +363,10 @@ class Publication:
     token: int
     loads: tuple[Load, ...]
     judge: Callable[[str, Counts, Mapping[str, int]], None]
-    """Called per model before COMMIT with its counts and facts (`key_nulls`, `key_duplicates`, `expected_target`);
+    """Called per load before COMMIT with its counts and facts (`key_nulls`, `key_duplicates`, `expected_target`);
     raises to roll the transaction back."""
     told: Callable[[str, Mapping[str, Any]], None] = forget
-    """Called per model after COMMIT, where the warehouse has something to look it up by, such as ids of queries."""
+    """Called per load after COMMIT, where the warehouse has something to look it up by, such as ids of queries."""
 
 
 class Warehouse(Protocol):
@@ -399,7 +431,8 @@ class Warehouse(Protocol):
 
         In this order: raise the fence of each model, in name order (Fenced when one does not answer exactly once); look
         at each receipt (one that answers the intent is returned as it is; a generation not below the intended one is
-        PlanAgain); write rows; count; `judge`; write receipts; commit. Any error rolls everything back.
+        PlanAgain); write rows; count; `judge`; write receipts; commit. Any error rolls everything back. A full load of
+        a model of many tables removes its other receipts: what they speak of begins anew with it.
         """
         ...
 
@@ -420,6 +453,19 @@ class Warehouse(Protocol):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a read-only statement."""
+        ...
+
+
+@runtime_checkable
+class DropsTables(Protocol):
+    """A warehouse that takes models of many tables, which may lose columns, or be gone altogether."""
+
+    def drop(self, mine: Fence, table: str, columns: Collection[str] = ()) -> tuple[str, ...]:
+        """Remove columns of a table, or where none is named the table and the fence row that says whose it is.
+
+        In one transaction, which begins with the fence as `publish` does: Fenced when it does not answer. What is gone
+        already is no error. Returns the statements run. WarehouseError names what depends on it and keeps it.
+        """
         ...
 
 

@@ -98,6 +98,7 @@ PASSING = "passing"
 """The folder of scratch that outlives commands: what is apart from the lake until its batch is done."""
 STAGES = {
     "validate": "ingestkit.stages.validate:validate",
+    "validate_archive": "ingestkit.stages.validate_archive:validate",
     "prove": "ingestkit.stages.validate_engine:prove",
     "meant": "ingestkit.stages.validate_engine:meant",
 }
@@ -410,7 +411,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
         lake=lake,
         **_warehouse(root, connections[settings.warehouse], shared, lake, connections[settings.lake]),
         open_run_mirror=_run_mirror(root, connections[settings.warehouse], shared),
-        validate=partial(_called, STAGES, "validate"),
+        validate=partial(_called, STAGES, "validate" if settings.tables is None else "validate_archive"),
         prove=partial(_called, STAGES, "prove"),
         meant=partial(_called, STAGES, "meant"),
         transform=_transform(secrets, root, settings),

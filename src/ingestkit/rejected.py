@@ -99,7 +99,7 @@ def _shown(
 ) -> dict[str, Any]:
     model = file.model or ""
     settings = session.pipeline.model(model)
-    hidden = set() if reveal else {name for name, column in settings.columns.items() if column.pii}
+    hidden = set() if reveal else session.pipeline.personal(model)
     # An error may be of a whole key; of columns that the contract has no more nobody can say what they tell.
     masked = {name: name in hidden for name in settings.columns}
     masked |= {", ".join(settings.key): bool(hidden & set(settings.key))}
@@ -122,7 +122,7 @@ def _shown(
     return {
         "batch": file.batch,
         "model": model,
-        "path": file.path,
+        "path": row["path"],
         "record": number,
         "line": row["line"],
         "byte_start": start,

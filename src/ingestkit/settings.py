@@ -27,6 +27,7 @@ from ingestkit.model import ALL_STAGES, LoadMode, Stage, Window
 
 LINEAGE = ("_batch", "_run_id", "_source_file", "_record_no")
 FLAG = "_deleted"
+MARK = "_deleted_at"
 """What a row says that stays, and whose key is gone."""
 LINE = "_line"
 """Where valid rows say on which line they begin; no table has it."""
@@ -454,7 +455,7 @@ class Model(Section):
         said = "delta" if self.delta is not None else "delta_by_report"
         if self.takes_changes and self.load is not LoadMode.REPLACE:
             raise ValueError(f"{said} is of load: replace, and this is {self.load.value}")
-        if self.takes_changes and not self.key:
+        if self.takes_changes and not self.key and self.columns:
             raise ValueError(f"{said} needs a key: changes are merged by it")
         if self.delta is not None and self.delta_by_report:
             raise ValueError("what holds changes is told by names or by reports: delta or delta_by_report")
@@ -481,6 +482,47 @@ class Model(Section):
                 named = self.gate.freshness.column
                 raise ValueError(f"gate.freshness: {named!r} is no column of type date or timestamp")
         return self
+
+
+MANY = "*"
+"""The model of a pipeline whose archives say which tables there are; it is all of them."""
+
+
+CHANGES = r"-N\.[^/]*$"
+"""How the names of archives end that hold changes alone."""
+
+
+class Many(Model):
+    """All tables of a pipeline whose archives say which there are, with which columns and keys."""
+
+    columns: dict[str, Column] = Field(default_factory=dict)
+    gate: ModelGate = ModelGate(row_delta_pct="never")
+
+
+class Tables(Section):
+    """What becomes of the tables of archives that say themselves which there are, with which columns."""
+
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,30})?$")] = ""
+    """What the name of each begins with."""
+    load: Literal["merge", "append"] = "merge"
+    """`append`: each archive holds what no other does, such as the logs of a day."""
+    number_type: Annotated[str, Field(pattern=f"^(string|float|{DECIMAL})$")] = "decimal(38,10)"
+    """What a column of numbers becomes, once and for good; a number that it cannot hold stands beside it as text."""
+    removed: Literal["keep", "drop"] = "keep"
+    """What becomes of columns and tables that an archive says are gone."""
+    deleted: Literal["remove", "mark"] = "remove"
+    """What becomes of rows that are gone: `mark` keeps them, with the time in the column `_deleted_at`."""
+    double_backslashes: bool = False
+    """Whether a backslash within a value is written as two."""
+    contracts: dict[str, dict[str, Column]] = Field(default_factory=dict)
+    """By table, the columns that are to be otherwise than the archives say."""
+
+    @property
+    def every(self) -> Model:
+        """The one model that all of them are. Which archives hold changes alone, their names say."""
+        if self.load == "append":
+            return Many(load=LoadMode.APPEND)
+        return Many(load=LoadMode.REPLACE, delta=CHANGES, allow_empty=True)
 
 
 KEYS = {
@@ -947,7 +989,11 @@ class PipelineSettings(Section):
 
     pipeline: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
     source: Source
-    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Model] = Field(min_length=1)
+    models_: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Model] = Field(
+        default_factory=dict, alias="models"
+    )
+    tables: Tables | None = None
+    """Instead of models, where each archive says itself which tables there are."""
     lake: str = "lake"
     warehouse: str = "warehouse"
     layout: Annotated[str, AfterValidator(laid_out)] = layouts.DEFAULT
@@ -967,6 +1013,18 @@ class PipelineSettings(Section):
     owner: str | None = None
     dbt: Dbt | None = None
     alerts: PipelineAlerts = PipelineAlerts()
+
+    @property
+    def models(self) -> dict[str, Model]:
+        return self.models_ if self.tables is None else {MANY: self.tables.every}
+
+    @model_validator(mode="after")
+    def there_is_something_to_load(self) -> "PipelineSettings":
+        if self.tables is None and not self.models_:
+            raise ValueError("models: say at least one; or tables, where archives say themselves which there are")
+        if self.tables is not None and self.models_:
+            raise ValueError("a pipeline says its models, or by tables that its archives do; not both")
+        return self
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -9,7 +9,7 @@ import pytest
 
 from ingestkit.ports import Warehouse
 from ingestkit.warehouses.duckdb import DuckdbWarehouse
-from tests.contracts.warehouse import WarehouseContract, quoted
+from tests.contracts.warehouse import ManyTables, WarehouseContract, quoted
 
 
 class TellingClock:
@@ -42,7 +42,7 @@ class SilentProgress:
     def warned(self, message: str, **facts: object) -> None: ...
 
 
-class TestDuckdb(WarehouseContract):
+class TestDuckdb(ManyTables, WarehouseContract):
     clock: TellingClock
 
     @pytest.fixture(params=["main", "My schema"])

@@ -8,7 +8,7 @@ import pytest
 
 from ingestkit.ports import Warehouse
 from ingestkit.warehouses.postgresql import PostgresqlWarehouse
-from tests.contracts.warehouse import WarehouseContract, quoted
+from tests.contracts.warehouse import ManyTables, WarehouseContract, quoted
 from tests.services import PostgresServer, postgres
 from tests.warehouses import postgresql_warehouse, warehouse_database
 
@@ -23,7 +23,7 @@ def server() -> Iterator[PostgresServer]:
         yield started
 
 
-class TestPostgresql(WarehouseContract):
+class TestPostgresql(ManyTables, WarehouseContract):
     case_matters = True
     server: PostgresServer
     database: str

@@ -15,7 +15,18 @@ import pytest
 from ingestkit import steps
 from ingestkit.errors import Fenced, GateClosed, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, Intent, LoadMode, Receipt
-from ingestkit.ports import Bounds, Load, Publication, Rejects, Said, TargetColumn, ValidFile, Warehouse
+from ingestkit.ports import (
+    Bounds,
+    DropsTables,
+    Load,
+    Publication,
+    Rejects,
+    Said,
+    TargetColumn,
+    ValidFile,
+    Warehouse,
+    many_tables,
+)
 from ingestkit.stages.validate_file import REJECTS
 from ingestkit.stages.validate_keys import LOSERS
 
@@ -113,6 +124,16 @@ def load(
     meant = intent(model, mode, generation, digest)
     made = Load(meant, model, PERSON, ("id",), files, losers)
     return replace(made, newer=newer or Said(), previous=previous or Said())
+
+
+def of_many(token: int = 0, state_id: str = STATE) -> Fence:
+    return Fence(PIPELINE, "*", state_id, token, many_tables(PIPELINE))
+
+
+def part(name: str, files: tuple[ValidFile, ...], mode: LoadMode, *removed: ValidFile, generation: int = 1) -> Load:
+    """One table of a model of many."""
+    made = Load(intent("*", mode, generation), name, PERSON, ("id",), files, None)
+    return replace(made, part=name, removed=removed)
 
 
 def publication(*loads: Load, batch: str = "b1", token: int = 1, judge: Judge | None = None) -> Publication:
@@ -968,3 +989,126 @@ class WarehouseContract:
         shown = ", ".join(self.column(column.name) for column in columns)
         assert set(self.rows(warehouse, table, shown)) == {row}
         assert {one for (one,) in self.rows(warehouse, table, "_batch")} == {"it's"}
+
+
+class ManyTables:
+    """What a warehouse promises that takes models of many tables; for subclasses of the contract."""
+
+    def shown(self, warehouse: Warehouse, table: str) -> list[tuple[Any, ...]]:
+        assert isinstance(self, WarehouseContract)
+        return self.rows(warehouse, table)
+
+    def test_all_tables_of_a_model_have_one_receipt(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product", "user")
+        products = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        users = write_valid(tmp_path / "b.parquet", PERSON, [("1", "u")])
+        judge = Judge()
+        full = [part("product", (products,), LoadMode.REPLACE), part("user", (users,), LoadMode.REPLACE)]
+        stand = warehouse.publish(publication(*full, judge=judge, token=3))
+        assert {name: counts.loaded for name, (counts, _) in judge.seen.items()} == {"product": 2, "user": 1}
+        assert self.shown(warehouse, "product") == [("1", "x"), ("2", "y")]
+        assert self.shown(warehouse, "user") == [("1", "u")]
+        [receipt] = warehouse.receipts(PIPELINE)
+        assert stand == {"*": receipt}
+        assert receipt.counts == Counts(staged=3, loaded=3, deleted=0)
+        assert {model: one.token for model, one in warehouse.fences(PIPELINE).items()} == {
+            "*": 3,
+            "product": 0,
+            "user": 0,
+        }
+        again = warehouse.publish(publication(*full, judge=(second := Judge()), token=4))
+        assert (again, second.seen) == ({"*": receipt}, {})
+
+    def test_a_refusal_of_one_table_takes_back_all_of_its_model(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product", "user")
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        loads = [part(name, (file,), LoadMode.MERGE) for name in ("product", "user")]
+        with pytest.raises(GateClosed):
+            warehouse.publish(publication(*loads, judge=Judge("user")))
+        assert [self.shown(warehouse, name) for name in ("product", "user")] == [[], []]
+        assert warehouse.receipts(PIPELINE) == ()
+
+    def test_removed_keys_go_before_rows_come(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y"), ("3", "z")])
+        warehouse.publish(publication(part("product", (first,), LoadMode.REPLACE)))
+        said = write_valid(tmp_path / "b.parquet", PERSON, [("2", "came again"), ("4", "new")])
+        gone = write_valid(tmp_path / "c.parquet", PERSON[:1], [("1",), ("2",), ("9",)])
+        judge = Judge()
+        changes = part("product", (said,), LoadMode.MERGE, gone)
+        stand = warehouse.publish(publication(changes, batch="b2", judge=judge))
+        assert self.shown(warehouse, "product") == [("2", "came again"), ("3", "z"), ("4", "new")]
+        counts, facts = judge.seen["product"]
+        assert (counts.staged, counts.deletes, counts.deleted, counts.loaded) == (5, 3, 2, 2)
+        assert (facts["expected_target"], counts.target, facts["key_nulls"]) == (3, 3, 0)
+        assert stand["*"].counts.deleted == 2
+
+    def test_keys_may_go_where_no_row_comes(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x"), ("2", "y")])
+        warehouse.publish(publication(part("product", (first,), LoadMode.REPLACE)))
+        gone = write_valid(tmp_path / "c.parquet", PERSON[:1], [("1",)])
+        warehouse.publish(publication(part("product", (), LoadMode.MERGE, gone), batch="b2"))
+        assert self.shown(warehouse, "product") == [("2", "y")]
+
+    def test_a_removed_key_without_a_value_is_told_to_the_judge(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product")
+        gone = write_valid(tmp_path / "c.parquet", PERSON[:1], [("1",), (None,)])
+        judge = Judge("product")
+        with pytest.raises(GateClosed):
+            warehouse.publish(publication(part("product", (), LoadMode.MERGE, gone), judge=judge))
+        assert judge.seen["product"][1]["key_nulls"] == 1
+
+    def test_a_full_load_of_many_tables_ends_what_newer_changes_have_said(
+        self, warehouse: Warehouse, tmp_path: Path
+    ) -> None:
+        ready_for_many(warehouse, "product")
+        first = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        second = write_valid(tmp_path / "b.parquet", PERSON, [("2", "y")])
+        warehouse.publish(publication(part("product", (first,), LoadMode.REPLACE)))
+        warehouse.publish(publication(part("product", (second,), LoadMode.MERGE), batch="b2"))
+        again = part("product", (first,), LoadMode.REPLACE, generation=2)
+        warehouse.publish(publication(again))
+        assert self.shown(warehouse, "product") == [("1", "x")]
+        assert [(one.batch, one.generation) for one in warehouse.receipts(PIPELINE)] == [("b1", 2)]
+
+    def test_columns_that_are_gone_are_dropped_under_the_fence(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product")
+        assert isinstance(warehouse, DropsTables)
+        file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
+        warehouse.publish(publication(part("product", (file,), LoadMode.REPLACE), token=4))
+        with pytest.raises(Fenced):
+            warehouse.drop(of_many(3), "product", ["city"])
+        with pytest.raises(Fenced):
+            warehouse.drop(of_many(5, "another"), "product", ["city"])
+        assert self.shown(warehouse, "product") == [("1", "x")]
+        [statement] = warehouse.drop(of_many(5), "product", ["city", "never"])
+        assert "city" in statement
+        assert warehouse.drop(of_many(5), "product", ["city"]) == ()
+        with pytest.raises(WarehouseError):
+            self.shown(warehouse, "product")
+        assert "city" in str(warehouse.planned("product", PERSON, LINEAGE))
+
+    def test_a_table_that_is_gone_is_nobodys(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        ready_for_many(warehouse, "product", "user")
+        assert isinstance(warehouse, DropsTables)
+        with pytest.raises(Fenced):
+            warehouse.drop(of_many(1, "another"), "product")
+        assert warehouse.table_owner("product") == (PIPELINE, "product")
+        assert len(warehouse.drop(of_many(1), "product")) == 1
+        assert warehouse.drop(of_many(1), "product") == ()
+        assert warehouse.missing(("product", "user")) == {"product"}
+        assert warehouse.table_owner("product") is None
+        assert set(warehouse.fences(PIPELINE)) == {"*", "user"}
+
+    def test_two_pipelines_have_models_of_many_tables(self, warehouse: Warehouse) -> None:
+        ready_for_many(warehouse)
+        warehouse.fence((replace(of_many(), pipeline="other", table=many_tables("other")),))
+        assert set(warehouse.fences("other")) == {"*"}
+
+
+def ready_for_many(warehouse: Warehouse, *tables: str) -> None:
+    warehouse.check()
+    warehouse.fence((of_many(), *(fence(table) for table in tables)))
+    for table in tables:
+        warehouse.evolve(table, PERSON, LINEAGE)

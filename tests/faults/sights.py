@@ -22,10 +22,12 @@ FOLDERS = rf"{PART}(?:/{PART})+"
 """What a layout makes of a batch has a folder of the model and one of the batch at least."""
 FILE = r"[0-9a-f]+"
 RUN = rf"{PART}\.\d+"
+TABLE = r"(?:\.[A-Za-z0-9_]+\.[A-Za-z0-9_]+\.(?:updates|deletes))?"
+"""Of an archive that says its tables itself: which of them, and what of it."""
 SHAPES = {
     "raw": re.compile(rf"raw/{PART}/{FOLDERS}/{FILE}-(?:\d{{12}}-)?{PART}"),
-    "valid": re.compile(rf"valid/{PART}/{FOLDERS}/{RUN}/{FILE}\.parquet"),
-    "rejects": re.compile(rf"rejects/{PART}/{FOLDERS}/{RUN}/(?:keys-)?{FILE}\.parquet"),
+    "valid": re.compile(rf"valid/{PART}/{FOLDERS}/{RUN}/{FILE}{TABLE}\.parquet"),
+    "rejects": re.compile(rf"rejects/{PART}/{FOLDERS}/{RUN}/(?:keys-)?{FILE}{TABLE}\.parquet"),
     "_runs": re.compile(rf"_runs/{PART}/{PART}/[a-z]+\.{PART}\.\d{{12}}-\d{{6}}\.json"),
     "_decisions": re.compile(rf"_decisions/{PART}/\d{{6,}}-[0-9a-f]{{8}}\.json"),
     "_staged": re.compile(rf"_staged/{PART}/{PART}/{PART}\.\d+\.[0-9a-f]{{12}}/part-\d+\.parquet"),

@@ -22,6 +22,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("dbt.begun", "dbt.started", "dbt.built", "dbt.done", "dbt.sidecar_written", "dbt.recorded"), "test_dbt"
     ),
+    "load.dropping": "test_tables",
     "mirror.runs_added": "test_snowflake",
     "queue.appended": "test_state_lost",
     "rebuild.marked": "test_state_lost",
@@ -30,6 +31,8 @@ ELSEWHERE = {
     "release.ended": "test_remote",
     "release.recorded": "test_remote",
     "store.sent": "test_object_lakes",
+    "validate.archive_read": "test_tables",
+    "validate.member_done": "test_tables",
     "windows.stepped_over": "test_windows",
 }
 """Steps this story does not come to, and the scenario that does."""

@@ -33,11 +33,10 @@ def frame(view: View) -> Group:
     stages = [one for one in ALL_STAGES if one is not Stage.DBT or _has_dbt(view)]
     for name in ("model", *stages, "rows", "rejected"):
         table.add_column(name, justify="right" if name in ("rows", "rejected") else "left", overflow="fold")
-    for model in (*run["models"], "*"):
-        cells = [
-            _cell(by_place.get((stage, model)), now) if (stage in RUN_WIDE) == (model == "*") else ""
-            for stage in stages
-        ]
+    for model in dict.fromkeys((*run["models"], "*")):
+        # One that is all tables of a pipeline has its row with what is of the run as a whole.
+        shown = [stage for stage in stages if (model == "*" if stage in RUN_WIDE else model in run["models"])]
+        cells = [_cell(by_place.get((stage, model)), now) if stage in shown else "" for stage in stages]
         counted = [amounts(by_place[stage, model]) for stage in stages if (stage, model) in by_place]
         figures = [_newest(name, counted) for name in ("rows", "rejected")]
         table.add_row(

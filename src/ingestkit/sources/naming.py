@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from ingestkit.errors import ConfigError, SourceError
 from ingestkit.files import shown
-from ingestkit.settings import Batches, Model
+from ingestkit.settings import MANY, Batches, Model
 from ingestkit.sources.archives import is_archive
 from ingestkit.windows import first_showing, zone_of
 
@@ -24,6 +24,7 @@ PLURALS = (
     (r"(.+)s", "(?:s(?:es)?)?"),
 )
 """What words end with, and with what they may end where another number of them is meant."""
+EVERYTHING = re.compile(r".*", re.DOTALL)
 SHORT, LEVELS = 3, 2
 Claims: TypeAlias = Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
 """By model: how its files are called, and how besides where no other model's are called so."""
@@ -119,6 +120,8 @@ def claimants(claims: Claims, path: str, name: str) -> tuple[str, ...]:
 
 
 def _claims_of(name: str, model: Model) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    if name == MANY:
+        return EVERYTHING, EVERYTHING
     if model.files is not None:
         said = re.compile(model.files)
         return said, said

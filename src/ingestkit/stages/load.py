@@ -27,6 +27,7 @@ from ingestkit.model import (
 from ingestkit.pipeline import Pipeline, RunContext
 from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile
 from ingestkit.stages import standing
+from ingestkit.stages.tables import TABLES, Table, claim, loads, refuse_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,19 @@ class Given:
     """Versions of the file set that stay forgotten, though an earlier time is put back that knew them."""
     puts_back: bool = False
     """Whether old content is wanted in place of what newer batches have said."""
+    tables: tuple[Table, ...] = ()
+    """Of a model of many tables: what its archive says of them."""
+    behind: str | None = None
+    """The newest batch that is done, where that is a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One model's load, or the batch that supersedes it."""
+    """One model's load, of each of its tables, or the batch that supersedes it."""
 
     model: str
     intent: Intent
-    load: Load | None
+    loads: tuple[Load, ...] = ()
     superseded_by: str | None = None
     stays: Receipt | None = None
     """Of a superseded one: the receipt by which the target holds this batch all the same, since it was put back."""
@@ -164,11 +169,15 @@ def _has_full(pipeline: Pipeline, model: str, receipts: Sequence[Receipt]) -> bo
 def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
     """The load of one model, as its target stands now."""
     intent = intended(ctx.pipeline, ctx.batch, ctx.window, given, receipts)
+    if ctx.pipeline.many:
+        refuse_behind(ctx, given.behind, intent.mode)
+        [file] = given.files
+        return Planned(given.model, intent, tuple(loads(ctx, intent, given.tables, file.id, given.made)))
     alone = standing.stands_alone(ctx.pipeline, ctx.batch, given.model, intent.mode, receipts)
     goes_before = given.puts_back and alone
     by = None if goes_before else standing.superseded_by(ctx.pipeline, ctx.batch, intent, receipts)
     if by is not None:
-        return Planned(given.model, intent, None, by, stays=_put_back(receipts, given.model, ctx.batch))
+        return Planned(given.model, intent, (), by, stays=_put_back(receipts, given.model, ctx.batch))
     current = _valid_files(ctx, given)
     newer: list[Artifact] = []
     previous: Said | None = Said()
@@ -209,31 +218,31 @@ def plan(ctx: RunContext, given: Given, receipts: Sequence[Receipt]) -> Planned:
         copying=ctx.pipeline.copying(given.model),
         rejects=_rejects(ctx, given),
     )
-    return Planned(given.model, intent, load)
+    return Planned(given.model, intent, (load,))
 
 
 def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, int]) -> Published:
-    """Publish these models in one transaction; `expected` is how many valid rows each must stage."""
-    loads = tuple(one.load for one in sorted(planned, key=lambda one: one.model) if one.load is not None)
-    if not loads:
+    """Publish these models in one transaction; `expected` is how many valid rows each load must stage, by its name."""
+    every = tuple(load for one in sorted(planned, key=lambda one: one.model) for load in one.loads)
+    if not every:
         return Published()
-    _evolve(ctx, loads)
+    _evolve(ctx, every)
     # What is built again is loaded as it was, whatever its model says now.
-    written = {table: modes for one in loads for table, modes in ctx.pipeline.written(one.intent.model).items()}
-    written |= {load.table: written[load.table] | {load.intent.mode} for load in loads}
+    written = {table: modes for one in every for table, modes in ctx.pipeline.written(one.intent.model).items()}
+    written |= {load.table: written.get(load.table, frozenset()) | {load.intent.mode} for load in every}
     for remark in ctx.warehouse.remarks(ctx.pipeline.name, written):
         ctx.progress.warned(remark)
-    modes = {load.intent.model: load.intent.mode for load in loads}
+    by_name = {load.name: load.intent for load in every}
     rules: dict[str, tuple[Rule, ...]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
 
-    def judge(model: str, counts: Counts, figures: Mapping[str, int]) -> None:
-        emptied = _emptied(ctx.pipeline, model, modes[model], counts)
-        rules[model] = (*judged(model, counts, figures, expected[model]), *emptied)
-        for rule in rules[model]:
+    def judge(name: str, counts: Counts, figures: Mapping[str, int]) -> None:
+        emptied = _emptied(ctx.pipeline, by_name[name], counts)
+        rules[name] = (*judged(name, counts, figures, expected[name]), *emptied)
+        for rule in rules[name]:
             if rule.passed is False:
                 error = GateClosed(
-                    f"{model}: {rule.name} is {rule.figure:g} where {rule.limit:g} is the limit; nothing was published",
+                    f"{name}: {rule.name} is {rule.figure:g} where {rule.limit:g} is the limit; nothing was published",
                     hint=f"ingestkit runs show {ctx.run_id}",
                 )
                 error.incident = "counts" if rule.name in OF_COUNTS else None
@@ -245,7 +254,7 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
         run_id=ctx.run_id,
         state_id=ctx.state_id,
         token=ctx.token,
-        loads=loads,
+        loads=every,
         judge=judge,
         told=facts.__setitem__,
     )
@@ -254,13 +263,16 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
 
 def _evolve(ctx: RunContext, loads: Sequence[Load]) -> None:
     """Make the tables that are to be published into, or add what they lack; nothing where one of them is another's."""
+    claim(ctx, loads)
     for load in loads:
         if load.rejects is not None:
             standing.refuse_of_another(ctx.warehouse, (ctx.pipeline.name, load.intent.model), load.rejects.table)
     for load in loads:
         ctx.stop.check()
-        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
-        wanted = [(load.table, load.columns, load.lineage)]
+        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.fenced(ctx.pipeline.name))
+        # What is made anew is so within the transaction.
+        columns = tuple(one for one in load.columns if one.name not in load.remade)
+        wanted = [(load.table, columns, load.lineage)]
         if load.rejects is not None:
             wanted.append((load.rejects.table, load.rejects.columns, load.rejects.lineage))
         for table, columns, lineage in wanted:
@@ -286,19 +298,20 @@ def judged(model: str, counts: Counts, facts: Mapping[str, int], expected: int) 
     )
 
 
-def _emptied(pipeline: Pipeline, model: str, mode: LoadMode, counts: Counts) -> tuple[Rule, ...]:
+def _emptied(pipeline: Pipeline, intent: Intent, counts: Counts) -> tuple[Rule, ...]:
     """The rule for full files whose rows may all say that their keys are gone: as of a file without rows."""
-    if mode is not LoadMode.REPLACE or counts.deletes is None or pipeline.model(model).allow_empty:
+    if intent.mode is not LoadMode.REPLACE or counts.deletes is None or pipeline.model(intent.model).allow_empty:
         return ()
     # A key of which newer changes speak is not gone by this file.
     left = (counts.loaded or 0) + (counts.superseded or 0) > 0 or not counts.deletes
-    return (Rule("all_gone", Stage.LOAD, model, float(not left), 0.0, left, approvable=False),)
+    return (Rule("all_gone", Stage.LOAD, intent.model, float(not left), 0.0, left, approvable=False),)
 
 
 def read_back(ctx: RunContext, given: Given, planned: Planned, published: Published) -> Work:
     """The rows a published, or superseded, model leaves in the state."""
     known = [*given.made, *given.others]
-    receipt, rules = published.receipts.get(given.model), published.rules.get(given.model, ())
+    receipt = published.receipts.get(given.model)
+    rules = tuple(rule for load in planned.loads for rule in published.rules.get(load.name, ()))
     details = {"intent": _shown(planned.intent)}
     if receipt is None:
         return _superseded(ctx, given, planned, details)
@@ -330,6 +343,7 @@ def read_back(ctx: RunContext, given: Given, planned: Planned, published: Publis
             "receipt_run": receipt.run_id,
             "published": {"token": receipt.token, "at": receipt.at.isoformat()},
             **({"warehouse": dict(published.facts[given.model])} if given.model in published.facts else {}),
+            **({TABLES: [table.to_json() for table in given.tables]} if given.tables else {}),
         },
         skipped=None if rules else f"published already by {receipt.run_id}",
     )

@@ -45,13 +45,16 @@ def stands_alone(pipeline: Pipeline, batch: str, model: str, mode: LoadMode, rec
     return is_alone(pipeline, model, mode) and not merged
 
 
-def refuse_of_another(warehouse: Warehouse, mine: tuple[str, str], table: str) -> None:
+def refuse_of_another(warehouse: Warehouse, mine: tuple[str, str], table: str, *, part: bool = False) -> None:
     """No (pipeline, model) writes into a table that is another's, be it for its rows or its rejects."""
     owner = warehouse.table_owner(table)
     if owner is not None and owner != mine:
+        other = f"give the model another one: models.{mine[1]}.table in pipeline {mine[0]}"
         raise WarehouseError(
             f"table {table} belongs to {'.'.join(owner)}, not to {'.'.join(mine)}",
-            hint=f"give the model another one: models.{mine[1]}.table in pipeline {mine[0]}",
+            hint=f"let its tables begin with a name of their own: set tables.prefix in pipeline {mine[0]}"
+            if part
+            else other,
         )
 
 

@@ -177,7 +177,7 @@ def _read(ctx: RunContext, model: str, file: FileVersion, known: Iterable[Artifa
     else:
         rejected_rows, rejected_lines = facts.cut.rows, facts.cut.lines
     part = Part(Candidate(file, valid, path, facts), rejects, valid_rows, rejected_rows, rejected_lines, made)
-    _prove(part)
+    prove(part)
     return part
 
 
@@ -197,7 +197,7 @@ def _reusable(
     return None
 
 
-def _prove(part: Part) -> None:
+def prove(part: Part) -> None:
     """Every line and every record of the file is accounted for, or the file fails."""
     facts = part.facts
     if facts.partial:
@@ -236,7 +236,7 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
     # The valid rows of a file quarantined whole are no artifact of the run: nothing may ever load them.
     artifacts = [one for part in files.kept for one in (part.candidate.valid, part.rejects)]
     artifacts += [part.rejects for part in files.over]
-    reasons = _quarantine(ctx, engine, files.read, keys)
+    reasons = quarantine(ctx, engine, files.read, keys)
     whole = (_whole(ctx, model, part.file, part.valid_rows) for part in files.over)
     unread = (_whole(ctx, model, one.file, one.records or 0) for one in files.broken)
     uncounted = any(one.records is None for one in files.broken)
@@ -255,7 +255,7 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
         quarantine=(*reasons, *whole, *unread),
         drift=tuple(one for part in files.every for one in _drift_of(part)),
         rules=(*rules, *_refused(ctx, model, files, reasons)),
-        details={"proof": _proof(files.read), **_normalised(files.read)},
+        details={"proof": proof(files.read), **_normalised(files.read)},
     )
 
 
@@ -326,7 +326,7 @@ def _losers_by_file(ctx: RunContext, engine: Engine, keys: Artifact | None) -> d
         return dict(db.sql(f"SELECT file_id, count(*) FROM {source} GROUP BY ALL").fetchall())
 
 
-def _quarantine(
+def quarantine(
     ctx: RunContext, engine: Engine, parts: Sequence[Part], keys: Artifact | None
 ) -> tuple[Quarantined, ...]:
     """One row per file, column and code, with three places to look at."""
@@ -385,7 +385,7 @@ def _normalised(parts: Sequence[Part]) -> dict[str, Any]:
     return {"normalised": found} if found else {}
 
 
-def _proof(parts: Sequence[Part]) -> dict[str, Any]:
+def proof(parts: Sequence[Part]) -> dict[str, Any]:
     each: list[dict[str, Any]] = [
         {
             "path": part.file.path,

@@ -5,6 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,9 @@ def _without(texts: pa.ChunkedArray, nulls: tuple[str, ...]) -> pa.ChunkedArray:
 
 def prove(model: str, settings: Model) -> None:
     """Prove that the engine takes a model's contract, before there is any file."""
+    if not settings.columns:
+        # Its archives say them.
+        return
     with duckdb.connect(":memory:") as db:
         _prove(db, compile_contract(model, settings))
     meant(model, settings)
@@ -147,6 +151,12 @@ class Engine:
             yield db
         finally:
             self._idle.append(db)
+
+    def under(self, contract: Contract) -> "Engine":
+        """The same engine under another contract; it is closed with this one."""
+        other = copy(self)
+        other.contract = contract
+        return other
 
     def _new(self) -> duckdb.DuckDBPyConnection:
         db = self._db.cursor()

@@ -165,15 +165,27 @@ def make_artifacts(
     ctx: RunContext, model: str, file: FileVersion, engine: Engine, read: Reader
 ) -> tuple[Artifact, Artifact]:
     """Convert one raw file, and publish its valid Parquet and its rejects."""
+    prove_landed(ctx, file)
+    return publish_artifacts(ctx, model, file, file.id, engine, read)
+
+
+def prove_landed(ctx: RunContext, file: FileVersion) -> None:
+    """That the lake holds what the file was fetched into."""
     if file.raw is None or not ctx.lake.holds(file.raw, file.size):
         raise _lost(ctx, f"the lake has lost {file.raw}, which {shown(file.path)} was fetched into")
     if not ctx.is_ours(file) and ctx.lake.digest(file.raw) != file.sha256:
         told = f"{file.raw} in the lake is not what {shown(file.path)} was fetched into: its bytes are others"
         raise _lost(ctx, told)
-    place, name = ctx.place(model), f"{file.id}.parquet"
-    valid_name = ctx.lake.made_name("valid", place, ctx.batch, name)
-    rejects_name = ctx.lake.made_name("rejects", place, ctx.batch, name)
-    aside = engine.folder / f"{file.id}.rejects"
+
+
+def publish_artifacts(
+    ctx: RunContext, model: str, file: FileVersion, name: str, engine: Engine, read: Reader
+) -> tuple[Artifact, Artifact]:
+    """Convert what is read of a file, and publish the valid Parquet and the rejects under a name."""
+    place = ctx.place(model)
+    valid_name = ctx.lake.made_name("valid", place, ctx.batch, f"{name}.parquet")
+    rejects_name = ctx.lake.made_name("rejects", place, ctx.batch, f"{name}.parquet")
+    aside = engine.folder / f"{name}.rejects"
     try:
         valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, read, into, aside))
         steps.reached("validate.valid_published")

@@ -156,6 +156,18 @@ class DuckdbWarehouse:
             transaction = DuckdbTransaction(connection, self.schema)
             self._transacted(connection, lambda: publishing.void(transaction, fence))
 
+    def drop(self, mine: Fence, table: str, columns: Collection[str] = ()) -> tuple[str, ...]:
+        """Remove columns, or the table and its fence row, under the model's fence."""
+        with self._session() as connection:
+
+            def once() -> tuple[str, ...]:
+                publishing.raise_fence(DuckdbTransaction(connection, self.schema), mine)
+                if columns:
+                    return duckdb_tables.drop_columns(connection, self.schema, table, columns)
+                return duckdb_tables.drop_table(connection, self.schema, mine.pipeline, table)
+
+            return self._transacted(connection, once)
+
     def newest(self, table: str, column: str) -> Any:
         """The greatest value of a column."""
         ((found,),) = self.query(f"SELECT max({duckdb_sql.name(column)}) FROM {duckdb_sql.name(self.schema, table)}")

@@ -1,12 +1,12 @@
 """How DuckDB writes what is published: its statements over valid Parquet, which is its stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 
 from ingestkit.model import Fence, Receipt
-from ingestkit.ports import Bounds
+from ingestkit.ports import Bounds, TargetColumn
 from ingestkit.warehouses import duckdb_sql as sql
 from ingestkit.warehouses import duckdb_tables
 from ingestkit.warehouses.publishing import Merged, Rows, figures
@@ -44,6 +44,13 @@ class DuckdbTransaction:
         """Who else changes it meanwhile conflicts with this transaction."""
         return self.count(table)
 
+    def columns(self, table: str) -> Collection[str]:
+        return duckdb_tables.columns_of(self.connection, self.schema, table).keys()
+
+    def remake(self, table: str, gone: Collection[str], columns: Sequence[TargetColumn]) -> None:
+        duckdb_tables.drop_columns(self.connection, self.schema, table, gone)
+        duckdb_tables.evolve(self.connection, self.schema, table, sql.column_types(columns, ()))
+
     def count(self, table: str) -> int:
         return self._figure(f"SELECT count(*) FROM {self._named(table)}")
 
@@ -75,6 +82,9 @@ class DuckdbTransaction:
 
     def delete_others(self, table: str, kept: Rows) -> int:
         return self._figure(sql.delete_others(self._named(table), kept.query, kept.key))
+
+    def mark(self, table: str, gone: str, key: tuple[str, ...]) -> None:
+        self.connection.execute(sql.mark(self._named(table), gone, key))
 
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         target = self._named(table)

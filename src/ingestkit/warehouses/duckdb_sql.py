@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ingestkit.ports import Bounds, Load, Rejects, Said, TargetColumn
-from ingestkit.settings import FLAG
+from ingestkit.settings import FLAG, MARK
 
 FENCES = "ingestkit_fence"
 RECEIPTS = "ingestkit_receipt"
@@ -107,6 +107,8 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
     if not load.files:
         return nothing(column_types(load.columns, load.lineage))
     made = {column: f"NULL::VARCHAR AS {name(column)}" for column in absent}
+    if load.marks is not None:
+        made[MARK] = f"NULL::TIMESTAMP WITH TIME ZONE AS {name(MARK)}"
     if load.flags:
         made[FLAG] = f"{says_gone(load.flags, 'record.')} AS {name(FLAG)}"
     shown = [made.get(column.name, f"record.{name(column.name)}") for column in load.columns]
@@ -128,6 +130,12 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
         f"{query} ANTI JOIN read_parquet({one_file(load.losers)}, hive_partitioning=false) AS loser "
         "ON loser.file_id = file.file_id AND loser.record_no = record._record_no"
     )
+
+
+def removed(load: Load) -> str:
+    """A query for the keys whose rows go, or are marked, before any is written; and with which time."""
+    at = f", {name(load.marks)} AS {name(MARK)}" if load.marks is not None else ""
+    return f"SELECT {names(load.key)}{at} FROM read_parquet({file_list(one.path for one in load.removed)}, {AS_NAMED})"
 
 
 def rejects(said: Rejects, batch: str, run_id: str) -> str:
@@ -203,6 +211,12 @@ def delete_others(target: str, kept: str, key: tuple[str, ...]) -> str:
     """Rows of the target that have none of these keys are removed."""
     same = " AND ".join(f"target.{name(column)} = kept.{name(column)}" for column in key)
     return f"DELETE FROM {target} AS target WHERE NOT EXISTS (SELECT 1 FROM ({kept}) AS kept WHERE {same})"
+
+
+def mark(target: str, rows: str, key: tuple[str, ...]) -> str:
+    """Rows of the target whose key the others have get their mark."""
+    same = " AND ".join(f"target.{name(column)} = gone.{name(column)}" for column in key)
+    return f"UPDATE {target} AS target SET {name(MARK)} = gone.{name(MARK)} FROM ({rows}) AS gone WHERE {same}"
 
 
 def within(bounds: Bounds) -> str:

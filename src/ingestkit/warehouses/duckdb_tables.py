@@ -1,7 +1,7 @@
 """The tables of a DuckDB warehouse: fences, receipts, and targets that grow with their contract."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -187,6 +187,26 @@ def evolve(connection: Connection, schema: str, table: str, wanted: Mapping[str,
     statements = changes(connection, schema, table, wanted)
     for statement in statements:
         connection.execute(statement)
+    return statements
+
+
+def drop_columns(connection: Connection, schema: str, table: str, columns: Collection[str]) -> tuple[str, ...]:
+    """Remove those of the columns that are there."""
+    gone = {column.lower() for column in columns}
+    there = [column for column in columns_of(connection, schema, table) if column.lower() in gone]
+    statements = tuple(f"ALTER TABLE {sql.name(schema, table)} DROP COLUMN {sql.name(column)}" for column in there)
+    for statement in statements:
+        connection.execute(statement)
+    return statements
+
+
+def drop_table(connection: Connection, schema: str, pipeline: str, table: str) -> tuple[str, ...]:
+    """Remove the table, where it is there, and who it belonged to."""
+    statements = () if missing(connection, schema, (table,)) else (f"DROP TABLE {sql.name(schema, table)}",)
+    for statement in statements:
+        connection.execute(statement)
+    whose = f'DELETE FROM {sql.name(schema, sql.FENCES)} WHERE pipeline = ? AND lower("table") = lower(?)'
+    connection.execute(whose, [pipeline, table])
     return statements
 
 

@@ -147,6 +147,18 @@ class PostgresqlWarehouse:
         ):
             publishing.void(PostgresqlTransaction(engine, connection, self.schema), fence)
 
+    def drop(self, mine: Fence, table: str, columns: Collection[str] = ()) -> tuple[str, ...]:
+        """Remove columns, or the table and its fence row, under the model's fence."""
+        with (
+            self.server.session(table) as connection,
+            publishing.opened_engine(self.memory_limit, self.threads, self.scratch) as engine,
+            self.server.writing(connection),
+        ):
+            publishing.raise_fence(PostgresqlTransaction(engine, connection, self.schema), mine)
+            if columns:
+                return postgresql_tables.drop_columns(connection, self.schema, table, columns)
+            return postgresql_tables.drop_table(connection, self.schema, mine.pipeline, table)
+
     def newest(self, table: str, column: str) -> Any:
         """The greatest value of a column."""
         query = f"SELECT max({postgresql_sql.name(column)}) FROM {postgresql_sql.name(self.schema, table)}"

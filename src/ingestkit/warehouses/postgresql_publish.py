@@ -1,6 +1,6 @@
 """How PostgreSQL writes what is published: COPY in the transaction, a temporary stage only where rows have keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -10,7 +10,8 @@ import psycopg
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Fence, Receipt
-from ingestkit.ports import Bounds
+from ingestkit.ports import Bounds, TargetColumn
+from ingestkit.settings import MARK
 from ingestkit.warehouses import duckdb_sql, postgresql_tables
 from ingestkit.warehouses import postgresql_sql as sql
 from ingestkit.warehouses.postgresql_copy import copy_rows
@@ -61,6 +62,13 @@ class PostgresqlTransaction:
         self.connection.execute(f"LOCK TABLE {self._named(table)} IN SHARE ROW EXCLUSIVE MODE")
         return self.count(table)
 
+    def columns(self, table: str) -> Collection[str]:
+        return postgresql_tables.columns_of(self.connection, self.schema, table).keys()
+
+    def remake(self, table: str, gone: Collection[str], columns: Sequence[TargetColumn]) -> None:
+        postgresql_tables.drop_columns(self.connection, self.schema, table, gone)
+        postgresql_tables.evolve(self.connection, self.schema, table, sql.column_types(columns, ()))
+
     def count(self, table: str) -> int:
         found: int = postgresql_tables.one(
             self.connection, f"SELECT count(*) FROM {self._named(self.beside.get(table, table))}"
@@ -98,6 +106,11 @@ class PostgresqlTransaction:
         deleted = self.connection.execute(sql.delete_others(self._named(table), STAGE, kept.key)).rowcount
         self.connection.execute(f"DROP TABLE {STAGE}")
         return deleted
+
+    def mark(self, table: str, gone: str, key: tuple[str, ...]) -> None:
+        self._staged(GONE, table, Rows(gone, (*key, MARK), key))
+        self.connection.execute(duckdb_sql.mark(self._named(table), f"TABLE {GONE}", key))
+        self.connection.execute(f"DROP TABLE {GONE}")
 
     def merge(self, table: str, rows: Rows, gone: str | None) -> Merged:
         """By a stage that is gone with the transaction, and one statement each: no unique index is needed."""

@@ -1,7 +1,7 @@
 """The tables of a PostgreSQL warehouse: fences, receipts, and targets that grow with their contract."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -200,6 +200,35 @@ def evolve(connection: Connection, schema: str, table: str, wanted: Mapping[str,
                 hint="drop that view, run again, and make it anew",
             ) from error
     return statements
+
+
+def drop_columns(connection: Connection, schema: str, table: str, columns: Collection[str]) -> tuple[str, ...]:
+    """Remove those of the columns that are there."""
+    there = [column for column in columns_of(connection, schema, table) if column in columns]
+    statements = tuple(f"ALTER TABLE {sql.name(schema, table)} DROP COLUMN {sql.name(column)}" for column in there)
+    for statement in statements:
+        _remove(connection, table, statement)
+    return statements
+
+
+def drop_table(connection: Connection, schema: str, pipeline: str, table: str) -> tuple[str, ...]:
+    """Remove the table, where it is there, and who it belonged to."""
+    statements = () if missing(connection, schema, (table,)) else (f"DROP TABLE {sql.name(schema, table)}",)
+    for statement in statements:
+        _remove(connection, table, statement)
+    whose = f'DELETE FROM {sql.name(schema, sql.FENCES)} WHERE pipeline = %s AND "table" = %s'
+    connection.execute(whose, [pipeline, table])
+    return statements
+
+
+def _remove(connection: Connection, table: str, statement: str) -> None:
+    try:
+        connection.execute(statement)
+    except errors.DependentObjectsStillExist as error:
+        raise WarehouseError(
+            f"{table}: {error.diag.message_primary} ({error.diag.message_detail})",
+            hint="drop that and run again; or keep what archives remove: tables.removed: keep",
+        ) from error
 
 
 def stands_alone(connection: Connection, schema: str, table: str) -> bool:

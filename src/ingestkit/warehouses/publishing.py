@@ -3,7 +3,7 @@
 What is to be written is told by DuckDB from valid Parquet; how it is written is each warehouse's own.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as also
@@ -16,8 +16,8 @@ import duckdb
 from ingestkit import steps
 from ingestkit.errors import Fenced, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, LoadMode, Receipt
-from ingestkit.ports import Bounds, Load, Publication, Rejects
-from ingestkit.settings import FLAG, OF_REJECTS
+from ingestkit.ports import Bounds, Load, Publication, Rejects, TargetColumn
+from ingestkit.settings import FLAG, MARK, OF_REJECTS
 from ingestkit.warehouses import duckdb_sql as sql
 
 Engine = duckdb.DuckDBPyConnection
@@ -74,6 +74,14 @@ class Transaction(Protocol):
         """Keep others from changing the table until this transaction ends, and tell how many rows it holds."""
         ...
 
+    def columns(self, table: str) -> Collection[str]:
+        """The names of the table's columns."""
+        ...
+
+    def remake(self, table: str, gone: Collection[str], columns: Sequence[TargetColumn]) -> None:
+        """Remove those of the columns that are there, and add these, without a value."""
+        ...
+
     def count(self, table: str) -> int:
         """How many rows the table holds, as it will stand when this transaction is committed."""
         ...
@@ -106,6 +114,10 @@ class Transaction(Protocol):
         """Delete the keys that the query `gone` names, then write the rows by key: over those there are, or as new."""
         ...
 
+    def mark(self, table: str, gone: str, key: tuple[str, ...]) -> None:
+        """Give rows of these keys the mark that stands beside each."""
+        ...
+
     def finish(self) -> None:
         """Do what was put off so that readers wait as short as can be; nothing is counted behind it."""
         ...
@@ -121,6 +133,8 @@ class Plan:
     staged: int
     key_nulls: int = 0
     key_duplicates: int = 0
+    removed: int = 0
+    """How many of what is staged are keys alone, whose rows go."""
     gone: str | None = None
     """Of a merge: the query for the keys that go."""
     deletes: int | None = None
@@ -139,7 +153,7 @@ class Plan:
     @property
     def mergeable(self) -> bool:
         """Warehouses refuse to merge keys that come twice, in words that would hide the rule, or take any of them."""
-        return self.load.intent.mode is not LoadMode.MERGE or not self.key_duplicates
+        return self.load.mode is not LoadMode.MERGE or not self.key_duplicates
 
 
 Planner = Callable[[Load], Plan]
@@ -156,19 +170,38 @@ class Written:
 
 def publish(transaction: Transaction, publication: Publication, plan: Planner, at: datetime) -> Mapping[str, Receipt]:
     """The port's `publish`, inside a transaction that the caller has begun and will commit."""
-    loads = sorted(publication.loads, key=lambda load: load.intent.model)
-    for load in loads:
-        model, table = load.intent.model, load.table
-        raise_fence(transaction, Fence(publication.pipeline, model, publication.state_id, publication.token, table))
+    loads = by_model(publication)
+    for model, (load, *_) in loads.items():
+        mine = Fence(
+            publication.pipeline, model, publication.state_id, publication.token, load.fenced(publication.pipeline)
+        )
+        raise_fence(transaction, mine)
     steps.reached("load.fenced")
-    standing = {load.intent.model: standing_receipt(transaction, publication, load) for load in loads}
+    standing = {model: standing_receipt(transaction, publication, load) for model, (load, *_) in loads.items()}
     stand: dict[str, Receipt] = {}
-    for load in loads:
-        model = load.intent.model
-        stand[model] = standing[model] or publish_load(transaction, publication, plan(load), at)
+    for model, some in loads.items():
+        stand[model] = standing[model] or publish_model(
+            transaction, publication, [plan(_settled(transaction, load)) for load in some], at
+        )
     transaction.finish()
     steps.reached("load.before_commit")
     return stand
+
+
+def _settled(transaction: Transaction, load: Load) -> Load:
+    """The load with those of its columns without a value that the table has."""
+    if not load.beside:
+        return load
+    there = transaction.columns(load.table)
+    return also(load, columns=(*load.columns, *(one for one in load.beside if one.name in there)), beside=())
+
+
+def by_model(publication: Publication) -> dict[str, list[Load]]:
+    """The loads of each model, in name order."""
+    found: dict[str, list[Load]] = {}
+    for load in sorted(publication.loads, key=lambda load: (load.intent.model, load.part)):
+        found.setdefault(load.intent.model, []).append(load)
+    return found
 
 
 def raise_fence(transaction: Transaction, mine: Fence) -> None:
@@ -223,11 +256,16 @@ def planned(engine: Engine, publication: Publication, load: Load) -> Plan:
     absent = check_files(engine, load)
     query = sql.stage(load, publication.batch, publication.run_id, absent)
     staged, nulls, duplicates = figures(engine, sql.key_facts(query, load.key))
+    removed = 0
+    if load.removed and load.mode is LoadMode.MERGE:
+        removed, nameless, _ = figures(engine, sql.key_facts(sql.removed(load), load.key))
+        nulls += nameless
     columns = (*(column.name for column in load.columns), *load.lineage)
-    plan = Plan(load, publication.batch, Rows(query, columns, load.key), staged, nulls, duplicates)
+    rows = Rows(query, columns, load.key)
+    plan = Plan(load, publication.batch, rows, staged + removed, nulls, duplicates, removed=removed)
     if load.rejects is not None:
         plan = also(plan, rejects=_of_rejects(engine, publication, load, load.rejects))
-    match load.intent.mode:
+    match load.mode:
         case LoadMode.WINDOW:
             _refuse_strangers(engine, plan)
         case LoadMode.MERGE if plan.mergeable:
@@ -253,14 +291,37 @@ def _of_rejects(engine: Engine, publication: Publication, load: Load, said: Reje
     return Plan(beside, publication.batch, Rows(query, columns), staged)
 
 
-def publish_load(transaction: Transaction, publication: Publication, plan: Plan, at: datetime) -> Receipt:
+def publish_model(transaction: Transaction, publication: Publication, plans: Sequence[Plan], at: datetime) -> Receipt:
     """Write one model's rows, have them judged, and write the receipt."""
+    counts = [publish_load(transaction, publication, plan) for plan in plans]
+    load = plans[0].load
+    if load.part and load.intent.mode is LoadMode.REPLACE:
+        transaction.forget_receipts(publication.pipeline, load.intent.model)
+    receipt = Receipt(
+        publication.pipeline,
+        load.intent.model,
+        publication.batch,
+        load.intent.generation,
+        load.intent.digest,
+        load.intent.settings,
+        load.intent.mode,
+        publication.run_id,
+        publication.token,
+        # Of many tables some may be untouched: how many rows all hold is not known.
+        also(Counts.total(counts), target=None) if load.part else counts[0],
+        at,
+    )
+    transaction.write_receipt(receipt)
+    return receipt
+
+
+def publish_load(transaction: Transaction, publication: Publication, plan: Plan) -> Counts:
+    """Write the rows of one table, and have them judged."""
     load = plan.load
     before = transaction.hold(load.table)
-    if plan.mergeable:
-        written = WRITERS[load.intent.mode](transaction, plan, before)
-    else:
-        written = Written(expected=before, loaded=0)
+    if load.remade:
+        transaction.remake(load.table, load.remade, [one for one in load.columns if one.name in load.remade])
+    written = WRITERS[load.mode](transaction, plan, before) if plan.mergeable else Written(expected=before, loaded=0)
     if plan.rejects is not None:
         _write_rejects(transaction, plan.rejects)
     steps.reached("load.rows_written")
@@ -279,26 +340,12 @@ def publish_load(transaction: Transaction, publication: Publication, plan: Plan,
         "key_duplicates": plan.key_duplicates,
         "expected_target": written.expected,
     }
-    publication.judge(load.intent.model, counts, facts)
+    publication.judge(load.name, counts, facts)
     if not plan.mergeable:
         raise WarehouseError(
             f"{load.table}: {plan.key_duplicates} rows have a key that came before; they cannot be merged"
         )
-    receipt = Receipt(
-        publication.pipeline,
-        load.intent.model,
-        publication.batch,
-        load.intent.generation,
-        load.intent.digest,
-        load.intent.settings,
-        load.intent.mode,
-        publication.run_id,
-        publication.token,
-        counts,
-        at,
-    )
-    transaction.write_receipt(receipt)
-    return receipt
+    return counts
 
 
 def _write_rejects(transaction: Transaction, plan: Plan) -> None:
@@ -329,6 +376,8 @@ def check_files(engine: Engine, load: Load) -> frozenset[str]:
     wanted = sql.column_types(load.columns, ()) | {"_record_no": "BIGINT"}
     if load.flags:
         del wanted[FLAG]
+    if load.marks is not None:
+        del wanted[MARK]
     for column, target_kind in wanted.items():
         kind = sql.IN_FILES.get(target_kind, target_kind)
         types, files = kinds.get(column.casefold(), ([], 0))
@@ -370,7 +419,11 @@ def window(transaction: Transaction, plan: Plan, before: int) -> Written:
 
 def merge(transaction: Transaction, plan: Plan, before: int) -> Written:
     """Write the rows by key."""
-    merged = transaction.merge(plan.load.table, plan.rows, plan.gone)
+    gone = plan.gone
+    if gone is not None and plan.load.marks is not None:
+        transaction.mark(plan.load.table, gone, plan.load.key)
+        gone = None
+    merged = transaction.merge(plan.load.table, plan.rows, gone)
     return Written(expected=before + merged.added - merged.deleted, loaded=merged.loaded, deleted=merged.deleted)
 
 
@@ -412,12 +465,16 @@ def _to_merge(engine: Engine, plan: Plan) -> Plan:
     load, key = plan.load, plan.load.key
     newer = sql.keys_of(load.newer, key) if load.newer.files else None
     rows = sql.without(plan.rows.query, newer, key) if newer else plan.rows.query
-    (published,) = figures(engine, sql.count(rows)) if newer else (plan.staged,)
+    (published,) = figures(engine, sql.count(rows)) if newer else (plan.staged - plan.removed,)
     gone, deletes = None, None
     if load.deletes:
         gone = f"SELECT * FROM ({rows}) WHERE {sql.says_gone(load.deletes)}"
         rows = f"SELECT * FROM ({rows}) WHERE NOT {sql.says_gone(load.deletes)}"
         (deletes,) = figures(engine, sql.count(gone))
+    if load.removed:
+        keys = sql.removed(load)
+        gone = keys if gone is None else f"SELECT {sql.names(key)} FROM ({gone}) UNION ALL {keys}"
+        deletes = plan.removed + (deletes or 0)
     left_behind = None if load.previous is None else 0
     if load.previous is not None and load.previous.files:
         left = sql.without(sql.keys_of(load.previous, key), plan.rows.query, key)
@@ -427,7 +484,7 @@ def _to_merge(engine: Engine, plan: Plan) -> Plan:
         rows=Rows(rows, plan.rows.columns, key),
         gone=gone,
         deletes=deletes,
-        superseded=plan.staged - published,
+        superseded=plan.staged - plan.removed - published,
         left_behind=left_behind,
     )
 

@@ -1,6 +1,6 @@
 """How Snowflake writes what is published: all that is staged lies there before the transaction begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from snowflake.connector import SnowflakeConnection
@@ -8,7 +8,7 @@ from snowflake.connector.errors import DatabaseError
 
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Fence, Receipt
-from ingestkit.ports import Bounds
+from ingestkit.ports import Bounds, TargetColumn
 from ingestkit.warehouses import snowflake_misfit, snowflake_tables
 from ingestkit.warehouses import snowflake_sql as sql
 from ingestkit.warehouses.publishing import Merged, Rows
@@ -101,6 +101,17 @@ class SnowflakeTransaction:
         """Nothing keeps others from adding rows here: what they add is found when the rows are counted afterwards."""
         return self.before[self.prepared[table].model]
 
+    def mark(self, table: str, gone: str, key: tuple[str, ...]) -> None:
+        del gone, key
+        raise _of_archives(table)
+
+    def columns(self, table: str) -> Collection[str]:
+        raise _of_archives(table)
+
+    def remake(self, table: str, gone: Collection[str], columns: Sequence[TargetColumn]) -> None:
+        del gone, columns
+        raise _of_archives(table)
+
     def count(self, table: str) -> int:
         [row] = execute(self.connection, f"SELECT count(*) AS n FROM {self.account.named(table)}")
         (found,) = row.values()
@@ -166,3 +177,8 @@ class SnowflakeTransaction:
         written = snowflake_tables.write_receipts(self.account, self.connection, self.made, self.writing.number)
         if written != len(self.made):
             raise self.writing.ended()
+
+
+def _of_archives(table: str) -> WarehouseError:
+    """The configuration refuses them before."""
+    return WarehouseError(f"{table}: what archives say of their columns is not taken here")
