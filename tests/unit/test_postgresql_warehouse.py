@@ -325,6 +325,24 @@ def test_a_row_that_a_trigger_keeps_as_it_was_is_not_added_beside_it(
     assert rows(warehouse) == [*OLD, *NEW]
 
 
+@pytest.mark.parametrize("mode", [LoadMode.MERGE, LoadMode.APPEND])
+def test_what_others_add_or_take_within_the_publish_is_counted(
+    warehouse: PostgresqlWarehouse, does: Callable[[str], str], tmp_path: Path, mode: LoadMode
+) -> None:
+    """By the server's own figures of what was written, since nobody else writes the table meanwhile."""
+    ready(warehouse, "hcp")
+    put(warehouse, tmp_path, OLD, LoadMode.MERGE)
+    does(
+        """CREATE FUNCTION more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF pg_trigger_depth() = 1 THEN INSERT INTO hcp (id, city) VALUES (NEW.id || ' too', NEW.city); END IF;
+            DELETE FROM hcp WHERE id = '1'; RETURN NULL; END $$;
+        CREATE TRIGGER it AFTER INSERT ON hcp FOR EACH ROW EXECUTE FUNCTION more()"""
+    )
+    put(warehouse, tmp_path, NEW, mode, batch="b2")
+    [receipt] = [one for one in warehouse.receipts(PIPELINE) if one.batch == "b2"]
+    assert receipt.counts.target == len(rows(warehouse)) == len(OLD) - 1 + 2 * len(NEW)
+
+
 def test_rows_are_added_beside_an_open_reader(
     warehouse: PostgresqlWarehouse, server: PostgresServer, database: str, tmp_path: Path
 ) -> None:

@@ -33,6 +33,8 @@ class PostgresqlTransaction:
     schema: str
     beside: dict[str, str] = field(default_factory=dict)
     """Tables that another one will take the place of, with its name."""
+    held: dict[str, int] = field(default_factory=dict)
+    """How many rows tables that are held had when they were counted, less those that the server had counted then."""
 
     def raise_fence(self, mine: Fence) -> Sequence[str]:
         """Who raises the same one waits for the row, and then looks at it as it was committed."""
@@ -60,7 +62,11 @@ class PostgresqlTransaction:
     def hold(self, table: str) -> int:
         """Others may read it, and neither write it nor change what it is."""
         self.connection.execute(f"LOCK TABLE {self._named(table)} IN SHARE ROW EXCLUSIVE MODE")
-        return self.count(table)
+        found = self._counted(table)
+        written = postgresql_tables.rows_written(self.connection, self.schema, table)
+        if written is not None:
+            self.held[table] = found - written
+        return found
 
     def columns(self, table: str) -> Collection[str]:
         return postgresql_tables.columns_of(self.connection, self.schema, table).keys()
@@ -70,9 +76,15 @@ class PostgresqlTransaction:
         postgresql_tables.evolve(self.connection, self.schema, table, sql.column_types(columns, ()))
 
     def count(self, table: str) -> int:
-        found: int = postgresql_tables.one(
-            self.connection, f"SELECT count(*) FROM {self._named(self.beside.get(table, table))}"
-        )
+        """Nobody else writes a table that is held: what the server counts of rows written here says the rest."""
+        if table in self.held and table not in self.beside:
+            written = postgresql_tables.rows_written(self.connection, self.schema, table)
+            if written is not None:
+                return self.held[table] + written
+        return self._counted(self.beside.get(table, table))
+
+    def _counted(self, table: str) -> int:
+        found: int = postgresql_tables.one(self.connection, f"SELECT count(*) FROM {self._named(table)}")
         return found
 
     def same_table(self, one: str, other: str) -> bool:

@@ -34,6 +34,11 @@ FEW = 20
 """Rows are few that take so many times less room than the table."""
 KEY_INDEX = "ingestkit_key_"
 """How the name of an index begins that merges have made for themselves."""
+WRITTEN = """
+SELECT n_tup_ins - n_tup_del FROM pg_catalog.pg_stat_xact_all_tables
+JOIN pg_catalog.pg_class AS held ON held.oid = relid
+WHERE relid = to_regclass(%s) AND held.relkind = 'r' AND pg_catalog.current_setting('track_counts')::boolean
+"""
 TABLES = ("r", "p")
 """Plain and partitioned ones, by the catalogue's letters."""
 
@@ -143,6 +148,15 @@ def _receipt(row: Sequence[Any]) -> Receipt:
     values = dict(zip(RECEIPT_COLUMNS, row, strict=True))
     read = {"mode": LoadMode(values["mode"]), "counts": Counts.from_json(json.loads(values["counts"]))}
     return Receipt(**{**values, **read})
+
+
+def rows_written(connection: Connection, schema: str, table: str) -> int | None:
+    """How many more rows this session has added to a plain table than removed, as the server counts them itself.
+
+    None where it does not count, or counts them for the parts of a table alone. Earlier transactions may be among it.
+    """
+    found = connection.execute(WRITTEN, [sql.name(schema, table)]).fetchone()
+    return found[0] if found else None
 
 
 def columns_of(connection: Connection, schema: str, table: str) -> dict[str, str]:
