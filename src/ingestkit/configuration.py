@@ -23,6 +23,7 @@ from ingestkit.settings import (
     Settings,
     SftpConnection,
     SnowflakeConnection,
+    VaultConnection,
     Warehouse,
     rejects_beside,
 )
@@ -323,8 +324,9 @@ def _unfitting(configuration: Configuration, name: str, settings: PipelineSettin
     if settings.pipeline != name:
         where = (layers.below(tree, "pipeline") or tree).origin.place
         found.append(f"{where}: pipeline: says {settings.pipeline!r}, but the file is named for {name!r}")
+    drops = VaultConnection if settings.source.type == "vault" else LocalConnection | SftpConnection
     wanted: tuple[tuple[Keys, str, type[BaseModel] | UnionType], ...] = (
-        (("source", "connection"), settings.source.connection, LocalConnection | SftpConnection),
+        (("source", "connection"), settings.source.connection, drops),
         (("lake",), settings.lake, LocalConnection | S3Connection | AdlsConnection),
         (("warehouse",), settings.warehouse, Warehouse),
     )

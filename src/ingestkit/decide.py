@@ -15,6 +15,7 @@ from ingestkit.errors import UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import (
+    Fence,
     FileStatus,
     FileVersion,
     Receipt,
@@ -213,6 +214,26 @@ def reset(session: Session, reason: str, by: str) -> Outcome:
     _decided(session, "reset", {}, reason, by)
     told = f"{session.pipeline.name} begins again; what the target holds unchanged is recognised by its receipts"
     return Outcome("state reset", session.pipeline.name, "done", told)
+
+
+def begin_with_the_newest(session: Session, by: str) -> None:
+    """Forget what was done, here and in the target, so that the next run begins with the newest full archive.
+
+    Rows stay as they are until that has taken their place.
+    """
+    source = session.pipeline.settings.source
+    if source.type != "vault" or source.extract == "log":
+        raise UsageError(
+            f"{session.pipeline.name} has no full archives to begin again with",
+            hint=f"ingestkit state reset {session.pipeline.name} has every batch loaded again",
+        )
+    _decided(session, "reset", {}, "full refresh", by)
+    with holding(session, session.pipeline.models, "run --full-refresh", "fail") as lease:
+        known = session.warehouse.fences(session.pipeline.name)
+        for model in session.pipeline.models:
+            if model in known:
+                table = session.pipeline.table(model)
+                session.warehouse.void(Fence(session.pipeline.name, model, lease.state_id, lease.token, table))
 
 
 def forget(session: Session, path: str, reason: str, by: str) -> Outcome:

@@ -44,6 +44,7 @@ from ingestkit.settings import (
     SnowflakeConnection,
     SnsChannel,
     TextfileSettings,
+    VaultConnection,
     WebhookChannel,
 )
 from ingestkit.settings import Lifecycle as LifecycleSettings
@@ -60,7 +61,8 @@ Found = TypeVar("Found")
 
 # What a `type` in the configuration stands for; imported when something of that type is opened. Those with an engine
 # of their own, and the stage that has one, are imported when they are first used.
-SOURCES = {"files": "ingestkit.sources.files:FilesSource"}
+SOURCES = {"files": "ingestkit.sources.files:FilesSource", "vault": "ingestkit.sources.vault:VaultArchives"}
+SESSIONS = {"vault": "ingestkit.sources.vault_client:Vault"}
 DROPS = {"local": "ingestkit.sources.local:LocalDrop", "sftp": "ingestkit.sources.sftp:open_drop"}
 SERVERS = {"sftp": "ingestkit.sources.ssh:Server"}
 STORES = {
@@ -89,7 +91,7 @@ ALERTS = {
 }
 LIFECYCLES = {"adls": "ingestkit.stores.adls_lifecycle:opened", "s3": "ingestkit.stores.s3_lifecycle:opened"}
 # Where the extra that brings the driver is not named after the type.
-EXTRAS = {"otlp": "otel", "s3": "aws", "sns": "aws"}
+EXTRAS = {"vault": "vault", "otlp": "otel", "s3": "aws", "sns": "aws"}
 TRANSFORMS = {"dbt": "ingestkit.transforms.dbt:Dbt"}
 STATES = {"sql": "ingestkit.states.engine:StateDatabase"}
 QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
@@ -422,7 +424,11 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
 def _source(
     root: Path, connection: Connection, asked: SourceSettings, settings: PipelineSettings, shared: Mapping[str, Any]
 ) -> Source:
+    if isinstance(connection, VaultConnection) != (asked.type == "vault"):
+        raise _unfit(asked.connection, connection)
     match connection:
+        case VaultConnection():
+            return _vault(root, connection, asked, settings, shared)
         case LocalConnection():
             drop = _called(DROPS, connection.type, root / connection.path)
         case SftpConnection():
@@ -433,6 +439,25 @@ def _source(
         case _:
             raise _unfit(asked.connection, connection)
     made: Source = registered(SOURCES, asked.type)(drop, asked, settings.models)
+    return made
+
+
+def _vault(
+    root: Path,
+    connection: VaultConnection,
+    asked: SourceSettings,
+    settings: PipelineSettings,
+    shared: Mapping[str, Any],
+) -> Source:
+    aside = {name: shared[name] for name in ("clock", "progress")}
+    ca_file = None if connection.ca_file is None else root / connection.ca_file
+    said = connection.model_copy(update={"ca_file": ca_file})
+    vault = _driven(SESSIONS, connection.type, connection=said, name=asked.connection, **aside)
+    shared["closing"].callback(vault.close)
+    folder = shared["scratch"] / settings.pipeline
+    made: Source = _called(
+        SOURCES, "vault", vault=vault, settings=asked, pipeline=settings.pipeline, scratch=folder, **aside
+    )
     return made
 
 

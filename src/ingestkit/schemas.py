@@ -89,6 +89,11 @@ def _models() -> tuple[dict[str, Schema], Schema]:
         for field, text in said.items():
             if name in shared and field in shared[name].get("properties", {}):
                 shared[name]["properties"][field]["description"] = text
+    # Which batches there are a Vault says itself.
+    source = shared["Source"]
+    source["required"].remove("batches")
+    source["if"] = {"properties": {"type": {"const": "vault"}}, "required": ["type"]}
+    source["else"] = {"required": ["batches"]}
     return {name: shared.pop(name) for name in ("Settings", "PipelineSettings")}, shared
 
 

@@ -773,9 +773,20 @@ class AfterSuccess(Section):
         return said and said.rstrip("/")
 
 
+OF_VAULT = ("extract", "start", "look_back", "kept")
+
+
 class Source(Section):
-    type: Literal["files"] = "files"
+    type: Literal["files", "vault"] = "files"
     connection: str
+    extract: Literal["incremental", "log"] = "incremental"
+    """Of a Vault: the newest full archive and then what changes, or the logs of each day."""
+    start: datetime | None = None
+    """Of a Vault: where the first window begins; None: with the newest full archive, or the oldest log."""
+    look_back: Duration | None = None
+    """The same, so long before the first run."""
+    kept: Duration | None = None
+    """Of a Vault: for how long it lists an archive; None: ten days, and logs two."""
     batches: Batches
     settle: Settle = Settle()
     totals: Totals | None = None
@@ -793,6 +804,27 @@ class Source(Section):
     """Whether files that no model claims are landed too, so that they can be taken in later."""
     archives: Archives = Archives()
     after_success: AfterSuccess | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def vaults_say_their_batches(cls, said: Any) -> Any:
+        """Their archives are there whole, and never late."""
+        if isinstance(said, dict) and said.get("type") == "vault":
+            return {"batches": {"files": "(?P<batch>.+)"}, "settle": {"quiet": "0s"}, "late_scan": "0s"} | said
+        return said
+
+    @property
+    def listed_for(self) -> timedelta:
+        return self.kept or timedelta(days=2 if self.extract == "log" else 10)
+
+    @model_validator(mode="after")
+    def what_is_of_vaults_is_said_of_them(self) -> "Source":
+        mine = [name for name in OF_VAULT if getattr(self, name) != type(self).model_fields[name].default]
+        if mine and self.type != "vault":
+            raise ValueError(f"{mine[0]} is of type: vault")
+        if self.start is not None and (self.look_back is not None or self.start.tzinfo is None):
+            raise ValueError("start is a time with its offset, such as 2026-01-15T05:00Z, and goes without look_back")
+        return self
 
     @model_validator(mode="after")
     def markers_are_seen(self) -> "Source":
@@ -1022,6 +1054,12 @@ class PipelineSettings(Section):
     def there_is_something_to_load(self) -> "PipelineSettings":
         if self.tables is None and not self.models_:
             raise ValueError("models: say at least one; or tables, where archives say themselves which there are")
+        if self.source.type == "vault" and self.tables is None:
+            raise ValueError("archives of a Vault say themselves which tables there are: tables in place of models")
+        if self.source.type == "vault" and (self.source.extract == "log") != (
+            self.tables and self.tables.load == "append"
+        ):
+            raise ValueError("logs are added (tables.load: append), and what changes is merged")
         if self.tables is not None and self.models_:
             raise ValueError("a pipeline says its models, or by tables that its archives do; not both")
         return self
@@ -1146,6 +1184,44 @@ class SftpConnection(Section):
             raise ValueError("engine: openssh logs in by a key without passphrase, or by the agent's")
         if not (self.key or self.agent or self.password):
             raise ValueError("say how to log in: key, agent: true, or password")
+        return self
+
+
+class OauthLogin(Section):
+    """A session for a token that an identity provider has given."""
+
+    profile: Named
+    """The id of the profile, `_9ad0a091-…`."""
+    token: Annotated[str, Field(repr=False)]
+    client_id: str | None = None
+    login_url: Annotated[str, Field(pattern=r"^https://\S+$")] = "https://login.veevavault.com"
+
+
+class VaultConnection(Section):
+    """A Veeva Vault: a source."""
+
+    type: Literal["vault"] = "vault"
+    dns: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:\d{1,5})?$")]
+    """The host's name, such as acme-clinical.veevavault.com; the session is sent nowhere else."""
+    version: Annotated[str, Field(pattern=r"^v\d{2}\.\d$")] = "v25.2"
+    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "ingestkit"
+    """How Vault's logs of use call who asks."""
+    username: str | None = None
+    password: Annotated[str | None, Field(repr=False)] = None
+    oauth: OauthLogin | None = None
+    session: Annotated[str | None, Field(repr=False)] = None
+    """One that somebody else has begun and will end."""
+    ca_file: Path | None = None
+    """Certificates of those who may vouch for the host."""
+    connect_timeout: Duration = timedelta(seconds=15)
+    answer_timeout: Duration = timedelta(minutes=5)
+    """Vault holds answers back where much is asked of it."""
+
+    @model_validator(mode="after")
+    def there_is_one_way_in(self) -> "VaultConnection":
+        ways = [self.username is not None, self.oauth is not None, self.session is not None]
+        if sum(ways) != 1 or (self.username is None) != (self.password is None):
+            raise ValueError("say how to log in: username and password, oauth, or session")
         return self
 
 
@@ -1376,6 +1452,7 @@ class SnowflakeConnection(Section):
 Connection = Annotated[
     LocalConnection
     | SftpConnection
+    | VaultConnection
     | S3Connection
     | AdlsConnection
     | DuckdbConnection

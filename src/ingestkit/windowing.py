@@ -48,8 +48,19 @@ def batches(session: Session, *, whole: bool = True) -> Batches:
     that all models begin after, and that need not stay, are named only where the `whole` is asked for.
     """
     if session.pipeline.settings.source.batches.window is None:
-        return dict.fromkeys(session.source.batches(None))
+        return dict.fromkeys(session.source.batches(_last(session)))
     return windows(session, whole=whole)
+
+
+def _last(session: Session) -> str | None:
+    """Behind which batch a source is asked for more whose batches follow each other; others show all they hold."""
+    if session.pipeline.settings.source.type != "vault":
+        return None
+    with session.state.read() as conn:
+        row = runs.pipeline_row(conn, session.pipeline.name)
+        passed = {batch for batch, _ in completions.done(conn, session.pipeline.name)}
+    passed.update(floor for floor in (row["floors"] if row else {}).values() if floor is not None)
+    return max(passed, key=session.pipeline.order, default=None)
 
 
 def windows(session: Dated, *, whole: bool) -> Mapping[str, Window]:

@@ -52,6 +52,14 @@ Every = Annotated[
         show_envvar=False,
     ),
 ]
+FullRefresh = Annotated[
+    bool,
+    typer.Option(
+        "--full-refresh",
+        help="Of a Vault: begin again with the newest full archive, which takes the place of all rows.",
+        show_envvar=False,
+    ),
+]
 Rows = Annotated[
     int | None,
     typer.Option("--rows", min=1, help="With --dry-run=data: at most so many records of each file.", show_envvar=False),
@@ -71,6 +79,7 @@ def run(
     jobs: options.Jobs = None,
     wait: Wait = None,
     every: Every = None,
+    full_refresh: FullRefresh = False,
     skip_exit_code: options.SkipExitCode = None,
     dry_run: DryRun = None,
     rows: Rows = None,
@@ -85,7 +94,9 @@ def run(
         raise UsageError("--every 0 would look without a pause", hint="--every 30s")
     if wait is not None and dry_run is not None:
         raise UsageError("what is only tried does not wait for anything: --dry-run or --wait")
-    from ingestkit import runner, waiting
+    if full_refresh and (dry_run is not None or batch is not None):
+        raise UsageError("--full-refresh begins with the newest full archive, and is not tried: leave out the other")
+    from ingestkit import decide, runner, waiting
     from ingestkit.settings import duration
     from ingestkit.working import RunOptions
 
@@ -100,6 +111,8 @@ def run(
     if dry_run is not None:
         return _tried(ctx, pipeline, wanted, dry_run, rows, jobs, skip_exit_code, output)
     with opening.working(ctx, pipeline, run_id=run_id, jobs=jobs) as session:
+        if full_refresh:
+            decide.begin_with_the_newest(session, opening.who(None))
         if wait is None:
             outcome = runner.run(session, wanted)
         else:

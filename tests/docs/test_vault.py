@@ -1,0 +1,52 @@
+"""The page of Vaults: its pipelines load what a Vault holds, by the commands it names."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.certificates import certified
+from tests.docs.pages import Block, below, page, typed_below
+from tests.docs.shop import Project
+from tests.doubles.direct_data import Chain
+from tests.doubles.vault import Held, vault_server
+
+PAGE = page("docs/vault.md")
+HEADING = "A Veeva Vault, by Direct Data"
+
+
+def laid(shop: Project, block: Block) -> None:
+    path = block.text.split("\n", 1)[0].removeprefix("# ")
+    (shop.root / path).write_text(block.text)
+
+
+def test_a_vault_is_read_by_the_words_of_the_page(
+    shop: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAULT_PASSWORD", "a secret, 1")
+    settings, pipeline, logs = (block for block in below(PAGE, HEADING) if block.language == "yaml")
+    laid(shop, pipeline)
+    laid(shop, logs)
+    check, run, plan = typed_below(PAGE, HEADING)
+    [refresh] = typed_below(PAGE, "What happens when")
+    certificate = certified(tmp_path)
+    with vault_server(certificate) as vault:
+        place = yaml.safe_load(settings.text)["connections"]["my_vault"]
+        place |= {"dns": vault.dns, "username": vault.username, "ca_file": str(certificate.certificate)}
+        path = shop.root / "config/settings.yaml"
+        said = yaml.safe_load(path.read_text())
+        said["profiles"]["local"]["connections"]["my_vault"] = place
+        path.write_text(yaml.safe_dump(said))
+        chain = Chain(11, at=datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2))
+        start = "2000-01-01T00:00Z"
+        for make in (chain.full, chain.next, chain.next):
+            name, content = make()
+            stop = f"{chain.at:%Y-%m-%dT%H:%MZ}"
+            vault.hold(Held(name.removesuffix(".tar.gz"), start, stop, content))
+            start = stop
+        assert "vault: source" in shop.does(check)
+        assert "3 batches done" in shop.does(run)
+        assert "nothing new for vault" in shop.does(plan)
+        assert "3 batches done" in shop.does(refresh)
+        assert "nothing new for vault_logs" in shop.does("ingestkit run vault_logs")
