@@ -28,7 +28,7 @@ def test_a_vault_is_read_by_the_words_of_the_page(
     settings, pipeline, logs = (block for block in below(PAGE, HEADING) if block.language == "yaml")
     laid(shop, pipeline)
     laid(shop, logs)
-    check, run, plan = typed_below(PAGE, HEADING)
+    check, run, plan, over = typed_below(PAGE, HEADING)
     [refresh] = typed_below(PAGE, "What happens when")
     certificate = certified(tmp_path)
     with vault_server(certificate) as vault:
@@ -50,3 +50,12 @@ def test_a_vault_is_read_by_the_words_of_the_page(
         assert "nothing new for vault" in shop.does(plan)
         assert "3 batches done" in shop.does(refresh)
         assert "nothing new for vault_logs" in shop.does("ingestkit run vault_logs")
+    laid_out(shop.root / "accelerator")
+    monkeypatch.chdir(shop.root)
+    assert "VAULT_PASSWORD" in shop.does(f"{over} --connection another_vault")
+
+
+def laid_out(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "vapil_settings.json").write_text('{"vaultDNS": "acme.veevavault.com", "vaultUsername": "me@acme.com"}')
+    (folder / "connector_config.json").write_text('{"direct_data": {"extract_type": "incremental"}}')

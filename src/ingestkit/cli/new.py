@@ -12,6 +12,7 @@ from ingestkit.errors import UsageError
 
 if TYPE_CHECKING:
     from ingestkit.outcome import ModelResult
+    from ingestkit.project import Project
 
 
 def commands() -> typer.Typer:
@@ -31,14 +32,26 @@ def pipeline(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The pipeline's name.")],
     from_file: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             "--from-file", metavar="FILE", help="A sample; may be given again, one per model.", show_envvar=False
         ),
-    ],
+    ] = None,
+    from_accelerator: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-accelerator",
+            metavar="DIR",
+            help="The folder of vapil_settings.json and connector_config.json, for a pipeline of a Vault.",
+            show_envvar=False,
+        ),
+    ] = None,
     connection: Annotated[
-        str, typer.Option("--connection", metavar="NAME", help="Where the files come from.", show_envvar=False)
-    ] = "drop",
+        str | None,
+        typer.Option(
+            "--connection", metavar="NAME", help="Where the files come from; else drop, or my_vault.", show_envvar=False
+        ),
+    ] = None,
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
     """Write a pipeline file from samples: dialect, types, required columns, keys and lengths, for a person to edit."""
@@ -49,6 +62,15 @@ def pipeline(
     path = loaded.root / "config" / "pipelines" / f"{name}.yaml"
     if name in loaded.pipelines():
         raise UsageError(f"pipeline {name} is there already", hint=f"look at it: {path}")
+    if (from_accelerator is None) == (not from_file):
+        raise UsageError(
+            "a pipeline is proposed from samples, or from an accelerator: --from-file or --from-accelerator"
+        )
+    if from_accelerator is not None:
+        _taken_over(loaded, name, path, from_accelerator, connection or "my_vault", output)
+        return
+    assert from_file is not None
+    connection = connection or "drop"
     connecting.require_source(loaded.settings.connections, connection)
     proposed = [proposing.propose(one) for one in from_file]
     models = [one.name for one in proposed]
@@ -71,6 +93,34 @@ def pipeline(
     ]
     said = f"look at every line of it, then: ingestkit check {name}"
     render.emit({"file": str(path), "pipeline": name, "accepted": found, "message": said}, output)
+
+
+def _taken_over(loaded: "Project", name: str, path: Path, folder: Path, connection: str, output: Output) -> None:
+    """The connection and the pipeline that an accelerator's files say."""
+    from ingestkit import accelerator, configuration, connecting, files
+
+    _require_name(connection, "a connection")
+    taken = accelerator.taken(folder, connection)
+    settings = configuration.settings_file(loaded.root)
+    if settings is None:
+        raise UsageError("the project has no config/settings.yaml", hint="ingestkit init --empty")
+    if connection in loaded.settings.connections:
+        raise UsageError(f"connection {connection} is there already", hint="name another one: --connection NAME")
+    with opening.writing(settings):
+        place, line = connecting.connect(settings, loaded.profile, connection, taken.connection)
+    with opening.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace_whole(path, taken.text(name).encode())
+    shown = {
+        "file": str(path),
+        "pipeline": name,
+        "below": place,
+        "line": line,
+        "secrets": ", ".join(taken.secrets),
+        "left": "; ".join(taken.left) or None,
+        "next": f"set {taken.secrets[0]} in the environment, then: ingestkit check {name}",
+    }
+    render.emit(shown, output)
 
 
 def source(
