@@ -61,7 +61,7 @@ check: lint ## lint, all tests, each named step killed once
 faults: .venv/developed ## the whole fault matrix, and more seeds of other tests; SEEDS=n, DRAW=n and LOT=n do a part of it
 	INGESTKIT_FAULT_SEEDS=$(SEEDS) INGESTKIT_FAULT_DRAW=$(DRAW) INGESTKIT_FAULT_LOT=$(LOT) $(PYTEST) -q -n $(WORKERS) -m "faults or matrix" tests --ignore tests/benchmarks
 
-bench: .venv/developed bench/peers/installed ## speed beside limits and other tools; QUICK=1 takes fewer rows
+bench: .venv/developed bench/peers/installed bench/accelerator/installed ## speed beside limits and other tools; QUICK=1 takes fewer rows
 	$(PYTEST) -q -s -p no:xdist tests/benchmarks $(if $(QUICK),--quick)
 
 # The markers are written last: an install that was cut short is done again.
@@ -94,7 +94,7 @@ bench: .venv/developed bench/peers/installed ## speed beside limits and other to
 	@touch $@
 
 # What we are measured beside lives apart, so that its pins and ours need not agree.
-bench/peers/installed: tests/benchmarks/peers.txt
-	@$(PYTHON) -m venv bench/peers
-	@bench/peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/benchmarks/peers.txt
+bench/%/installed: tests/benchmarks/%.txt
+	@$(PYTHON) -m venv bench/$*
+	@bench/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/benchmarks/$*.txt
 	@touch $@
