@@ -456,9 +456,22 @@ class Warehouse(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a table is to hold."""
+
+    table: str
+    columns: tuple[TargetColumn, ...]
+    lineage: tuple[str, ...] = LINEAGE
+
+
 @runtime_checkable
-class DropsTables(Protocol):
+class ManyTables(Protocol):
     """A warehouse that takes models of many tables, which may lose columns, or be gone altogether."""
+
+    def evolve_all(self, wanted: Sequence[Wanted]) -> Mapping[str, tuple[str, ...]]:
+        """As `evolve`, of many tables at once; by table, the statements run. Those that fit are only looked at."""
+        ...
 
     def drop(self, mine: Fence, table: str, columns: Collection[str] = ()) -> tuple[str, ...]:
         """Remove columns of a table, or where none is named the table and the fence row that says whose it is.

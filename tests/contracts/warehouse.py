@@ -17,16 +17,17 @@ from ingestkit.errors import Fenced, GateClosed, PlanAgain, WarehouseError
 from ingestkit.model import Counts, Fence, Intent, LoadMode, Receipt
 from ingestkit.ports import (
     Bounds,
-    DropsTables,
     Load,
     Publication,
     Rejects,
     Said,
     TargetColumn,
     ValidFile,
+    Wanted,
     Warehouse,
     many_tables,
 )
+from ingestkit.ports import ManyTables as TakesMany
 from ingestkit.stages.validate_file import REJECTS
 from ingestkit.stages.validate_keys import LOSERS
 
@@ -1074,7 +1075,7 @@ class ManyTables:
 
     def test_columns_that_are_gone_are_dropped_under_the_fence(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready_for_many(warehouse, "product")
-        assert isinstance(warehouse, DropsTables)
+        assert isinstance(warehouse, TakesMany)
         file = write_valid(tmp_path / "a.parquet", PERSON, [("1", "x")])
         warehouse.publish(publication(part("product", (file,), LoadMode.REPLACE), token=4))
         with pytest.raises(Fenced):
@@ -1091,7 +1092,7 @@ class ManyTables:
 
     def test_a_table_that_is_gone_is_nobodys(self, warehouse: Warehouse, tmp_path: Path) -> None:
         ready_for_many(warehouse, "product", "user")
-        assert isinstance(warehouse, DropsTables)
+        assert isinstance(warehouse, TakesMany)
         with pytest.raises(Fenced):
             warehouse.drop(of_many(1, "another"), "product")
         assert warehouse.table_owner("product") == (PIPELINE, "product")
@@ -1100,6 +1101,20 @@ class ManyTables:
         assert warehouse.missing(("product", "user")) == {"product"}
         assert warehouse.table_owner("product") is None
         assert set(warehouse.fences(PIPELINE)) == {"*", "user"}
+
+    def test_many_tables_are_made_and_changed_at_once(self, warehouse: Warehouse) -> None:
+        warehouse.check()
+        assert isinstance(warehouse, TakesMany)
+        wanted = [Wanted("product", PERSON, LINEAGE), Wanted("3d_model__c", PERSON[:1], LINEAGE)]
+        made = warehouse.evolve_all(wanted)
+        assert {table: len(statements) for table, statements in made.items()} == {"product": 1, "3d_model__c": 1}
+        assert warehouse.evolve_all(wanted) == {}
+        more = [wanted[0], Wanted("3d_model__c", (*PERSON, TargetColumn("n", "integer")), LINEAGE)]
+        changed = warehouse.evolve_all(more)
+        assert {table: len(statements) for table, statements in changed.items()} == {"3d_model__c": 2}
+        assert warehouse.evolve_all(more) == {}
+        with pytest.raises(WarehouseError):
+            warehouse.evolve_all([Wanted("product", (TargetColumn("city", "integer"),), LINEAGE)])
 
     def test_two_pipelines_have_models_of_many_tables(self, warehouse: Warehouse) -> None:
         ready_for_many(warehouse)

@@ -19,6 +19,8 @@ from tests.services import sftp
 
 README = page("README.md")
 MADE = [line for line in commands(README) if line.startswith("make ")]
+# What the benchmarks measure beside us.
+BESIDE = ("tests/benchmarks/accelerator.txt", "tests/benchmarks/peers.txt")
 AT_ONCE = "export INGESTKIT__PIPELINES__{}__SOURCE__SETTLE__QUIET=0s"
 """Typed once there is the pipeline: instead of the minute for which files must have been quiet."""
 STOCK = """
@@ -44,7 +46,7 @@ def test_the_table_of_exit_codes_names_each_code_there_is() -> None:
 def checkout(tmp_path: Path) -> Path:
     """What `make` needs of a source tree, with the program installed already."""
     (tmp_path / "tests/benchmarks").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tests/benchmarks/peers.txt"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", *BESIDE):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / ".venv").mkdir()

@@ -247,6 +247,7 @@ def test_settings_say_what_becomes_of_numbers_and_names(here: World) -> None:
             Archive([Extract("Object.a__c", {"id": "ID"}), Extract("Document.A__c", {"id": "ID"})]),
             "which would be one table",
         ),
+        (Archive([products({"id": "1"}), products({"id": "2"})]), "twice in its manifest"),
     ],
 )
 def test_an_archive_that_is_not_what_it_says_fails_whole(here: World, archive: Archive, said: str) -> None:
@@ -375,6 +376,35 @@ def test_a_field_that_is_made_anew_with_another_type_holds_what_is_new(vault: Wo
     vault.does("run", "p")
     found = sorted((row["id"], row["strength__c"], row.get("strength__c_text")) for row in held(vault, "product__v"))
     assert found == [("1", "strong", None), ("2", None, None)]
+
+
+def test_a_table_that_somebody_else_has_made_is_left_as_it_is(vault: World) -> None:
+    vault.drop({FULL: Archive([products({"id": "1"})]).made()})
+    vault.does("check", "p")
+    vault.target_does("CREATE TABLE product__v (id integer)")
+    vault.target_does("INSERT INTO product__v VALUES (7)")
+    told = vault.refused(7, "run", "p")
+    assert "table product__v is there already, and was not made for p" in told
+    assert vault.target("SELECT id FROM product__v") == [(7,)]
+    vault.target_does("DROP TABLE product__v")
+    vault.does("run", "p")
+    assert [row["id"] for row in held(vault, "product__v")] == ["1"]
+
+
+def test_nothing_is_kept_where_nothing_is_to_be(here: World) -> None:
+    here.set_up(ARCHIVES | {"tables": {"removed": "drop"}, "keep": "none"})
+    replay = Replay()
+    fill(here, Chain(4), replay, 4)
+    here.does("run", "p")
+    compare(here, replay)
+    assert [path for path in (here.root / "lake").glob("*/p/_all/**/*") if path.is_file()] == []
+
+
+def test_an_archive_may_be_rehearsed(here: World) -> None:
+    here.drop({FULL: Archive([products({"id": "1"}, {"id": "2"}, {"id": "3"})]).made()})
+    assert here.call("run", "p", "--dry-run=data", "--rows", "2").code == 0
+    assert here.call("run", "p", "--dry-run=data").code == 0
+    assert not (here.root / "state/ingestkit.db").exists()
 
 
 def test_a_table_of_another_pipeline_is_not_taken(here: World) -> None:

@@ -211,7 +211,7 @@ class VaultArchives:
 
     @contextmanager
     def _fetched(self, archive: Archive) -> Iterator[BinaryIO]:
-        """In scratch, until all parts are there; one that was fetched before, and fits its checksum, is there already."""
+        """In scratch, until all parts are there; one that was fetched before, and fits its checksum, is kept."""
         folder = self.scratch / "vault" / archive.name
         folder.mkdir(parents=True, exist_ok=True)
         parts = [self._part(archive, part, folder) for part in archive.parts]

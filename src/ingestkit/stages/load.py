@@ -27,7 +27,7 @@ from ingestkit.model import (
 from ingestkit.pipeline import Pipeline, RunContext
 from ingestkit.ports import Load, Publication, Rejects, Said, TargetColumn, ValidFile
 from ingestkit.stages import standing
-from ingestkit.stages.tables import TABLES, Table, claim, loads, refuse_behind
+from ingestkit.stages.tables import Table, evolve_all, loads, refuse_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,16 +263,16 @@ def publish(ctx: RunContext, planned: Sequence[Planned], expected: Mapping[str, 
 
 def _evolve(ctx: RunContext, loads: Sequence[Load]) -> None:
     """Make the tables that are to be published into, or add what they lack; nothing where one of them is another's."""
-    claim(ctx, loads)
+    if ctx.pipeline.many:
+        evolve_all(ctx, loads)
+        return
     for load in loads:
         if load.rejects is not None:
             standing.refuse_of_another(ctx.warehouse, (ctx.pipeline.name, load.intent.model), load.rejects.table)
     for load in loads:
         ctx.stop.check()
-        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.fenced(ctx.pipeline.name))
-        # What is made anew is so within the transaction.
-        columns = tuple(one for one in load.columns if one.name not in load.remade)
-        wanted = [(load.table, columns, load.lineage)]
+        mine = Fence(ctx.pipeline.name, load.intent.model, ctx.state_id, ctx.token, load.table)
+        wanted = [(load.table, load.columns, load.lineage)]
         if load.rejects is not None:
             wanted.append((load.rejects.table, load.rejects.columns, load.rejects.lineage))
         for table, columns, lineage in wanted:
@@ -343,7 +343,6 @@ def read_back(ctx: RunContext, given: Given, planned: Planned, published: Publis
             "receipt_run": receipt.run_id,
             "published": {"token": receipt.token, "at": receipt.at.isoformat()},
             **({"warehouse": dict(published.facts[given.model])} if given.model in published.facts else {}),
-            **({TABLES: [table.to_json() for table in given.tables]} if given.tables else {}),
         },
         skipped=None if rules else f"published already by {receipt.run_id}",
     )

@@ -9,7 +9,7 @@ from ingestkit import steps
 from ingestkit.errors import UsageError, WarehouseError
 from ingestkit.model import Artifact, Fence, Intent, Json, LoadMode
 from ingestkit.pipeline import RunContext
-from ingestkit.ports import DropsTables, Load, TargetColumn, ValidFile
+from ingestkit.ports import Load, ManyTables, TargetColumn, ValidFile, Wanted
 from ingestkit.settings import MARK
 from ingestkit.stages import standing
 
@@ -109,17 +109,29 @@ def loads(
         )
 
 
-def claim(ctx: RunContext, loads: Iterable[Load]) -> None:
-    """Have it written down whose the tables are, before any of them is made. Fence rows of their own say it."""
-    parts = [load for load in loads if load.part]
-    if not parts:
-        return
+def evolve_all(ctx: RunContext, loads: Sequence[Load]) -> None:
+    """Make the tables, or add what they lack; it is written down before whose they are, in fence rows of their own."""
     known = {fence.table for fence in ctx.warehouse.fences(ctx.pipeline.name).values()}
-    new = [load.table for load in parts if load.table not in known]
+    new = [load.table for load in loads if load.table not in known]
     for table in new:
         standing.refuse_of_another(ctx.warehouse, (ctx.pipeline.name, table), table, part=True)
+    if there := sorted(set(new) - ctx.warehouse.missing(tuple(new))):
+        raise WarehouseError(
+            f"table {there[0]} is there already, and was not made for {ctx.pipeline.name}",
+            hint=f"take it away, or let tables begin with a name of their own: tables.prefix in {ctx.pipeline.name}",
+        )
     if new:
         ctx.warehouse.fence(tuple(Fence(ctx.pipeline.name, one, ctx.state_id, ctx.token, one) for one in new))
+    ctx.stop.check()
+    # What is made anew is so within the transaction.
+    wanted = [
+        Wanted(load.table, tuple(one for one in load.columns if one.name not in load.remade), load.lineage)
+        for load in loads
+    ]
+    assert isinstance(ctx.warehouse, ManyTables)
+    for table, statements in ctx.warehouse.evolve_all(wanted).items():
+        for statement in statements:
+            ctx.progress.said(f"changed {table}", ddl=statement)
 
 
 def drop(ctx: RunContext, model: str, tables: Iterable[Table]) -> None:
@@ -128,7 +140,7 @@ def drop(ctx: RunContext, model: str, tables: Iterable[Table]) -> None:
     if said is None or said.removed == "keep":
         return
     mine = Fence(ctx.pipeline.name, model, ctx.state_id, ctx.token, ctx.pipeline.table(model))
-    assert isinstance(ctx.warehouse, DropsTables)
+    assert isinstance(ctx.warehouse, ManyTables)
     for table in tables:
         if not (table.gone or table.dropped):
             continue

@@ -45,7 +45,8 @@ class Part:
     """One file of the set, as its artifacts show it."""
 
     candidate: Candidate
-    rejects: Artifact
+    rejects: Artifact | None
+    """None where there are none, and nobody has to find that they were looked for."""
     valid_rows: int
     rejected_rows: int
     rejected_lines: int
@@ -58,6 +59,10 @@ class Part:
     @property
     def facts(self) -> Facts:
         return self.candidate.facts
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        return [self.candidate.valid, *([self.rejects] if self.rejects is not None else [])]
 
     @property
     def reject_percent(self) -> float:
@@ -116,7 +121,7 @@ def _validate(ctx: RunContext, model: str, files: Sequence[FileVersion], known: 
         engine.close()
     if broken or keys_made or not parts or any(part.made for part in parts):
         return work
-    runs = sorted({part.rejects.run_id for part in parts})
+    runs = sorted({part.candidate.valid.run_id for part in parts})
     return replace(work, skipped=f"artifacts of {', '.join(runs)} hold")
 
 
@@ -234,8 +239,8 @@ def _work(ctx: RunContext, engine: Engine, files: Files, keys: Artifact | None) 
     )
     model = engine.contract.model
     # The valid rows of a file quarantined whole are no artifact of the run: nothing may ever load them.
-    artifacts = [one for part in files.kept for one in (part.candidate.valid, part.rejects)]
-    artifacts += [part.rejects for part in files.over]
+    artifacts = [one for part in files.kept for one in part.artifacts]
+    artifacts += [part.rejects for part in files.over if part.rejects is not None]
     reasons = quarantine(ctx, engine, files.read, keys)
     whole = (_whole(ctx, model, part.file, part.valid_rows) for part in files.over)
     unread = (_whole(ctx, model, one.file, one.records or 0) for one in files.broken)
@@ -333,7 +338,7 @@ def quarantine(
     sources = [
         f"SELECT file_id, path, record, line, errors FROM {parquet(ctx.lake.store.path(part.rejects.path))}"
         for part in parts
-        if part.rejected_rows and part.facts.cut is None
+        if part.rejects is not None and part.rejected_rows and part.facts.cut is None
     ]
     if keys is not None:
         source = parquet(ctx.lake.store.path(keys.path))

@@ -166,7 +166,8 @@ def make_artifacts(
 ) -> tuple[Artifact, Artifact]:
     """Convert one raw file, and publish its valid Parquet and its rejects."""
     prove_landed(ctx, file)
-    return publish_artifacts(ctx, model, file, file.id, engine, read)
+    valid, aside = publish_valid(ctx, model, file, file.id, engine, read)
+    return valid, publish_rejects(ctx, model, file, file.id, aside, ctx.lake.store.path(valid.path))
 
 
 def prove_landed(ctx: RunContext, file: FileVersion) -> None:
@@ -178,26 +179,25 @@ def prove_landed(ctx: RunContext, file: FileVersion) -> None:
         raise _lost(ctx, told)
 
 
-def publish_artifacts(
+def publish_valid(
     ctx: RunContext, model: str, file: FileVersion, name: str, engine: Engine, read: Reader
-) -> tuple[Artifact, Artifact]:
-    """Convert what is read of a file, and publish the valid Parquet and the rejects under a name."""
-    place = ctx.place(model)
+) -> tuple[Artifact, Path]:
+    """Convert what is read of a file, and publish the valid Parquet under a name; the rejects are left aside."""
+    place, aside = ctx.place(model), engine.folder / f"{name}.rejects"
     valid_name = ctx.lake.made_name("valid", place, ctx.batch, f"{name}.parquet")
+    valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, read, into, aside))
+    steps.reached("validate.valid_published")
+    return artifact_of(ctx, model, file.id, ArtifactKind.VALID, valid), aside
+
+
+def publish_rejects(ctx: RunContext, model: str, file: FileVersion, name: str, aside: Path, valid: Path) -> Artifact:
+    """What was left aside while the valid Parquet was made."""
+    place = ctx.place(model)
     rejects_name = ctx.lake.made_name("rejects", place, ctx.batch, f"{name}.parquet")
-    aside = engine.folder / f"{name}.rejects"
-    try:
-        valid = ctx.lake.publish(place, valid_name, lambda into: _convert(ctx, file, engine, read, into, aside))
-        steps.reached("validate.valid_published")
-        path = ctx.lake.store.path(valid.name)
-        rejects = ctx.lake.publish(place, rejects_name, lambda into: _keep(aside, into, path))
-        steps.reached("validate.rejects_published")
-    finally:
-        aside.unlink(missing_ok=True)
-    return (
-        artifact_of(ctx, model, file.id, ArtifactKind.VALID, valid),
-        artifact_of(ctx, model, file.id, ArtifactKind.REJECTS, rejects),
-    )
+    rejects = ctx.lake.publish(place, rejects_name, lambda into: _keep(aside, into, valid))
+    steps.reached("validate.rejects_published")
+    aside.unlink()
+    return artifact_of(ctx, model, file.id, ArtifactKind.REJECTS, rejects)
 
 
 def _lost(ctx: RunContext, told: str) -> LakeError:

@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from ingestkit.errors import Busy, WarehouseError
 from ingestkit.files import make_folder, sync_folder
 from ingestkit.model import Fence, LoadMode, Receipt
 from ingestkit.pipeline import Clock, Progress
-from ingestkit.ports import Publication, TargetColumn
+from ingestkit.ports import Publication, TargetColumn, Wanted
 from ingestkit.warehouses import duckdb_sql, duckdb_tables, publishing
 from ingestkit.warehouses.duckdb_publish import DuckdbTransaction
 
@@ -155,6 +155,19 @@ class DuckdbWarehouse:
         with self._session() as connection:
             transaction = DuckdbTransaction(connection, self.schema)
             self._transacted(connection, lambda: publishing.void(transaction, fence))
+
+    def evolve_all(self, wanted: Sequence[Wanted]) -> Mapping[str, tuple[str, ...]]:
+        """Make or change those of the tables that do not fit, each in one transaction."""
+        with self._session() as connection:
+            found = duckdb_tables.columns_of_all(connection, self.schema)
+            done = {}
+            for one in wanted:
+                types = duckdb_sql.column_types(one.columns, one.lineage)
+                has = found.get(one.table.lower(), {})
+                if any(has.get(column.lower()) != kind for column, kind in types.items()):
+                    change = partial(duckdb_tables.evolve, connection, self.schema, one.table, types)
+                    done[one.table] = self._transacted(connection, change)
+            return done
 
     def drop(self, mine: Fence, table: str, columns: Collection[str] = ()) -> tuple[str, ...]:
         """Remove columns, or the table and its fence row, under the model's fence."""

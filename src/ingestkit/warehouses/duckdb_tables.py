@@ -155,6 +155,19 @@ def columns_of(connection: Connection, schema: str, table: str) -> dict[str, str
     return dict(found)
 
 
+def columns_of_all(connection: Connection, schema: str) -> dict[str, dict[str, str]]:
+    """The columns of all tables and their types, all names in small letters."""
+    found = connection.execute(
+        "SELECT lower(table_name), lower(column_name), data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND schema_name = ?",
+        [schema],
+    ).fetchall()
+    tables: dict[str, dict[str, str]] = {}
+    for table, column, kind in found:
+        tables.setdefault(table, {})[column] = kind
+    return tables
+
+
 def created(schema: str, table: str, wanted: Mapping[str, str]) -> tuple[str, ...]:
     """The statement that makes the table."""
     columns = ", ".join(f"{sql.name(column)} {kind}" for column, kind in wanted.items())

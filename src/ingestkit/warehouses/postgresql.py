@@ -1,6 +1,6 @@
 """The PostgreSQL warehouse: one session for each call, every table named with its schema, rows by COPY."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from ingestkit import steps
 from ingestkit.errors import WarehouseError
 from ingestkit.model import Fence, LoadMode, Receipt
 from ingestkit.pipeline import Clock
-from ingestkit.ports import Publication, TargetColumn
+from ingestkit.ports import Publication, TargetColumn, Wanted
 from ingestkit.settings import PostgresqlConnection
 from ingestkit.warehouses import postgresql_sql, postgresql_tables, publishing
 from ingestkit.warehouses.postgresql_publish import PostgresqlTransaction
@@ -146,6 +146,19 @@ class PostgresqlWarehouse:
             self.server.writing(connection),
         ):
             publishing.void(PostgresqlTransaction(engine, connection, self.schema), fence)
+
+    def evolve_all(self, wanted: Sequence[Wanted]) -> Mapping[str, tuple[str, ...]]:
+        """Make or change those of the tables that do not fit, each in one transaction."""
+        done = {}
+        with self.server.session(*(one.table for one in wanted)) as connection:
+            for one in wanted:
+                types = postgresql_sql.column_types(one.columns, one.lineage)
+                with self.server.reading(connection):
+                    changes = postgresql_tables.changes(connection, self.schema, one.table, types)
+                if changes:
+                    with self.server.writing(connection):
+                        done[one.table] = postgresql_tables.evolve(connection, self.schema, one.table, types)
+        return done
 
     def drop(self, mine: Fence, table: str, columns: Collection[str] = ()) -> tuple[str, ...]:
         """Remove columns, or the table and its fence row, under the model's fence."""
