@@ -46,14 +46,19 @@ class Replay:
             if kind_of(line) == "updates":
                 self._write(line, self._read(files, line["file"]) if line["file"] else [])
         if not full:
-            # Of a new object there may be no row yet.
-            for row in self._read(files, "Metadata/metadata.csv"):
-                table = table_of(row["extract"])
-                self.rows.setdefault(table, {})
-                self.columns.setdefault(table, set()).add(row["column_name"])
+            self._columns_come(files)
 
     def _read(self, files: Mapping[str, str], name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(io.StringIO(files.get(name, ""), newline="")))
+
+    def _columns_come(self, files: Mapping[str, str]) -> None:
+        """Of a new object there may be no row yet; what came and went since the archive before is not there."""
+        now = {(row["extract"], row["column_name"]) for row in self._read(files, "metadata_full.csv")}
+        for row in self._read(files, "Metadata/metadata.csv"):
+            if (row["extract"], row["column_name"]) in now:
+                table = table_of(row["extract"])
+                self.rows.setdefault(table, {})
+                self.columns.setdefault(table, set()).add(row["column_name"])
 
     def _columns_go(self, files: Mapping[str, str]) -> None:
         again = {(row["extract"], row["column_name"]) for row in self._read(files, "Metadata/metadata.csv")}
