@@ -13,7 +13,20 @@ from ingestkit.columnsql import arrow_type, guard, literal, message_of, quoted, 
 from ingestkit.errors import ConfigError
 from ingestkit.ports import Bounds
 from ingestkit.settings import LINE, Column, Model, Normalisation
-from ingestkit.textshape import Numbers, Ranges, Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
+from ingestkit.textshape import (
+    Numbers,
+    Ranges,
+    Shape,
+    dates,
+    decimals,
+    fits,
+    moments,
+    ranges_of,
+    shape_of,
+    spread,
+    truths,
+    whole_numbers,
+)
 
 RECORD_NUMBER = "_record_no"
 ERRORS = pa.list_(
@@ -65,6 +78,8 @@ class CompiledColumn:
             return None
         if self.typed and not shape.count:
             return pa.nulls(len(texts), arrow_type(self.type))
+        if self.plain and not self.checks and (exact := _exact(self.type, texts)) is not None:
+            return exact
         values = _told(self, shape)
         if values is None and self.typed:
             return None
@@ -199,7 +214,9 @@ def _compiled(model: str, settings: Model, name: str, window: Bounds | None) -> 
         guarded=column.type != "string",
         checks=tuple(checks),
         message=message_of(column),
-        plain=not (column.timezone or column.format or column.thousands or column.decimal_point != "."),
+        plain=not (
+            column.true_words or column.timezone or column.format or column.thousands or column.decimal_point != "."
+        ),
         nulls=settings.nulls if column.nulls is None else column.nulls,
         normalise=normalise,
     )
@@ -218,6 +235,14 @@ def _number(value: datetime | date) -> int:
     if isinstance(value, datetime):
         return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     return (value - date(1970, 1, 1)).days
+
+
+def _exact(kind: str, texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The values of texts that are all written as a boolean or a decimal is, as Arrow converts them."""
+    if kind == "boolean":
+        return truths(texts)
+    exactly = arrow_type(kind)
+    return decimals(texts, exactly) if pa.types.is_decimal(exactly) else None
 
 
 def _told(column: CompiledColumn, shape: Shape) -> Numbers | None:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """For each position of a text, the first and the last byte that may stand there."""
@@ -115,6 +116,23 @@ def whole_numbers(shape: Shape) -> Numbers | None:
     if matrix is None or matrix.shape[1] > 18 or shape.content.min() < ZERO or shape.content.max() > NINE:
         return None
     return Digits(matrix, *_extremes(matrix)).number(0, matrix.shape[1])
+
+
+def truths(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Which are true, of texts that all say `true` or `false`."""
+    true = pyarrow.compute.equal(texts, "true")
+    told = pyarrow.compute.or_(true, pyarrow.compute.equal(texts, "false"))
+    return None if pyarrow.compute.all(told).as_py() is False else true
+
+
+def decimals(texts: pa.ChunkedArray, kind: pa.Decimal128Type) -> pa.ChunkedArray | None:
+    """The values of texts that this decimal holds by the digits they have; Arrow alone would let some overflow."""
+    whole, places = kind.precision - kind.scale, kind.scale
+    if not whole:
+        return None
+    behind = rf"(\.[0-9]{{1,{places}}})?" if places else ""
+    held = pyarrow.compute.match_substring_regex(texts, rf"^[+-]?[0-9]{{1,{whole}}}{behind}$")
+    return None if pyarrow.compute.all(held).as_py() is False else texts.cast(kind)
 
 
 def dates(shape: Shape) -> Numbers | None:

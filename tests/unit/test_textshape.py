@@ -3,13 +3,26 @@
 import re
 import string
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Context, Decimal
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestkit.textshape import Shape, dates, fits, moments, ranges_of, shape_of, spread, whole_numbers
+from ingestkit.columnsql import guard
+from ingestkit.textshape import (
+    Shape,
+    dates,
+    decimals,
+    fits,
+    moments,
+    ranges_of,
+    shape_of,
+    spread,
+    truths,
+    whole_numbers,
+)
 
 INSTANT = pa.timestamp("us", tz="UTC")
 LOCAL = pa.timestamp("us")
@@ -71,6 +84,50 @@ def test_digits_become_the_numbers_they_are(texts: list[str | None]) -> None:
         assert not plain or any(re.fullmatch("[0-9]+", text) is None for text in plain)
         return
     assert spread(numbers, shape, pa.int64()).to_pylist() == [None if text is None else int(text) for text in texts]
+
+
+def column(texts: list[str | None]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+@given(with_gaps(st.sampled_from(["true", "false", "TRUE", "t", "0", "", "true "])))
+def test_truths_are_told_where_all_say_so_in_small_letters(texts: list[str | None]) -> None:
+    found = truths(column(texts))
+    plain = {text for text in texts if text is not None}
+    assert (found is not None) == (plain <= {"true", "false"})
+    if found is not None:
+        assert found.to_pylist() == [None if text is None else text == "true" for text in texts]
+
+
+@given(
+    st.sampled_from([(38, 10), (38, 0), (10, 2), (5, 0), (38, 38), (18, 4)]),
+    with_gaps(st.from_regex(r"[+-]?[0-9]{0,14}\.?[0-9]{0,12}0{0,4}|[0-9]{35,45}|1e3|٣", fullmatch=True)),
+)
+def test_decimals_become_the_numbers_they_are_or_are_not_told(size: tuple[int, int], texts: list[str | None]) -> None:
+    kind = f"decimal({size[0]},{size[1]})"
+    found = decimals(column(texts), pa.decimal128(*size))
+    if found is None:
+        return
+    exact = Context(prec=100)
+    for text, value in zip(texts, found.to_pylist(), strict=True):
+        if text is None:
+            assert value is None
+        else:
+            assert re.fullmatch(guard(kind), text, re.ASCII)
+            assert exact.compare(value, Decimal(text)) == 0
+            assert exact.abs(value) < exact.power(10, size[0] - size[1])
+
+
+@pytest.mark.parametrize("text", ["0", "-12.5", "+3", "00012.50", "9999999999999999999999999999.9999999999"])
+def test_plain_decimals_are_told(text: str) -> None:
+    found = decimals(column([text, None]), pa.decimal128(38, 10))
+    assert found is not None
+    assert found.to_pylist() == [Decimal(text), None]
+
+
+@pytest.mark.parametrize("text", ["", "1e3", " 1", "1 ", "1\n", "1.00000000001", "٣", "1" * 39, "1" * 29, "."])
+def test_what_is_no_such_decimal_is_not(text: str) -> None:
+    assert decimals(column([text]), pa.decimal128(38, 10)) is None
 
 
 @given(with_gaps(st.dates().map(date.isoformat)))

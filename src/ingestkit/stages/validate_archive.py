@@ -312,6 +312,8 @@ def _told_apart(table: pa.Table, name: str, other: str, exactly: str) -> pa.Tabl
     """Texts that a column cannot hold stand in one beside it, and there alone."""
     values = table.column(name)
     fits = pyarrow.compute.match_substring_regex(values, exactly)
+    if pyarrow.compute.all(fits).as_py() is not False:
+        return table.append_column(other, pa.nulls(table.num_rows, pa.string()))
     nothing = pa.scalar(None, pa.string())
     beside = pyarrow.compute.if_else(fits, nothing, values)
     held = pyarrow.compute.if_else(fits, values, nothing)
