@@ -12,8 +12,11 @@ import yaml
 from ingestkit import files, layers
 from ingestkit.errors import UsageError
 from ingestkit.layers import Origin
-from ingestkit.settings import Connection, LocalConnection, Settings, SftpConnection
+from ingestkit.settings import Connection, LocalConnection, Settings, SftpConnection, VaultConnection
 from ingestkit.shapes import checked, nearest
+
+VARIABLE = "VAULT_PASSWORD"
+"""The variable that a new connection of a Vault reads its password from."""
 
 
 def _folder(url: str) -> Mapping[str, Any]:
@@ -25,10 +28,10 @@ def _folder(url: str) -> Mapping[str, Any]:
 
 def _server(url: str) -> Mapping[str, Any]:
     parts = urlsplit(url)
-    if not parts.hostname or not parts.username:
-        raise UsageError(f"{url!r} does not say who logs in where", hint="sftp://USER@HOST/FOLDER")
     if parts.password is not None:
         raise UsageError("a password does not belong into an address", hint="say it as password: ${env:NAME} instead")
+    if not parts.hostname or not parts.username:
+        raise UsageError(f"{url!r} does not say who logs in where", hint="sftp://USER@HOST/FOLDER")
     try:
         port = {} if parts.port is None else {"port": parts.port}
     except ValueError as error:
@@ -40,9 +43,20 @@ def _server(url: str) -> Mapping[str, Any]:
     return {"type": "sftp", **login, "path": path, "key": "~/.ssh/id_ed25519"}
 
 
+def _vault(url: str) -> Mapping[str, Any]:
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise UsageError("a password does not belong into an address", hint=f"it is read from ${VARIABLE}")
+    if not parts.hostname or not parts.username or parts.path not in ("", "/"):
+        raise UsageError(f"{url!r} does not say who logs in where", hint="https://USER@DOMAIN@HOST")
+    dns = parts.netloc.rpartition("@")[2]
+    return {"type": "vault", "dns": dns, "username": unquote(parts.username), "password": f"${{env:{VARIABLE}}}"}
+
+
 # What makes a connection of an address, by the type of the source and the scheme of its addresses.
 SCHEMES: Mapping[str, Mapping[str, Callable[[str], Mapping[str, Any]]]] = {
-    "files": {"": _folder, "file": _folder, "sftp": _server}
+    "files": {"": _folder, "file": _folder, "sftp": _server},
+    "vault": {"https": _vault},
 }
 
 
@@ -53,12 +67,18 @@ def connection_of(kind: str, url: str) -> Mapping[str, Any]:
     scheme = urlsplit(url).scheme if "://" in url else ""
     if scheme not in SCHEMES[kind]:
         known = ", ".join(f"{one}://" for one in SCHEMES[kind] if one)
-        raise UsageError(f"no source of type {kind} reads from {scheme}://; known are folders and {known}")
+        folders = "folders and " if "" in SCHEMES[kind] else ""
+        place = f"{scheme}://" if scheme else "a folder"
+        raise UsageError(f"no source of type {kind} reads from {place}; known are {folders}{known}")
     made = SCHEMES[kind][scheme](url)
     _, wrong = checked(Settings, layers.built({"connections": {"it": made}}, Origin("flag", "--url")))
     if wrong or not url.strip():
         raise UsageError("; ".join(wrong) or "--url says no place")
     return made
+
+
+def is_vault(connection: Connection | None) -> bool:
+    return isinstance(connection, VaultConnection)
 
 
 def require_source(connections: Mapping[str, Connection], name: str) -> None:

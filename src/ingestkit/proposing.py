@@ -24,6 +24,22 @@ LONGEST_NUMBER = 15
 """Whole numbers of more digits are names of things, and are kept as text."""
 FEW, OFTEN = 8, 10
 """So few values, each as often as that, are taken for a list."""
+OBJECTS = """\
+# config/pipelines/{name}.yaml
+pipeline: {name}
+source: {{type: vault, connection: {connection}}}  # its newest full archive, then what has changed, in order
+tables: {{removed: drop}}  # columns and tables that Vault has no more; else keep
+gate: {{max_reject_pct: 0}}
+schedule: {{cron: '*/15 * * * *', timezone: UTC}}
+"""
+LOGS = """\
+# config/pipelines/{name}.yaml
+pipeline: {name}
+source: {{type: vault, connection: {connection}, extract: log}}
+tables: {{load: append}}  # each archive holds a day that no other does
+gate: {{max_reject_pct: 0}}
+schedule: {{cron: '30 1 * * *', timezone: UTC}}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,11 @@ def written(name: str, connection: str, proposed: Sequence[Proposed]) -> str:
             doubt = f"  # {one.doubts[column]}" if column in one.doubts else ""
             lines += [f"      {_yaml(column)}: {_yaml(settings)}{doubt}"]
     return "\n".join(lines) + "\n"
+
+
+def of_vault(name: str, connection: str, *, logs: bool) -> str:
+    """The pipeline of a Vault's objects, or of its logs: which tables there are its archives say."""
+    return (LOGS if logs else OBJECTS).format(name=name, connection=connection)
 
 
 def _column(

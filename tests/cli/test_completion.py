@@ -100,7 +100,7 @@ def test_words_that_an_option_takes_are_offered(shop: Path) -> None:
     assert bash(shop, "ingestkit manifest show --status l") == ["landed", "loaded"]
     assert bash(shop, "ingestkit runs list --status SU") == ["SUCCESS", "SUCCESS_WITH_REJECTS", "SUPERSEDED"]
     assert bash(shop, "ingestkit quarantine list --status a") == ["all"]
-    assert bash(shop, "ingestkit new source crm --type ") == ["files"]
+    assert bash(shop, "ingestkit new source crm --type ") == ["files", "vault"]
     assert bash(shop, "ingestkit backfill opendata --from 2026") == ["20260118_180000"]
     assert bash(shop, "ingestkit backfill opendata --to ") == ["20260118_180000"]
 

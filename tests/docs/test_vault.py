@@ -1,5 +1,6 @@
 """The page of Vaults: its pipelines load what a Vault holds, by the commands it names."""
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from tests.certificates import certified
-from tests.docs.pages import Block, below, page, typed_below
+from tests.docs.pages import below, page, typed_below
 from tests.docs.shop import Project
 from tests.doubles.direct_data import Chain
 from tests.doubles.vault import Held, vault_server
@@ -16,27 +17,24 @@ PAGE = page("docs/vault.md")
 HEADING = "A Veeva Vault, by Direct Data"
 
 
-def laid(shop: Project, block: Block) -> None:
-    path = block.text.split("\n", 1)[0].removeprefix("# ")
-    (shop.root / path).write_text(block.text)
-
-
 def test_a_vault_is_read_by_the_words_of_the_page(
     shop: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VAULT_PASSWORD", "a secret, 1")
-    settings, pipeline, logs = (block for block in below(PAGE, HEADING) if block.language == "yaml")
-    laid(shop, pipeline)
-    laid(shop, logs)
-    check, run, plan, over = typed_below(PAGE, HEADING)
+    settings, pipeline = (block for block in below(PAGE, HEADING) if block.language == "yaml")
+    connect, secret, new, check, run, plan, new_logs, run_logs, over = typed_below(PAGE, HEADING)
+    assert "set VAULT_PASSWORD in the environment" in shop.does(connect)
+    monkeypatch.setenv(*shlex.split(secret.removeprefix("export "))[0].split("=", 1))
+    shop.does(new, new_logs)
+    assert (shop.root / "config/pipelines/vault.yaml").read_text() == pipeline.text
     [refresh] = typed_below(PAGE, "What happens when")
     certificate = certified(tmp_path)
     with vault_server(certificate) as vault:
-        place = yaml.safe_load(settings.text)["connections"]["my_vault"]
-        place |= {"dns": vault.dns, "username": vault.username, "ca_file": str(certificate.certificate)}
         path = shop.root / "config/settings.yaml"
         said = yaml.safe_load(path.read_text())
-        said["profiles"]["local"]["connections"]["my_vault"] = place
+        place = said["profiles"]["local"]["connections"]["my_vault"]
+        shown = yaml.safe_load(settings.text)["connections"]["my_vault"]
+        assert shown == place | {"client_id": shown["client_id"]}
+        place |= {"dns": vault.dns, "username": vault.username, "ca_file": str(certificate.certificate)}
         path.write_text(yaml.safe_dump(said))
         chain = Chain(11, at=datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2))
         start = "2000-01-01T00:00Z"
@@ -49,7 +47,7 @@ def test_a_vault_is_read_by_the_words_of_the_page(
         assert "3 batches done" in shop.does(run)
         assert "nothing new for vault" in shop.does(plan)
         assert "3 batches done" in shop.does(refresh)
-        assert "nothing new for vault_logs" in shop.does("ingestkit run vault_logs")
+        assert "nothing new for vault_logs" in shop.does(run_logs)
     laid_out(shop.root / "accelerator")
     monkeypatch.chdir(shop.root)
     assert "VAULT_PASSWORD" in shop.does(f"{over} --connection another_vault")

@@ -126,6 +126,6 @@ def test_what_cannot_be_taken_over_leaves_nothing(world: World, folder: Path) ->
     assert "'MAGIC' is not known" in world.refused(2, *asked, str(folder))
     laid(folder, connector={"extract_type": "other"})
     assert "is none of full, incremental, log" in world.refused(2, *asked, str(folder))
-    assert "--from-file or --from-accelerator" in world.refused(2, "new", "pipeline", "q")
+    assert "by --from-file, of a Vault, by --connection" in world.refused(2, "new", "pipeline", "q")
     assert (world.root / "config/settings.yaml").read_text() == before
     assert not (world.root / "config/pipelines/q.yaml").exists()

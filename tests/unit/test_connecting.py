@@ -156,6 +156,10 @@ def test_a_server_is_meant_with_who_logs_in(url: str, said: dict[str, object]) -
         ("files", "sftp://host/drop", "does not say who logs in where"),
         ("files", "sftp://me:secret@host/drop", "a password does not belong into an address"),
         ("files", "sftp://me@host:99999/drop", "says no port"),
+        ("vault", "acme.veevavault.com", "no source of type vault reads from a folder; known are https://"),
+        ("vault", "https://acme.veevavault.com", "does not say who logs in where"),
+        ("vault", "https://me@acme.com@acme.veevavault.com/ui", "does not say who logs in where"),
+        ("vault", "https://me:secret@acme.veevavault.com/ui", "a password does not belong into an address"),
         ("files", "file://host/drop", "is of another machine"),
         ("files", " ", "--url says no place"),
     ],
@@ -164,6 +168,16 @@ def test_what_is_no_source_is_told(kind: str, url: str, said: str) -> None:
     with pytest.raises(UsageError) as refused:
         connecting.connection_of(kind, url)
     assert said in refused.value.message
+    assert "secret" not in refused.value.message
+
+
+def test_a_vault_is_meant_with_who_logs_in() -> None:
+    assert connecting.connection_of("vault", "https://me@acme.com@acme.veevavault.com:8443/") == {
+        "type": "vault",
+        "dns": "acme.veevavault.com:8443",
+        "username": "me@acme.com",
+        "password": "${env:VAULT_PASSWORD}",
+    }
 
 
 def test_a_new_source_can_be_used_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,3 +195,12 @@ def test_a_new_source_can_be_used_at_once(tmp_path: Path, capsys: pytest.Capture
     assert "connection crm is there already" in capsys.readouterr().err
     assert call([*here, "new", "source", "C R M", "--url", "elsewhere"]) == 2
     assert (tmp_path / "config/settings.yaml").read_text() == before
+
+
+def test_only_a_vault_needs_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["init", str(tmp_path), "--empty"]) == 0
+    here = ["--project", str(tmp_path), "new", "pipeline", "people"]
+    for more in (["--connection", "lake"], [], ["--logs", "--from-file", "a.csv"], ["--logs", "--connection", "lake"]):
+        assert call([*here, *more]) == 2
+        assert "a pipeline is proposed from samples" in capsys.readouterr().err
+    assert not (tmp_path / "config/pipelines/people.yaml").exists()

@@ -49,27 +49,38 @@ def pipeline(
     connection: Annotated[
         str | None,
         typer.Option(
-            "--connection", metavar="NAME", help="Where the files come from; else drop, or my_vault.", show_envvar=False
+            "--connection",
+            metavar="NAME",
+            help="Where the files come from; else drop, or my_vault. One of a Vault needs no samples.",
+            show_envvar=False,
         ),
     ] = None,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="Of a Vault: the logs of each day, and not its objects.", show_envvar=False)
+    ] = False,
     output: options.OutputFormat = Output.TEXT,
 ) -> None:
-    """Write a pipeline file from samples: dialect, types, required columns, keys and lengths, for a person to edit."""
-    from ingestkit import connecting, files, proposing
+    """Write a pipeline file of a Vault, or from samples: dialect, types, required columns, keys; to be edited."""
+    from ingestkit import connecting, proposing
 
     loaded = opening.project_of(ctx)
     _require_name(name, "a pipeline")
     path = loaded.root / "config" / "pipelines" / f"{name}.yaml"
     if name in loaded.pipelines():
         raise UsageError(f"pipeline {name} is there already", hint=f"look at it: {path}")
-    if (from_accelerator is None) == (not from_file):
-        raise UsageError(
-            "a pipeline is proposed from samples, or from an accelerator: --from-file or --from-accelerator"
-        )
-    if from_accelerator is not None:
+    if from_accelerator is not None and not from_file and not logs:
         _taken_over(loaded, name, path, from_accelerator, connection or "my_vault", output)
         return
-    assert from_file is not None
+    if connection is not None and not from_file and connecting.is_vault(loaded.settings.connections.get(connection)):
+        _laid(path, proposing.of_vault(name, connection, logs=logs))
+        render.emit({"file": str(path), "pipeline": name, "next": f"ingestkit check {name}"}, output)
+        return
+    if logs or from_accelerator is not None or not from_file:
+        raise UsageError(
+            "a pipeline is proposed from samples, by --from-file, of a Vault, by --connection, or from an accelerator, "
+            "by --from-accelerator",
+            hint=f"ingestkit new pipeline {name} --from-file FILE",
+        )
     connection = connection or "drop"
     connecting.require_source(loaded.settings.connections, connection)
     proposed = [proposing.propose(one) for one in from_file]
@@ -78,9 +89,7 @@ def pipeline(
         raise UsageError(f"two samples would be one model: {', '.join(models)}")
     text = proposing.written(name, connection, proposed)
     accepted = _tried(name, proposing.written(name, "drop", proposed), from_file)
-    with opening.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace_whole(path, text.encode())
+    _laid(path, text)
     found = [
         {
             "model": one.model,
@@ -95,9 +104,17 @@ def pipeline(
     render.emit({"file": str(path), "pipeline": name, "accepted": found, "message": said}, output)
 
 
+def _laid(path: Path, text: str) -> None:
+    from ingestkit import files
+
+    with opening.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace_whole(path, text.encode())
+
+
 def _taken_over(loaded: "Project", name: str, path: Path, folder: Path, connection: str, output: Output) -> None:
     """The connection and the pipeline that an accelerator's files say."""
-    from ingestkit import accelerator, configuration, connecting, files
+    from ingestkit import accelerator, configuration, connecting
 
     _require_name(connection, "a connection")
     taken = accelerator.taken(folder, connection)
@@ -108,9 +125,7 @@ def _taken_over(loaded: "Project", name: str, path: Path, folder: Path, connecti
         raise UsageError(f"connection {connection} is there already", hint="name another one: --connection NAME")
     with opening.writing(settings):
         place, line = connecting.connect(settings, loaded.profile, connection, taken.connection)
-    with opening.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace_whole(path, taken.text(name).encode())
+    _laid(path, taken.text(name))
     shown = {
         "file": str(path),
         "pipeline": name,
@@ -130,7 +145,10 @@ def source(
     url: Annotated[
         str,
         typer.Option(
-            "--url", metavar="URL", help="Where it is: a folder, or sftp://USER@HOST/FOLDER.", show_envvar=False
+            "--url",
+            metavar="URL",
+            help="Where it is: a folder, sftp://USER@HOST/FOLDER, or https://USER@HOST.",
+            show_envvar=False,
         ),
     ],
     kind: Annotated[
@@ -138,7 +156,7 @@ def source(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help="What kind of source: files.",
+            help="What kind of source: files, or vault.",
             show_envvar=False,
             autocompletion=completing.source_kinds,
         ),
@@ -158,14 +176,24 @@ def source(
         raise UsageError(f"connection {name} is there already", hint="ingestkit config show --origin")
     with opening.writing(path):
         place, line = connecting.connect(path, loaded.profile, name, connection)
-    shown = {
-        "file": str(path),
-        "below": place,
-        "line": line,
-        "source": f"{{type: {kind}, connection: {name}, batches: {{folders: '(?P<batch>[^/]+)', kind: text}}}}",
+    shown = {"file": str(path), "below": place, "line": line}
+    render.emit(shown | _after(kind, name), output)
+
+
+def _after(kind: str, name: str) -> dict[str, str]:
+    """What a pipeline that reads from the new connection begins with, and how it is made."""
+    from ingestkit import connecting
+
+    if kind == "vault":
+        secret = f"set {connecting.VARIABLE} in the environment"
+        return {
+            "source": f"{{type: vault, connection: {name}}}",
+            "next": f"{secret}, then: ingestkit new pipeline vault --connection {name}",
+        }
+    return {
+        "source": f"{{type: files, connection: {name}, batches: {{folders: '(?P<batch>[^/]+)', kind: text}}}}",
         "next": f"ingestkit new pipeline PIPELINE --from-file SAMPLE --connection {name}",
     }
-    render.emit(shown, output)
 
 
 def _require_name(name: str, what: str) -> None:
