@@ -98,7 +98,10 @@ def _redone(
         elif model not in known:
             yield {**row, "action": "leave out", "why": "no file of it was known then"}
         elif model in newer:
-            yield {**row, "action": "fail", "why": f"the rows of {newer[model]} are not kept (keep: none)"}
+            why = f"the rows of {newer[model]} are not kept (keep: none)"
+            if session.pipeline.many:
+                why = f"{newer[model]} has changed the tables since"
+            yield {**row, "action": "fail", "why": why}
         elif trouble is not None:
             yield {**row, "action": "fail", "why": trouble}
         else:

@@ -20,6 +20,7 @@ from ingestkit.runner import holding, paused
 from ingestkit.session import Session
 from ingestkit.sighting import Unit, one_batch, sight_anew
 from ingestkit.stages.standing import newer_content, newer_than, stands_alone
+from ingestkit.stages.tables import out_of_order
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
 from ingestkit.windowing import batches, ended, no_window, window_of
@@ -94,7 +95,12 @@ def refuse_what_is_not_kept(session: Session, options: RunOptions) -> None:
 
 
 def behind(session: Session, batch: str, models: Sequence[str]) -> dict[str, str]:
-    """The models whose changes cannot be put behind a newer batch's, since its rows are not kept, each with that."""
+    """The models whose changes cannot be put behind a newer batch's, each with that.
+
+    Its rows are not kept, or it is an archive of many tables: those are changed in order.
+    """
+    if session.pipeline.many:
+        return _spoken_since(session, batch, models)
     if session.pipeline.keeps:
         return {}
     pipeline, receipts = session.pipeline, session.warehouse.receipts(session.pipeline.name)
@@ -114,8 +120,19 @@ def behind(session: Session, batch: str, models: Sequence[str]) -> dict[str, str
     return found
 
 
+def _spoken_since(session: Session, batch: str, models: Sequence[str]) -> dict[str, str]:
+    pipeline = session.pipeline
+    with session.state.read() as conn:
+        files = ledger.versions(conn, pipeline.name, [batch])
+        newest = completions.newest_after(conn, pipeline.name, batch, pipeline.order)
+    modes = {model: pipeline.mode(model, ledger.candidates(files, model)) for model in models}
+    return {model: newest for model, mode in modes.items() if newest is not None and mode is not LoadMode.APPEND}
+
+
 def refuse_behind(session: Session, batch: str, models: Sequence[str]) -> None:
     stands = behind(session, batch, models)
+    if stands and session.pipeline.many:
+        raise out_of_order(session.pipeline.name, batch, max(stands.values(), key=session.pipeline.order))
     if stands:
         told = ", ".join(f"{by} ({model})" for model, by in sorted(stands.items()))
         left = [model for model in models if model not in stands]

@@ -411,10 +411,7 @@ def _behind_newer(active: Active, conn: sql.Connection) -> str | None:
     """The newest batch that is done, where this is an older one; a target that is built again has none yet."""
     if active.run.kind == "restore":
         return None
-    ended = completions.done(conn, active.pipeline_name).items()
-    order = active.session.pipeline.order
-    newer = (batch for (batch, _), (status, _) in ended if status is CompletionStatus.DONE)
-    return max((one for one in newer if order(one) > order(active.batch)), key=order, default=None)
+    return completions.newest_after(conn, active.pipeline_name, active.batch, active.session.pipeline.order)
 
 
 def _stood(active: Active, done: Completion | None) -> load.Stood | None:

@@ -127,8 +127,15 @@ def test_an_older_archive_is_not_loaded_over_newer_ones(vault: World) -> None:
     replay = Replay()
     fill(vault, Chain(2), replay, 3)
     vault.does("run", "p")
-    said = vault.refused(2, "backfill", "p", "--batch", "20260115-0515-N", "--from-lake")
+    old = ("backfill", "p", "--batch", "20260115-0515-N", "--from-lake")
+    planned = vault.does(*old, "--dry-run")
+    assert [(row["action"], row["why"]) for row in planned["batches"]] == [
+        ("fail", "20260115-0545-N has changed the tables since")
+    ]
+    runs = vault.does("runs", "list", "p")
+    said = vault.refused(2, *old)
     assert "20260115-0515-N of p comes before 20260115-0545-N" in said
+    assert vault.does("runs", "list", "p") == runs
     compare(vault, replay)
 
 

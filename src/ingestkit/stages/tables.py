@@ -75,10 +75,14 @@ def refuse_behind(ctx: RunContext, newer: str | None, mode: LoadMode) -> None:
     """Of archives that change what is there, none is loaded again behind a newer one: that has spoken since."""
     if newer is None or mode is LoadMode.APPEND:
         return
-    raise UsageError(
-        f"batch {ctx.batch} of {ctx.pipeline.name} comes before {newer}, which is done: archives are loaded in order",
+    raise out_of_order(ctx.pipeline.name, ctx.batch, newer)
+
+
+def out_of_order(pipeline: str, batch: str, newer: str) -> UsageError:
+    return UsageError(
+        f"batch {batch} of {pipeline} comes before {newer}, which is done: archives are loaded in order",
         hint="what newer ones said stands; once its tables are dropped, all of them are built again, in order: "
-        f"ingestkit backfill {ctx.pipeline.name} --from-lake",
+        f"ingestkit backfill {pipeline} --from-lake",
     )
 
 

@@ -30,6 +30,13 @@ ANY_FULL = (
 )
 
 
+def newest_after(conn: sql.Connection, pipeline: str, batch: str, order: Order) -> str | None:
+    """The newest batch that was done, where that is a newer one."""
+    ended = done(conn, pipeline).items()
+    newer = (one for (one, _), (status, _) in ended if status is CompletionStatus.DONE and order(one) > order(batch))
+    return max(newer, key=order, default=None)
+
+
 def done(conn: sql.Connection, pipeline: str) -> Done:
     columns = completion.c
     query = sql.select(columns.batch, columns.model, columns.status, columns.at).where(columns.pipeline == pipeline)
