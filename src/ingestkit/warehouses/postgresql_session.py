@@ -113,6 +113,8 @@ class Server:
             "client_min_messages": "warning",
             # Rows that a policy hides would be missed in counts without a word; so it is an error.
             "row_security": "off",
+            # A statement that runs once is done before compiling it has paid.
+            "jit": "off",
             **KEEPALIVE,
         }
         settings = [f"pg_catalog.set_config({sql.text(key)}, {sql.text(value)}, true)" for key, value in values.items()]
