@@ -311,6 +311,16 @@ def test_a_value_that_breaks_its_type_is_rejected_and_shown(here: World) -> None
     print(shown)
 
 
+def test_where_all_rows_are_rejected_none_is_left(here: World) -> None:
+    lenient = {"gate": {"max_reject_pct": 100}, "validation": {"max_file_reject_pct": 100}}
+    here.set_up(ARCHIVES | {"tables": {}} | lenient)
+    other = Extract("Object.other__c", {"id": "ID", "n__c": "Number", "b__c": "Boolean"}, [{"id": "1", "b__c": "oops"}])
+    here.drop({FULL: Archive([products({"id": "1", "strength__c": "VV-1"}), other]).made()})
+    here.does("run", "p")
+    assert held(here, "other__c") == []
+    assert [(row["strength__c"], row["strength__c_text"]) for row in held(here, "product__v")] == [(None, "VV-1")]
+
+
 def test_a_key_that_comes_twice_publishes_nothing(here: World) -> None:
     here.drop({FULL: Archive([products({"id": "1"})]).made()})
     here.does("run", "p")

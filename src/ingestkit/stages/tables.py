@@ -116,16 +116,8 @@ def loads(
 def evolve_all(ctx: RunContext, loads: Sequence[Load]) -> None:
     """Make the tables, or add what they lack; it is written down before whose they are, in fence rows of their own."""
     known = {fence.table for fence in ctx.warehouse.fences(ctx.pipeline.name).values()}
-    new = [load.table for load in loads if load.table not in known]
-    for table in new:
-        standing.refuse_of_another(ctx.warehouse, (ctx.pipeline.name, table), table, part=True)
-    if there := sorted(set(new) - ctx.warehouse.missing(tuple(new))):
-        raise WarehouseError(
-            f"table {there[0]} is there already, and was not made for {ctx.pipeline.name}",
-            hint=f"take it away, or let tables begin with a name of their own: tables.prefix in {ctx.pipeline.name}",
-        )
-    if new:
-        ctx.warehouse.fence(tuple(Fence(ctx.pipeline.name, one, ctx.state_id, ctx.token, one) for one in new))
+    if new := [load.table for load in loads if load.table not in known]:
+        _register(ctx, new)
     ctx.stop.check()
     # What is made anew is so within the transaction.
     wanted = [
@@ -136,6 +128,18 @@ def evolve_all(ctx: RunContext, loads: Sequence[Load]) -> None:
     for table, statements in ctx.warehouse.evolve_all(wanted).items():
         for statement in statements:
             ctx.progress.said(f"changed {table}", ddl=statement)
+
+
+def _register(ctx: RunContext, new: Sequence[str]) -> None:
+    """Write down whose tables they will be, unless somebody else has made one of them."""
+    for table in new:
+        standing.refuse_of_another(ctx.warehouse, (ctx.pipeline.name, table), table, part=True)
+    if there := sorted(set(new) - ctx.warehouse.missing(tuple(new))):
+        raise WarehouseError(
+            f"table {there[0]} is there already, and was not made for {ctx.pipeline.name}",
+            hint=f"take it away, or let tables begin with a name of their own: tables.prefix in {ctx.pipeline.name}",
+        )
+    ctx.warehouse.fence(tuple(Fence(ctx.pipeline.name, one, ctx.state_id, ctx.token, one) for one in new))
 
 
 def drop(ctx: RunContext, model: str, tables: Iterable[Table]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import IO, BinaryIO
 
 import duckdb
@@ -178,21 +177,21 @@ class _Validation:
         name = f"{self.file.id}.{safe_name(entry.extract)}.{entry.kind}"
         valid, aside = publish_valid(ctx, self.model, member, name, own, read)
         path = ctx.lake.store.path(valid.path)
-        facts, rows = Facts.read(path), pyarrow.parquet.read_metadata(path).num_rows
+        facts, metadata = Facts.read(path), pyarrow.parquet.read_metadata(path)
         rejected, lines = rejected_in(aside, facts)
         rejects = None
         if rejected:
             rejects = publish_rejects(ctx, self.model, member, name, aside, path)
         if facts.cut is not None:
             rejected, lines = facts.cut.rows, facts.cut.lines
-        part = Part(Candidate(member, valid, path, facts), rejects, rows, rejected, lines, made=True)
+        part = Part(Candidate(member, valid, path, facts), rejects, metadata.num_rows, rejected, lines, made=True)
         prove(part)
         if facts.records != entry.records and not facts.partial:
             raise broken(
                 member.path, f"has {facts.records:,} records, where the manifest says that it has {entry.records:,}"
             )
         steps.reached("validate.member_done")
-        filled = [other for other in beside.values() if _is_any(path, other)]
+        filled = [other for other in beside.values() if _is_any(metadata, other)]
         columns = [(name, column.type) for name, column in contract.columns.items()]
         columns += [(other, "string") for other in filled]
         return Read(entry, part, tuple(columns), tuple(other for other in beside.values() if other not in filled))
@@ -334,13 +333,12 @@ def _with_texts(columns: Iterable[str], known: Collection[str]) -> tuple[str, ..
     return tuple(one for name, beside in each for one in (name, beside) if one == name or one not in known)
 
 
-def _is_any(path: Path, column: str) -> bool:
+def _is_any(metadata: pyarrow.parquet.FileMetaData, column: str) -> bool:
     """Whether a column of a Parquet file holds any value."""
-    return bool(
-        pyarrow.compute.any(
-            pyarrow.compute.is_valid(pyarrow.parquet.read_table(path, columns=[column]).column(0))
-        ).as_py()
-    )
+    at = metadata.schema.names.index(column)
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    # A group without a row says nothing of its columns.
+    return any(group.num_rows and group.column(at).statistics.null_count < group.num_rows for group in groups)
 
 
 def _drift(model: str, file: FileVersion, contents: Contents, said: Settings) -> Iterator[Drift]:

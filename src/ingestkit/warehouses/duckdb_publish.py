@@ -45,7 +45,8 @@ class DuckdbTransaction:
         return self.count(table)
 
     def columns(self, table: str) -> Collection[str]:
-        return duckdb_tables.columns_of(self.connection, self.schema, table).keys()
+        described = self.connection.execute(f"FROM {self._named(table)} LIMIT 0").description or ()
+        return {name for name, *_ in described}
 
     def remake(self, table: str, gone: Collection[str], columns: Sequence[TargetColumn]) -> None:
         duckdb_tables.drop_columns(self.connection, self.schema, table, gone)

@@ -98,14 +98,15 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
 
     `absent` are the columns that no file has.
     """
+    if not load.files:
+        return nothing(column_types(load.columns, load.lineage))
+    records, source_file, file_id = _records(load)
     origin = {
         "_batch": text(batch),
         "_run_id": text(run_id),
-        "_source_file": "file.source_file",
+        "_source_file": source_file,
         "_record_no": "record._record_no",
     }
-    if not load.files:
-        return nothing(column_types(load.columns, load.lineage))
     made = {column: f"NULL::VARCHAR AS {name(column)}" for column in absent}
     if load.marks is not None:
         made[MARK] = f"NULL::TIMESTAMP WITH TIME ZONE AS {name(MARK)}"
@@ -113,23 +114,32 @@ def stage(load: Load, batch: str, run_id: str, absent: Collection[str] = ()) -> 
         made[FLAG] = f"{says_gone(load.flags, 'record.')} AS {name(FLAG)}"
     shown = [made.get(column.name, f"record.{name(column.name)}") for column in load.columns]
     shown += [f"{origin[column]} AS {name(column)}" for column in load.lineage]
-    files = ", ".join(
-        f"({text(str(file.path.resolve()))}, {text(file.source_file)}, {text(file.file_id)})" for file in load.files
-    )
-    # A folder named a=b is no column: without hive_partitioning=false DuckDB would make it one.
-    # By name only where files differ, since it opens each of them once more.
-    by_name = ", union_by_name=true" if load.evolved else ""
-    query = (
-        f"SELECT {', '.join(shown)} FROM read_parquet({file_list(file.path for file in load.files)}, "
-        f"hive_partitioning=false, filename='{SOURCE_PATH}'{by_name}) AS record "
-        f"JOIN (VALUES {files}) AS file(path, source_file, file_id) ON file.path = record.{SOURCE_PATH}"
-    )
+    query = f"SELECT {', '.join(shown)} FROM {records}"
     if load.losers is None:
         return query
     return (
         f"{query} ANTI JOIN read_parquet({one_file(load.losers)}, hive_partitioning=false) AS loser "
-        "ON loser.file_id = file.file_id AND loser.record_no = record._record_no"
+        f"ON loser.file_id = {file_id} AND loser.record_no = record._record_no"
     )
+
+
+def _records(load: Load) -> tuple[str, str, str]:
+    """What the records are read from, and the name and the id of the file that each came from."""
+    # A folder named a=b is no column: without hive_partitioning=false DuckDB would make it one.
+    if len(load.files) == 1:
+        [file] = load.files
+        records = f"read_parquet({one_file(file.path)}, {AS_NAMED}) AS record"
+        return records, text(file.source_file), text(file.file_id)
+    files = ", ".join(
+        f"({text(str(file.path.resolve()))}, {text(file.source_file)}, {text(file.file_id)})" for file in load.files
+    )
+    # By name only where files differ, since it opens each of them once more.
+    by_name = ", union_by_name=true" if load.evolved else ""
+    records = (
+        f"read_parquet({file_list(file.path for file in load.files)}, {AS_NAMED}, filename='{SOURCE_PATH}'{by_name}) "
+        f"AS record JOIN (VALUES {files}) AS file(path, source_file, file_id) ON file.path = record.{SOURCE_PATH}"
+    )
+    return records, "file.source_file", "file.file_id"
 
 
 def removed(load: Load) -> str:

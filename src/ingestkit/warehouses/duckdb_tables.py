@@ -31,12 +31,13 @@ RECEIPT_COLUMNS = (
 
 def present(connection: Connection, schema: str) -> bool:
     """Whether both the fence and the receipt table are there."""
-    found = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
-        "AND table_name IN (?, ?)",
-        [schema, sql.FENCES, sql.RECEIPTS],
-    ).fetchone()
-    return found == (2,)
+    # What the catalog lists is all tables, each of which is looked into.
+    try:
+        for table in (sql.FENCES, sql.RECEIPTS):
+            connection.execute(f"FROM {sql.name(schema, table)} LIMIT 0")
+    except duckdb.CatalogException:
+        return False
+    return True
 
 
 def make(connection: Connection, schema: str) -> None:
