@@ -103,6 +103,8 @@ class FakeVault:
     """Names of the parts it was asked for."""
     wrong: list[str] = field(default_factory=list)
     """What was asked that no Vault takes."""
+    instead: dict[str, Any] = field(default_factory=dict)
+    """By the end of a path, what is answered in place of what a Vault says."""
     let_go: threading.Event = field(default_factory=threading.Event)
     dns: str = ""
     elsewhere: str = "https://another.vaultpvm.com"
@@ -145,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         if vault.statuses:
             self._send(b"no JSON", status=vault.statuses.pop(0), kind="text/html")
             return
+        for ending, answer in vault.instead.items():
+            if said.path.endswith(ending):
+                self._json(answer)
+                return
         if said.path == f"/api/{VERSION}/auth" and method == "POST":
             self._log_in(parse_qs(body))
         elif said.path.startswith("/auth/oauth/session/") and method == "POST":

@@ -267,6 +267,38 @@ def test_parts_that_are_not_what_the_list_says_land_nothing(world: World, vault:
     assert rows(world) == [("1", "full")]
 
 
+ITEM = full(at(60), "1", parts=2).item("https://elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "told"),
+    [
+        ("/auth", {"userId": 1}, "cannot be understood"),
+        ("/auth", {"sessionId": "S", "vaultIds": None, "vaultId": 1}, "cannot be understood"),
+        ("/auth", {"sessionId": "S", "vaultIds": [], "vaultId": 1}, "no Vault that it names"),
+        ("/files", {"responseStatus": "FAILURE", "errors": ["oops"]}, "cannot be understood"),
+        ("/files", {"responseStatus": "FAILURE", "errors": None}, "FAILURE"),
+        ("/files", {"responseStatus": "EXCEPTION"}, "EXCEPTION"),
+        ("/files", {"data": 7}, "cannot be understood"),
+        ("/files", {"data": ["100123-20260115-0500-F"]}, "cannot be understood"),
+        ("/files", {"data": [{"name": "100123-20260115-0500-F", "error": "oops"}]}, "cannot be understood"),
+        ("/files", {"data": [{**ITEM, "start_time": "yesterday"}]}, "cannot be understood"),
+        ("/files", {"data": [{**ITEM, "filepart_details": [{"filepart": 1}]}]}, "cannot be understood"),
+        ("/files", {"data": [{**ITEM, "filepart_details": ITEM["filepart_details"][:1]}]}, "all of its parts"),
+        ("/files", {"data": [{**ITEM, "name": "../../etc/passwd"}]}, "called as no archive is"),
+    ],
+)
+def test_what_no_vault_answers_is_a_failure_and_no_bug(
+    world: World, vault: FakeVault, path: str, answer: dict[str, Any], told: str
+) -> None:
+    vault.hold(full(at(60), "1"))
+    vault.instead[path] = answer
+    assert told in world.refused(4, "run", "p")
+    vault.instead.clear()
+    world.does("run", "p")
+    assert rows(world) == [("1", "full")]
+
+
 def test_what_was_fetched_of_an_archive_is_not_fetched_again(world: World, vault: FakeVault) -> None:
     archive = full(at(60), *map(str, range(2000)), parts=3)
     vault.hold(archive)
@@ -280,6 +312,19 @@ def test_what_was_fetched_of_an_archive_is_not_fetched_again(world: World, vault
     assert vault.given == [last]
     assert len(rows(world)) == 2000
     assert list((world.root / "state/scratch").glob("**/vault/*")) == []
+
+
+def test_parts_of_an_archive_that_is_wanted_no_more_go_with_the_next(world: World, vault: FakeVault) -> None:
+    old, new = full(at(60), *map(str, range(2000)), parts=3), full(at(30), "1")
+    vault.hold(old)
+    vault.away.add(f"{old.name}.003")
+    world.refused(4, "run", "p")
+    [left] = (world.root / "state/scratch").glob("**/vault/*")
+    assert left.name == old.name
+    vault.held.clear()
+    vault.hold(new)
+    world.does("run", "p")
+    assert not left.exists()
 
 
 def test_a_vault_that_is_away_is_told(world: World, vault: FakeVault) -> None:

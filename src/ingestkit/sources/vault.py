@@ -204,7 +204,8 @@ class VaultArchives:
                 self.progress.said("Vault is still making its first full archive")
                 return []
             raise
-        archives = [one for item in found.get("data") or () if (one := archive_of(item, letter)) is not None]
+        with self.vault.understood():
+            archives = [one for item in found.get("data") or () if (one := archive_of(item, letter)) is not None]
         return sorted(archives, key=lambda one: (one.stop, one.name))
 
     # --- fetching ---------------------------------------------------------------------------------------------------
@@ -214,6 +215,10 @@ class VaultArchives:
         """In scratch, until all parts are there; one that was fetched before, and fits its checksum, is kept."""
         folder = self.scratch / "vault" / archive.name
         folder.mkdir(parents=True, exist_ok=True)
+        for other in folder.parent.iterdir():
+            # They come one at a time: of another one, that is not wanted any more, these are parts.
+            if other != folder:
+                shutil.rmtree(other)
         parts = [self._part(archive, part, folder) for part in archive.parts]
         yield io.BufferedReader(_Joined(parts), BLOCK)
         shutil.rmtree(folder)
@@ -259,6 +264,8 @@ def archive_of(item: Mapping[str, Any], letter: str) -> Archive | None:
     if not all(map(SAFE.fullmatch, (name, *(str(one["name"]) for one in item.get("filepart_details") or ())))):
         raise SourceError(f"Vault lists {shown(name)}, which is called as no archive is", hint="ask Veeva about it")
     parts = sorted(item.get("filepart_details") or (), key=lambda one: int(one["filepart"]))
+    if [int(one["filepart"]) for one in parts] != list(range(1, int(item.get("fileparts") or len(parts)) + 1)):
+        raise SourceError(f"Vault lists {shown(name)} without all of its parts", hint="run again later", transient=True)
     return Archive(
         letter,
         instant_of(item["start_time"]),

@@ -93,6 +93,14 @@ class Vault:
     def _api(self) -> str:
         return f"{self.place}/api/{self.connection.version}"
 
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """What is not as an answer of Vault is to be is a failure of Vault's."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._failure("answered in a way that cannot be understood", transient=True) from error
+
     def _again(self, ask: Callable[[], Any]) -> Any:
         """The same once more with a new session, where the one there was has ended."""
         try:
@@ -114,8 +122,10 @@ class Vault:
         said = self.connection
         if said.session is not None:
             self._session = said.session
-            versions = self._json("GET", f"{self.place}/api/")["values"]
-            self._refuse_other([str(url) for url in versions.values()])
+            found = self._json("GET", f"{self.place}/api/")
+            with self.understood():
+                urls = [str(url) for url in found["values"].values()]
+            self._refuse_other(urls)
             return
         body = {"vaultDNS": said.dns}
         if said.oauth is not None:
@@ -125,9 +135,11 @@ class Vault:
         else:
             body |= {"username": said.username or "", "password": said.password or ""}
             found = self._json("POST", f"{self._api}/auth", data=body, auth=_Session(""))
-        mine = [one for one in found.get("vaultIds", ()) if one.get("id") == found.get("vaultId")]
-        self._refuse_other([str(one.get("url", "")) for one in mine])
-        self._session = str(found["sessionId"])
+        with self.understood():
+            mine = [str(one["url"]) for one in found["vaultIds"] if one["id"] == found["vaultId"]]
+            session = str(found["sessionId"])
+        self._refuse_other(mine)
+        self._session = session
 
     def _refuse_other(self, urls: list[str]) -> None:
         """Who may not enter this Vault is let into another one, and is told nothing of it."""
@@ -187,8 +199,9 @@ class Vault:
         status = found.get("responseStatus") if isinstance(found, dict) else None
         if status in ("SUCCESS", "WARNING"):
             return dict(found)
-        errors = found.get("errors") or [{}] if isinstance(found, dict) else [{}]
-        kind, message = str(errors[0].get("type", status)), str(errors[0].get("message", ""))
+        with self.understood():
+            said = (found.get("errors") or [{}])[0]
+            kind, message = str(said.get("type", status)), str(said.get("message", ""))
         told = f"{shown(kind)}: {shown(message)}" if message else shown(kind)
         if kind == EXPIRED:
             raise _Ended(told)
