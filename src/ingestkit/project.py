@@ -98,6 +98,8 @@ QUEUES = {"jsonl": "ingestkit.states.queue:PendingQueue"}
 MIRRORS = {"json": "ingestkit.states.mirrors:JsonMirror"}
 PASSING = "passing"
 """The folder of scratch that outlives commands: what is apart from the lake until its batch is done."""
+FETCHED = "fetched"
+"""The other one that does: parts of an archive that is being fetched, so that who is cut off goes on behind them."""
 STAGES = {
     "validate": "ingestkit.stages.validate:validate",
     "validate_archive": "ingestkit.stages.validate_archive:validate",
@@ -253,6 +255,7 @@ class Project:
                 "folder": self.folder,
                 "scratch": scratch,
                 "passing": scratch.parent / PASSING,
+                "fetched": scratch.parent / FETCHED,
                 "clock": clock,
                 "stop": stop,
                 "progress": progress,
@@ -288,6 +291,7 @@ class Project:
                 "folder": folder,
                 "scratch": folder / "scratch",
                 "passing": self.root / self.settings.scratch / PASSING,
+                "fetched": folder / FETCHED,
                 "clock": clock,
                 "stop": stop,
                 "progress": progress,
@@ -405,7 +409,7 @@ def _session(secrets: Secrets, shared: Mapping[str, Any], config: Json) -> Sessi
     lake = _lake(_store(root, connections[settings.lake], shared), settings, shared)
     asked = _resolved(secrets, settings.source, f"pipelines.{settings.pipeline}.source")
     return Session(
-        **{name: value for name, value in shared.items() if name != "passing"},
+        **{name: value for name, value in shared.items() if name not in ("passing", "fetched")},
         pipeline=Pipeline(settings, configuration.gate_checks(root, settings)),
         config=config,
         config_hash=sha256_of(config),
@@ -454,9 +458,9 @@ def _vault(
     said = connection.model_copy(update={"ca_file": ca_file})
     vault = _driven(SESSIONS, connection.type, connection=said, name=asked.connection, **aside)
     shared["closing"].callback(vault.close)
-    folder = shared["scratch"] / settings.pipeline
+    folder = shared["fetched"] / settings.pipeline
     made: Source = _called(
-        SOURCES, "vault", vault=vault, settings=asked, pipeline=settings.pipeline, scratch=folder, **aside
+        SOURCES, "vault", vault=vault, settings=asked, pipeline=settings.pipeline, folder=folder, **aside
     )
     return made
 

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "store.sent": "test_object_lakes",
     "validate.archive_read": "test_tables",
     "validate.member_done": "test_tables",
+    "vault.part_fetched": "test_vault",
     "windows.stepped_over": "test_windows",
 }
 """Steps this story does not come to, and the scenario that does."""

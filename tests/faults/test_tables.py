@@ -103,10 +103,15 @@ class Archives:
 def told(world: World, folder: Path) -> Archives:
     (world.folder / "config/pipelines/opendata.yaml").write_text(PIPELINE)
     world.drop({f"100123-20260115-{name}.tar.gz": archive.made() for name, archive in ARCHIVES.items()})
-    undisturbed = world.copied(folder / "undisturbed")
-    ended = undisturbed.call(*RUN, "--jobs", "1", record=str(folder / "steps"))
+    return undisturbed(world, folder)
+
+
+def undisturbed(world: World, folder: Path) -> Archives:
+    """What comes of it, and by which steps, where nothing happens."""
+    copy = world.copied(folder / "undisturbed")
+    ended = copy.call(*RUN, "--jobs", "1", record=str(folder / "steps"))
     assert ended.code == 0, ended
-    after = undisturbed.seen()
+    after = copy.seen()
     assert [row[2:4] for row in after["rows of product__v"]] == ["P1", "P2", "P3", "P4", "P5"]
     assert [row.split(", ")[1] for row in after["rows of user__sys"]] == ["'Anna'"]
     assert "rows of old__c" not in after

@@ -311,7 +311,7 @@ def test_what_was_fetched_of_an_archive_is_not_fetched_again(world: World, vault
     world.does("run", "p")
     assert vault.given == [last]
     assert len(rows(world)) == 2000
-    assert list((world.root / "state/scratch").glob("**/vault/*")) == []
+    assert list((world.root / "state/scratch/fetched/p").iterdir()) == []
 
 
 def test_parts_of_an_archive_that_is_wanted_no_more_go_with_the_next(world: World, vault: FakeVault) -> None:
@@ -319,12 +319,26 @@ def test_parts_of_an_archive_that_is_wanted_no_more_go_with_the_next(world: Worl
     vault.hold(old)
     vault.away.add(f"{old.name}.003")
     world.refused(4, "run", "p")
-    [left] = (world.root / "state/scratch").glob("**/vault/*")
+    [left] = (world.root / "state/scratch/fetched/p").iterdir()
     assert left.name == old.name
     vault.held.clear()
     vault.hold(new)
     world.does("run", "p")
     assert not left.exists()
+
+
+def test_a_folder_that_takes_no_parts_is_told(world: World, vault: FakeVault) -> None:
+    archive = full(at(60), "1")
+    vault.hold(archive)
+    in_the_way = world.root / "state/scratch/fetched/p" / archive.name / f"{archive.name}.001/x"
+    in_the_way.mkdir(parents=True)
+    told = world.refused(4, "run", "p")
+    assert "parts of archives cannot be kept in" in told
+    assert "Is a directory" in told
+    in_the_way.rmdir()
+    in_the_way.parent.rmdir()
+    world.does("run", "p")
+    assert rows(world) == [("1", "full")]
 
 
 def test_a_vault_that_is_away_is_told(world: World, vault: FakeVault) -> None:

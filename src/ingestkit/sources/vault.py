@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ingestkit import steps
 from ingestkit.errors import SourceError
 from ingestkit.files import shown
 from ingestkit.model import Announced, FileVersion, Item, Window
@@ -64,7 +66,8 @@ class VaultArchives:
     pipeline: str
     clock: Clock
     progress: Progress
-    scratch: Path
+    folder: Path
+    """Where its parts are until all of an archive have come; it outlives commands."""
     listed: dict[str, Archive] = field(default_factory=dict)
     """What the last listing showed, by batch."""
 
@@ -212,22 +215,35 @@ class VaultArchives:
 
     @contextmanager
     def _fetched(self, archive: Archive) -> Iterator[BinaryIO]:
-        """In scratch, until all parts are there; one that was fetched before, and fits its checksum, is kept."""
-        folder = self.scratch / "vault" / archive.name
-        folder.mkdir(parents=True, exist_ok=True)
-        for other in folder.parent.iterdir():
-            # They come one at a time: of another one, that is not wanted any more, these are parts.
-            if other != folder:
-                shutil.rmtree(other)
-        parts = [self._part(archive, part, folder) for part in archive.parts]
+        """Aside, until all parts are there; one that was fetched before, and fits its checksum, is kept."""
+        folder = self.folder / archive.name
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            for other in self.folder.iterdir():
+                # They come one at a time: of another one, that is not wanted any more, these are parts.
+                if other != folder:
+                    shutil.rmtree(other)
+            parts = [self._part(archive, part, folder) for part in archive.parts]
         yield io.BufferedReader(_Joined(parts), BLOCK)
-        shutil.rmtree(folder)
+        with self._writing():
+            shutil.rmtree(folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceError(
+                f"parts of archives cannot be kept in {self.folder}: {error.strerror or error}",
+                hint="make room there, or set scratch in config/settings.yaml",
+            ) from error
 
     def _part(self, archive: Archive, part: Part, folder: Path) -> Path:
         path = folder / part.name
         if part.md5 is not None and path.is_file() and _md5(path) == part.md5:
             return path
-        written = path.with_name(f"{part.name}.part")
+        # A name of its own: who has lost the lease may still be fetching the same.
+        written = folder / f"{part.name}.{secrets.token_hex(4)}"
         digest, size = hashlib.md5(usedforsecurity=False), 0
         with self.vault.downloaded(f"{FILES}/{part.name}") as blocks, written.open("wb") as file:
             for block in blocks:
@@ -245,6 +261,7 @@ class VaultArchives:
                 transient=True,
             )
         written.replace(path)
+        steps.reached("vault.part_fetched")
         return path
 
 
@@ -294,6 +311,13 @@ class _Joined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            return self._read(buffer)
+        except OSError as error:
+            told = f"a part that was fetched cannot be read: {error}"
+            raise SourceError(told, hint="run again", transient=True) from error
+
+    def _read(self, buffer: memoryview) -> int:
         while True:
             if self._file is None and not self._left:
                 return 0

@@ -69,9 +69,15 @@ class Vault:
         """The bytes of a file, as they come. JSON where bytes were expected is a failure."""
         with self._again(lambda: self._begun(path)) as response:
             try:
-                yield response.iter_content(BLOCK)
-            except (requests.RequestException, OSError) as error:
-                raise self._lost(error) from error
+                yield self._blocks(response)
+            finally:
+                response.close()
+
+    def _blocks(self, response: requests.Response) -> Iterator[bytes]:
+        try:
+            yield from response.iter_content(BLOCK)
+        except (requests.RequestException, OSError) as error:
+            raise self._lost(error) from error
 
     def check(self) -> None:
         """Prove that the login is taken, and is one to this Vault."""
