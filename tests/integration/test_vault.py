@@ -162,11 +162,35 @@ def test_before_the_first_full_archive_there_is_nothing_to_do(world: World, vaul
     assert rows(world) == [("1", "full")]
 
 
-def test_it_may_begin_at_a_time_or_look_back(world: World, vault: FakeVault) -> None:
+@pytest.mark.parametrize("begins", ["start", "look_back"])
+def test_it_may_begin_at_a_time_or_look_back(world: World, vault: FakeVault, begins: str) -> None:
     vault.hold(full(at(120), "never"), changes(at(60), "1"), changes(at(45), "2"))
-    world.set_up(SOURCE | {"source": SOURCE["source"] | {"start": at(60).isoformat()}})
+    ago = (datetime.now(UTC) - at(60)).total_seconds()
+    told = {"start": at(60).isoformat(), "look_back": f"{int(ago)}s"}
+    world.set_up(SOURCE | {"source": SOURCE["source"] | {begins: told[begins]}})
     world.does("run", "p")
     assert rows(world) == [("2", "changed")]
+    vault.hold(changes(at(15), "4"))
+    # From then on there is no gap.
+    world.does("run", "p")
+    assert rows(world) == [("2", "changed")]
+    vault.hold(changes(at(30), "3"))
+    world.does("run", "p")
+    assert rows(world) == [("2", "changed"), ("3", "changed"), ("4", "changed")]
+
+
+def test_a_look_back_begins_with_what_there_is(world: World, vault: FakeVault) -> None:
+    vault.hold(changes(at(45), "1"), changes(at(30), "2"))
+    world.set_up(SOURCE | {"source": SOURCE["source"] | {"look_back": "24h"}})
+    world.does("run", "p")
+    assert rows(world) == [("1", "changed"), ("2", "changed")]
+
+
+def test_a_start_before_what_there_is_waits(world: World, vault: FakeVault) -> None:
+    vault.hold(changes(at(45), "1"))
+    world.set_up(SOURCE | {"source": SOURCE["source"] | {"start": at(120).isoformat()}})
+    assert world.does("run", "p")["results"] == []
+    assert "is not in the list of Vault yet" in str(world.does("plan", "p")["not_yet"])
 
 
 def test_logs_are_taken_day_by_day(world: World, vault: FakeVault) -> None:

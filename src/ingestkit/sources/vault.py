@@ -128,7 +128,8 @@ class VaultArchives:
         now = self.clock.now()
         begun = self._begun(after)
         if begun is not None:
-            return self._chain(begun, self._list("N", begun, now), now)
+            found = self._list("N", begun, now)
+            return self._chain(self._first(after, begun, found), found, now)
         fulls = [one for one in self._list("F", None, now) if one.waits is None]
         if not fulls:
             return []
@@ -141,7 +142,13 @@ class VaultArchives:
         found = self._list("L", begun, now)
         if not found:
             return []
-        return self._chain(begun or found[0].start, found, now)
+        return self._chain(self._first(after, begun or found[0].start, found), found, now)
+
+    def _first(self, after: str | None, begun: datetime, found: Sequence[Archive]) -> datetime:
+        """Where the first window begins: a look back reaches no further than what is there."""
+        if after is not None or self.settings.start is not None or not found or found[0].waits is not None:
+            return begun
+        return max(begun, found[0].start)
 
     def _begun(self, after: str | None) -> datetime | None:
         """Where the next window begins: behind the last archive, or where the pipeline is to begin."""
