@@ -23,7 +23,7 @@ from ingestkit.stages.standing import newer_content, newer_than, stands_alone
 from ingestkit.stages.tables import out_of_order
 from ingestkit.states import completions, ledger, runs
 from ingestkit.states.lease import Lease
-from ingestkit.windowing import batches, ended, no_window, window_of
+from ingestkit.windowing import batches, ended, no_window, shows, window_of
 from ingestkit.working import RunOptions, active_run, finish_open, work
 
 
@@ -188,7 +188,7 @@ def done_models(session: Session, lease: Lease, batch: str, options: RunOptions)
         raise UsageError(
             f"batch {batch} is not done for {', '.join(undone)}: there is nothing to do again",
             hint=f"it was done before a reset: {_put_back(session, batch)}"
-            if before and session.pipeline.keeps and batch not in batches(session)
+            if before and session.pipeline.keeps and not shows(session, batch)
             else f"ingestkit run {session.pipeline.name}",
         )
     return tuple(wanted)
@@ -204,7 +204,7 @@ def _stepped_over(session: Session, batch: str, models: Sequence[str]) -> bool:
         row = runs.pipeline_row(conn, session.pipeline.name)
     floors: Mapping[str, str | None] = row["floors"] if row else {}
     below = all(is_below(session, batch, floors.get(model)) for model in models)
-    return below and batch in batches(session)
+    return below and shows(session, batch)
 
 
 def known_then(session: Session, batch: str, models: Sequence[str], options: RunOptions) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ def redo_unit(session: Session, lease: Lease, batch: str, models: tuple[str, ...
     if not done:
         window = ended(session, batch)
     skipped = [one for one in models if (batch, one) not in done or done[batch, one].status is CompletionStatus.SKIPPED]
-    if skipped and (window is not None or batch in session.source.batches(None)):
+    if skipped and (window is not None or shows(session, batch)):
         # What was stepped over is wanted after all.
         sight_anew(session, lease, batch, skipped, window)
     unit, blocked = one_batch(session, lease, batch, models, window)

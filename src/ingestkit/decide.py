@@ -11,7 +11,7 @@ import sqlalchemy as sql
 from ingestkit import approvals, counting, stepping, windowing
 from ingestkit.attempts import find
 from ingestkit.discover import batch_key, put_aside
-from ingestkit.errors import UsageError
+from ingestkit.errors import SourceError, UsageError
 from ingestkit.files import shown
 from ingestkit.mirroring import refuse_empty_state, show
 from ingestkit.model import (
@@ -226,6 +226,16 @@ def begin_with_the_newest(session: Session, by: str) -> None:
         raise UsageError(
             f"{session.pipeline.name} has no full archives to begin again with",
             hint=f"ingestkit state reset {session.pipeline.name} has every batch loaded again",
+        )
+    if begins := next((name for name in ("start", "look_back") if getattr(source, name) is not None), None):
+        raise UsageError(
+            f"{session.pipeline.name} begins where source.{begins} says, and with no full archive",
+            hint=f"take source.{begins} out of the pipeline's file first",
+        )
+    if not any(session.source.batches(None)):
+        raise SourceError(
+            f"{source.connection} lists no full archive to begin again with; nothing was changed",
+            hint=f"it makes one a day; then: ingestkit run {session.pipeline.name} --full-refresh",
         )
     _decided(session, "reset", {}, "full refresh", by)
     with holding(session, session.pipeline.models, "run --full-refresh", "fail") as lease:

@@ -7,6 +7,7 @@ from ingestkit.errors import NotArrived, SourceError
 from ingestkit.model import FileVersion, Item, Stage
 from ingestkit.stages.extract import not_as_it_was
 from ingestkit.states import ledger, runs
+from ingestkit.windowing import shows
 
 
 def lost(active: Active, known: Known, model: str, wanted: Sequence[tuple[FileVersion, Item]]) -> list[FileVersion]:
@@ -51,11 +52,11 @@ def at_the_source(active: Active, files: Sequence[FileVersion]) -> tuple[tuple[F
 
 
 def _shown(active: Active) -> dict[str, Item]:
-    source, batch, window = active.session.source, active.batch, active.run.window
-    if window is None and batch not in list(source.batches(None)):
+    session, batch, window = active.session, active.batch, active.run.window
+    if window is None and not shows(session, batch):
         return {}
     try:
-        return {item.path: item for item in source.items(batch, window)}
+        return {item.path: item for item in session.source.items(batch, window)}
     except NotArrived as error:
         raise SourceError(
             f"batch {batch}: {error.message}", hint=f"ingestkit run {active.pipeline_name}, later"

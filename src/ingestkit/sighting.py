@@ -17,7 +17,7 @@ from ingestkit.session import Session
 from ingestkit.states import completions, ledger, rows
 from ingestkit.states.lease import Lease
 from ingestkit.totals import announced, flagged
-from ingestkit.windowing import batches
+from ingestkit.windowing import shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def one_batch(
     session: Session, lease: Lease, batch: str, models: Sequence[str], window: Window | None
 ) -> tuple[Unit | None, str | None]:
     """The work of one batch for an open run or a redo, whatever the state says of it: the unit, or why it must wait."""
-    if window is None and batch not in batches(session):
+    if window is None and not shows(session, batch):
         return None, f"the source has no batch {batch!r} any more"
 
     def look() -> Look:

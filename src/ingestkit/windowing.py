@@ -52,6 +52,12 @@ def batches(session: Session, *, whole: bool = True) -> Batches:
     return windows(session, whole=whole)
 
 
+def shows(session: Session, batch: str) -> bool:
+    """Whether there is the batch, done or not: where each follows another, what is listed are those that come next."""
+    follows = session.pipeline.settings.source.type == "vault"
+    return batch in batches(session) or (follows and any(session.source.items(batch)))
+
+
 def _last(session: Session) -> str | None:
     """Behind which batch a source is asked for more whose batches follow each other; others show all they hold."""
     if session.pipeline.settings.source.type != "vault":

@@ -125,10 +125,13 @@ class Archives:
     steps: list[str]
 
     def in_the_third(self, step: str) -> int | None:
-        """When the step is reached first in the third archive, counted over the whole run."""
+        return self.within(3, step)
+
+    def within(self, number: int, step: str) -> int | None:
+        """When the step is reached first in an archive, counted over the whole run."""
         begins = [place for place, one in enumerate(self.steps) if one == "run.opened"]
-        third = self.steps[begins[2] : begins[3]]
-        return self.steps[: begins[2]].count(step) + 1 if step in third else None
+        start, end = begins[number - 1], [*begins, len(self.steps)][number]
+        return self.steps[:start].count(step) + 1 if step in self.steps[start:end] else None
 
 
 def told(world: World, folder: Path) -> Archives:

@@ -1,7 +1,7 @@
 """The archives of a Vault, killed while they are fetched and in the third of them: each is done once, and in order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -73,6 +73,13 @@ def test_killed_there_at_any_other_step_it_is_too(served: Served, step: str, tmp
     assert disturbed(served.archives, tmp_path / "world", step, number) == []
 
 
+@pytest.mark.parametrize("step", ["run.opened", "extract.begun", "extract.recorded", "gate.done"])
+def test_killed_in_the_one_without_a_record_it_is_done_as_empty(served: Served, step: str, tmp_path: Path) -> None:
+    number = served.archives.within(6, step)
+    assert number is not None
+    assert disturbed(served.archives, tmp_path / "world", step, number) == []
+
+
 @pytest.mark.parametrize("part", [1, 2, 3])
 def test_killed_between_its_parts_it_fetches_those_that_are_left(served: Served, part: int, tmp_path: Path) -> None:
     world = served.archives.before.copied(tmp_path / "world")
@@ -82,3 +89,19 @@ def test_killed_between_its_parts_it_fetches_those_that_are_left(served: Served,
     first = [name for name in served.vault.given if name.startswith("100123-20260115-0500-F")]
     assert first == [f"100123-20260115-0500-F.{number:03}" for number in range(part + 1, 4)]
     assert [*differences(served.archives.after, world.seen()), *world.debris()] == []
+
+
+@pytest.mark.parametrize("step", ["vault.part_fetched", "extract.copied", "run.opened"])
+def test_a_full_one_that_came_meanwhile_changes_nothing_of_a_killed_run(
+    served: Served, step: str, tmp_path: Path
+) -> None:
+    archives, vault = served.archives, served.vault
+    world = archives.before.copied(tmp_path / "world")
+    assert world.call(*RUN, "--jobs", "1", kill=f"{step}:{archives.in_the_third(step)}").killed
+    newer = replace(vault.held[0], name="100123-20260115-0600-F", stop="2026-01-15T06:00Z")
+    vault.hold(newer)
+    try:
+        world.does(*RUN)
+    finally:
+        vault.held.remove(newer)
+    assert [*differences(archives.after, world.seen()), *world.debris()] == []

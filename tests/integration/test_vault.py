@@ -1,5 +1,6 @@
 """A Vault's archives, over its API: all of them in order, through every failure it answers with."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,6 +147,19 @@ def test_a_full_refresh_begins_again_with_the_newest_full_archive(world: World, 
     assert rows(world) == [("1", "full"), ("4", "full"), ("5", "changed")]
     decisions = world.state("SELECT kind, reason FROM decision ORDER BY number")
     assert decisions == [("reset", "full refresh")] * 2
+
+
+def test_a_full_refresh_without_a_full_archive_changes_nothing(world: World, vault: FakeVault) -> None:
+    vault.hold(full(at(120), "1"), changes(at(105), "2"))
+    world.does("run", "p")
+    vault.held = [changes(at(90), "3")]
+    assert "lists no full archive to begin again with" in world.refused(4, "run", "p", "--full-refresh")
+    world.set_up(SOURCE | {"source": SOURCE["source"] | {"look_back": "24h"}})
+    assert "begins where source.look_back says" in world.refused(2, "run", "p", "--full-refresh")
+    world.set_up(SOURCE)
+    world.does("run", "p")
+    assert rows(world) == [("1", "full"), ("2", "changed"), ("3", "changed")]
+    assert world.state("SELECT kind FROM decision") == []
 
 
 def test_a_full_refresh_is_of_vaults(world: World) -> None:
@@ -349,6 +363,27 @@ def test_parts_of_an_archive_that_is_wanted_no_more_go_with_the_next(world: Worl
     vault.hold(new)
     world.does("run", "p")
     assert not left.exists()
+
+
+def test_where_nothing_is_kept_it_is_fetched_again_whatever_came_since(world: World, vault: FakeVault) -> None:
+    world.set_up(SOURCE | {"keep": "none"})
+    vault.hold(full(at(120), "1"), changes(at(105), "2"))
+    world.does("run", "p", "--limit", "1")
+    world.does("extract", "p", "--run-id", "mine")
+    shutil.rmtree(world.root / "state/scratch")
+    vault.hold(changes(at(90), "3"), changes(at(75), records=0), changes(at(60), records=0), full(at(60), "other"))
+    world.does("run", "p", "--run-id", "mine")
+    assert rows(world) == [("1", "full"), ("2", "changed"), ("3", "changed")]
+
+
+def test_an_archive_that_was_skipped_may_be_wanted_after_all(world: World, vault: FakeVault) -> None:
+    vault.hold(full(at(120), "1"), changes(at(105), "2"))
+    world.does("run", "p", "--limit", "1")
+    world.does("skip", "p", "--batch", key(at(105)), "--reason", "not yet")
+    assert world.does("run", "p")["results"] == []
+    vault.hold(full(at(60), "other"))
+    world.does("backfill", "p", "--batch", key(at(105)))
+    assert rows(world) == [("1", "full"), ("2", "changed")]
 
 
 def test_a_folder_that_takes_no_parts_is_told(world: World, vault: FakeVault) -> None:

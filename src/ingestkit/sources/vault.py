@@ -90,9 +90,7 @@ class VaultArchives:
     def items(self, batch: str, window: Window | None = None) -> Iterator[Item]:
         """The archive; none where nothing has changed, and one that cannot be read yet where it is not there."""
         del window
-        if batch not in self.listed:
-            list(self.batches(None))
-        archive = self.listed.get(batch)
+        archive = self.listed.get(batch) or self._listed_as(batch)
         if archive is None or (archive.waits is None and not archive.records):
             return
         yield Item(
@@ -217,6 +215,13 @@ class VaultArchives:
         with self.vault.understood():
             archives = [one for item in found.get("data") or () if (one := archive_of(item, letter)) is not None]
         return sorted(archives, key=lambda one: (one.stop, one.name))
+
+    def _listed_as(self, batch: str) -> Archive | None:
+        """The archive of a batch that was opened before, whatever would come first today."""
+        match = KEY.fullmatch(batch)
+        found = self._list(match[2], None, self.clock.now()) if match is not None else []
+        self.listed |= {one.key: one for one in found if one.key == batch}
+        return self.listed.get(batch)
 
     # --- fetching ---------------------------------------------------------------------------------------------------
 
