@@ -16,6 +16,8 @@ LONGEST_HEADER = 1 << 20
 LONGEST_TRAILER = 1 << 16
 USUAL_DELIMITERS = (",", ";", "\t", "|")
 LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
+WITHIN = re.compile(r"(?<=\.tar\.gz)!.*", re.DOTALL)
+"""A member of an archive that is in the ledger as one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Trailer:
 
 
 def broken(path: str, what: str) -> ContractError:
-    return ContractError(f"{shown(path)} {what}", hint=f"ingestkit manifest show --path {shlex.quote(shown(path))}")
+    known = WITHIN.sub("", path)
+    return ContractError(f"{shown(path)} {what}", hint=f"ingestkit manifest show --path {shlex.quote(shown(known))}")
 
 
 def encoding_of(path: str, head: bytes, wanted: str) -> tuple[str, int]:

@@ -166,6 +166,125 @@ def changes(*extracts: Extract, **more: Any) -> bytes:
     return Archive(extracts, full=False, everything={"Object.product__v": PRODUCT}, **more).made()
 
 
+ABOUT = """modified_date,extract,extract_label,column_name,column_label,type,length,related_extract
+,Object.product__v,Product,id,ID,String,20,
+,Object.product__v,Product,modified_date__v,Last Modified Date,DateTime,,
+,Object.product__v,Product,name__v,Product Name,String,2,
+,Object.product__v,Product,status__v,Status,Picklist,46,Picklist.picklist__sys
+,Object.product__v,Product,created_by__v,Created By,Relationship,,Object.user__sys
+,Object.product__v,Product,active__c,Active,Boolean,,
+,Object.product__v,Product,code__c,Code,String,20,
+,Object.product__v,Product,description__c,Description,LongText,64000,
+{launch},Object.product__v,Product,strength__c,Strength,Number,,
+,Object.3d_model__c,3D Model,id,ID,String,20,
+,Document.document_version__sys,Document Version,id,ID,String,64,
+,Document.document_version__sys,Document Version,document_number__v,Document Number,Number,,
+,Document.document_version__sys,Document Version,size__v,Size,Number,,
+,Picklist.picklist__sys,Picklist,object,Object,String,64,
+"""
+LAUNCH = ",Object.product__v,Product,launch_date__c,Launch Date,Date,,\n"
+ATC = ",Object.product__v,Product,atc_code__c,ATC Code,String,10,\n"
+DOCUMENTED = [
+    (
+        "manifest.csv",
+        """extract,extract_label,type,records,file
+Metadata.metadata,Metadata,updates,15,Metadata/metadata.csv
+Object.product__v,Product,updates,3,Object/product__v.csv
+Object.user__sys,User,updates,1,Object/user__sys.csv
+Object.3d_model__c,3D Model,updates,0,
+Document.document_version__sys,Document Version,updates,2,Document/document_version__sys.csv
+Picklist.picklist__sys,Picklist,updates,2,Picklist/picklist__sys.csv
+""",
+    ),
+    ("Metadata/metadata.csv", ABOUT.format(launch=LAUNCH)),
+    (
+        "Object/product__v.csv",
+        """id,modified_date__v,name__v,status__v,created_by__v,active__c,code__c,description__c,launch_date__c,strength__c
+00P101,2026-01-14T13:17:05.000Z,Cholesterin,active__v,1001,true,00123,"Line one
+Line ""two"", with comma",2024-02-29,2.5
+00P102,2026-01-14T13:18:05.000Z,NA,active__v,1001,false,0E5,C:\\\\data\\\\x,1600-01-01,9007199254740993
+00P103,2026-01-14T13:19:05.000Z,Miracle,inactive__v,1002,,007,,,
+""",
+    ),
+    ("Object/user__sys.csv", "id,name__v\n1001,Ann\n"),
+    (
+        "Document/document_version__sys.csv",
+        """id,modified_date__v,doc_id,document_number__v,name__v,size__v
+101_0_1,2026-01-14T12:00:00.000Z,101,VV-PRM-00101,Banner,34567
+102_1_0,2026-01-14T12:05:00.000Z,102,VV-PRM-00102,Placeholder,
+""",
+    ),
+    (
+        "Picklist/picklist__sys.csv",
+        """modified_date__v,object,object_field,picklist_value_name,picklist_value_label,status__v
+2023-12-14T00:06:28.867Z,product__v,status__v,active__v,Active,active__v
+2023-12-14T00:06:28.867Z,product__v,status__v,inactive__v,Inactive,active__v
+""",
+    ),
+]
+AFTERWARDS = [
+    (
+        "manifest.csv",
+        """extract,extract_label,type,records,file
+Metadata.metadata,Metadata,updates,1,Metadata/metadata.csv
+Metadata.metadata,Metadata,deletes,1,Metadata/metadata_deletes.csv
+Object.product__v,Product,updates,2,Object/product__v.csv
+Object.product__v,Product,deletes,1,Object/product__v_deletes.csv
+Picklist.picklist__sys,Picklist,deletes,1,Picklist/picklist__sys_deletes.csv
+Object.user__sys,User,updates,1,Object/user__sys.csv
+""",
+    ),
+    ("metadata_full.csv", ABOUT.format(launch=ATC)),
+    ("Metadata/metadata.csv", ABOUT.partition("\n")[0] + "\n2026-01-15T05:03:11.000Z" + ATC),
+    (
+        "Metadata/metadata_deletes.csv",
+        "extract,column_name,deleted_date\nObject.product__v,launch_date__c,2026-01-15T05:04:00.000Z\n",
+    ),
+    (
+        "Object/product__v.csv",
+        """id,modified_date__v,name__v,status__v,created_by__v,active__c,atc_code__c,code__c,description__c,strength__c
+00P101,2026-01-15T04:58:00.000Z,Cholesterin XR,active__v,1001,true,C10AA05,00123,,3
+00P104,2026-01-15T05:09:12.345Z,New,active__v,1002,true,,010,,0.25
+""",
+    ),
+    ("Object/product__v_deletes.csv", "id,deleted_date\n00P103,2026-01-15T05:10:44.000Z\n"),
+    (
+        "Picklist/picklist__sys_deletes.csv",
+        """object,object_field,picklist_value_name,deleted_date
+product__v,status__v,inactive__v,2026-01-15T05:11:00.000Z
+""",
+    ),
+    ("Object/user__sys.csv", "id,name__v\n1001,Anna\n"),
+]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_archives_written_as_they_are_documented(vault: World, end: str) -> None:
+    """Lengths that are too short and numbers that are none among them."""
+    for name, members in ((FULL, DOCUMENTED), (CHANGES, AFTERWARDS)):
+        vault.drop({name: packed([(one, text.replace("\n", end)) for one, text in members])})
+    vault.does("run", "p")
+    found = {row["id"]: row for row in held(vault, "product__v")}
+    assert list(found["00P101"]) == list(found["00P104"])
+    assert "launch_date__c" not in found["00P101"]
+    told = {
+        key: (row["name__v"], row["code__c"], plain(row["strength__c"]), row["atc_code__c"])
+        for key, row in found.items()
+    }
+    assert told == {
+        "00P101": ("Cholesterin XR", "00123", Decimal(3), "C10AA05"),
+        "00P102": ("NA", "0E5", plain(Decimal(9007199254740993)), None),
+        "00P104": ("New", "010", Decimal("0.25"), None),
+    }
+    assert found["00P102"]["description__c"] == "C:\\\\data\\\\x"
+    assert found["00P104"]["modified_date__v"].astimezone(UTC) == datetime(2026, 1, 15, 5, 9, 12, 345000, UTC)
+    assert held(vault, "3d_model__c") == []
+    documents = [(row["id"], row["document_number__v"], row["size__v"]) for row in held(vault, "document_version__sys")]
+    assert sorted(documents) == [("101_0_1", "VV-PRM-00101", Decimal(34567)), ("102_1_0", "VV-PRM-00102", None)]
+    assert [row["picklist_value_name"] for row in held(vault, "picklist__sys")] == ["active__v"]
+    assert [row["name__v"] for row in held(vault, "user__sys")] == ["Anna"]
+
+
 def test_values_are_what_the_archive_says(here: World) -> None:
     """Leading zeros, texts that look like nothing, old days, numbers of any length."""
     rows = [
@@ -263,6 +382,8 @@ def test_an_archive_that_is_not_what_it_says_fails_whole(here: World, archive: A
     assert said in told
     assert FULL in told
     assert here.completions() == {}
+    assert f"ingestkit manifest show --path {FULL}\n" in told + "\n"
+    assert here.does("manifest", "show", "--path", FULL)["rows"]
 
 
 def test_a_member_that_is_missing_fails_the_archive(here: World) -> None:

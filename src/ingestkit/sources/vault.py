@@ -214,7 +214,8 @@ class VaultArchives:
             raise
         with self.vault.understood():
             archives = [one for item in found.get("data") or () if (one := archive_of(item, letter)) is not None]
-        return sorted(archives, key=lambda one: (one.stop, one.name))
+        # One that could be made after all goes before what was said of it.
+        return sorted(archives, key=lambda one: (one.stop, one.waits is not None, one.name))
 
     def _listed_as(self, batch: str) -> Archive | None:
         """The archive of a batch that was opened before, whatever would come first today."""
