@@ -1,6 +1,7 @@
 """Validate: raw files become typed Parquet and rejects, and every figure is read back from what was left."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,12 +74,19 @@ def validate(
     ctx: RunContext, model: str, files: Sequence[FileVersion], known: Sequence[Artifact], *, again: bool = False
 ) -> Work:
     """Validate the whole file set of a model, making only what `known` lacks, or everything `again`."""
-    try:
+    with in_scratch(ctx, model):
         return _validate(ctx, model, files, () if again else known)
+
+
+@contextmanager
+def in_scratch(ctx: RunContext, what: str) -> Iterator[None]:
+    """What the engine or the disk it works on refuses is told as that."""
+    try:
+        yield
     except (duckdb.Error, OSError) as error:
         told = str(error).splitlines()[0]
         raise TargetError(
-            f"{model} cannot be validated in {shown(ctx.scratch)}: {told}",
+            f"{what} cannot be validated in {shown(ctx.scratch)}: {told}",
             hint="make room there, or set scratch or memory_limit in config/settings.yaml; then: ingestkit check",
         ) from error
 

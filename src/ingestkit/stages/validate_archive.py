@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import IO, BinaryIO
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
@@ -16,7 +15,7 @@ from ingestkit.csvfile import Block, TextFile, blocks, open_text
 from ingestkit.csvframe import broken
 from ingestkit.csvvalues import texts
 from ingestkit.directdata import Contents, Entry
-from ingestkit.errors import ContractError, TargetError
+from ingestkit.errors import ContractError
 from ingestkit.files import shown
 from ingestkit.header import Compared
 from ingestkit.model import Artifact, Counts, Drift, FileStatus, FileVersion, LoadMode, Rule, Stage, Work, safe_name
@@ -24,7 +23,7 @@ from ingestkit.pipeline import RunContext
 from ingestkit.settings import Column, Dialect, Model
 from ingestkit.settings import Tables as Settings
 from ingestkit.stages.tables import DELETED_AT, TABLES, Made, Table
-from ingestkit.stages.validate import Part, proof, prove, quarantine
+from ingestkit.stages.validate import Part, in_scratch, proof, prove, quarantine
 from ingestkit.stages.validate_blocks import Parsed, convert_block, converted
 from ingestkit.stages.validate_engine import Engine
 from ingestkit.stages.validate_file import (
@@ -58,16 +57,10 @@ def validate(
     [file] = files
     said = ctx.pipeline.settings.tables
     assert said is not None
-    try:
+    with in_scratch(ctx, shown(file.path)):
         prove_landed(ctx, file)
         with ctx.watched(file):
             return _Validation(ctx, model, file, said).work()
-    except (duckdb.Error, OSError) as error:
-        told = str(error).splitlines()[0]
-        raise TargetError(
-            f"{shown(file.path)} cannot be validated in {shown(ctx.scratch)}: {told}",
-            hint="make room there, or set scratch or memory_limit in config/settings.yaml; then: ingestkit check",
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
