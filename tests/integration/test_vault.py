@@ -208,17 +208,37 @@ def test_a_start_before_what_there_is_waits(world: World, vault: FakeVault) -> N
     assert "is not in the list of Vault yet" in str(world.does("plan", "p")["not_yet"])
 
 
+def log(day: int) -> Held:
+    """The log of the day that ended so many days ago."""
+    logs, stop = {"timestamp": "DateTime", "user": "String"}, at(day * 1440)
+    extract = Extract("Log.login_audit", logs, [{"timestamp": "2026-01-15T00:00:00.000Z", "user": f"of {day}"}])
+    made = Archive([extract], full=False, everything={"Log.login_audit": logs}).made()
+    return Held(f"100123-{key(stop, 'L')}", said(stop - timedelta(days=1)), said(stop), made)
+
+
+LOGS = SOURCE | {"source": SOURCE["source"] | {"extract": "log"}, "tables": {"load": "append"}}
+
+
 def test_logs_are_taken_day_by_day(world: World, vault: FakeVault) -> None:
-    world.set_up(SOURCE | {"source": SOURCE["source"] | {"extract": "log"}, "tables": {"load": "append"}})
-    logs = {"timestamp": "DateTime", "user": "String"}
-    for day in (2, 1):
-        stop = at(day * 1440)
-        extract = Extract("Log.login_audit", logs, [{"timestamp": "2026-01-15T00:00:00.000Z", "user": f"of {day}"}])
-        made = Archive([extract], full=False, everything={"Log.login_audit": logs}).made()
-        vault.hold(Held(f"100123-{stop:%Y%m%d-%H%M}-L", said(stop - timedelta(days=1)), said(stop), made))
+    world.set_up(LOGS)
+    vault.hold(log(2), log(1))
     world.does("run", "p")
     assert world.table("login_audit", '"user"') == [("of 1",), ("of 2",)]
     assert world.does("run", "p")["results"] == []
+
+
+def test_logs_that_are_listed_no_more_may_be_given_up(world: World, vault: FakeVault) -> None:
+    world.set_up(LOGS)
+    vault.hold(log(6))
+    world.does("run", "p")
+    vault.held = [log(2), log(1)]
+    told = world.refused(4, "run", "p")
+    hint = f"ingestkit state set p --batch {key(at(3 * 1440), 'L')} --reason '...'"
+    assert "in the list of Vault no more" in told
+    assert hint in told
+    world.does(*hint.split()[1:], "--yes")
+    world.does("run", "p")
+    assert world.table("login_audit", '"user"') == [("of 1",), ("of 2",), ("of 6",)]
 
 
 # --- logging in -------------------------------------------------------------------------------------------------------

@@ -192,10 +192,14 @@ class VaultArchives:
 
     def _expired(self, place: datetime, behind: Archive | None, kept: timedelta) -> SourceError:
         until = f" to {behind.start:%Y-%m-%d %H:%M}Z" if behind is not None else " on"
+        hint = f"to begin again with the newest full archive: ingestkit run {self.pipeline} --full-refresh"
+        if behind is not None and behind.kind == "L":
+            key = f"{behind.start:%Y%m%d-%H%M}-L"
+            hint = f"to go on without them: ingestkit state set {self.pipeline} --batch {key} --reason '...'"
         error = SourceError(
             f"the changes from {place:%Y-%m-%d %H:%M}Z{until} are in the list of Vault no more: it keeps them for "
             f"{duration_text(kept)}",
-            hint=f"to begin again with the newest full archive: ingestkit run {self.pipeline} --full-refresh",
+            hint=hint,
         )
         error.incident = "missing"
         return error
