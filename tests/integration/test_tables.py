@@ -367,7 +367,6 @@ def test_settings_say_what_becomes_of_numbers_and_names(here: World) -> None:
     [
         (Archive([products({"id": "1"}, records=2)]), "has 1 records, where the manifest says that it has 2"),
         (Archive([products({"id": "1"}, records=0)]), "has 1 records, where the manifest says that it has 0"),
-        (Archive([Extract("Object.a__c", {"name__v": "String"}, [{"name__v": "x"}])]), "has no column id"),
         (Archive([Extract("Object.a__c", {"id": "ID", "ID": "String"}, [{"id": "1"}])]), "two columns of one name"),
         (
             Archive([Extract("Object.a__c", {"id": "ID"}), Extract("Document.A__c", {"id": "ID"})]),
@@ -384,6 +383,37 @@ def test_an_archive_that_is_not_what_it_says_fails_whole(here: World, archive: A
     assert here.completions() == {}
     assert f"ingestkit manifest show --path {FULL}\n" in told + "\n"
     assert here.does("manifest", "show", "--path", FULL)["rows"]
+
+
+def test_rows_without_the_id_that_metadata_tell_of_fail_the_archive(here: World) -> None:
+    members = Archive([products({"id": "1"})]).members()
+    without = [
+        (name, text.replace("id,", "other,", 1) if name.startswith("Object") else text) for name, text in members
+    ]
+    here.drop({FULL: packed(without)})
+    assert "has no column id, by which its rows are known" in here.refused(5, "run", "p")
+
+
+def test_what_no_id_is_told_of_is_replaced_whole(vault: World) -> None:
+    """Such as how fields are configured, which full archives alone hold."""
+    fields = {"object": "String", "formula": "LongText"}
+    other = Extract("Metadata.object", fields, [{"object": "a", "formula": "1"}, {"object": "a", "formula": "2"}])
+    vault.drop({FULL: Archive([products({"id": "1"}), other, Extract("Metadata.document", fields)]).made()})
+    vault.does("run", "p")
+    assert sorted(row["formula"] for row in held(vault, "object")) == ["1", "2"]
+    assert held(vault, "document") == []
+    vault.drop({CHANGES: changes(products({"id": "2"}))})
+    other.rows = [{"object": "a", "formula": "3"}]
+    later = FULL.replace("20260115", "20260116")
+    vault.drop({later: Archive([products({"id": "1"}), other]).made()})
+    vault.does("run", "p")
+    assert [row["formula"] for row in held(vault, "object")] == ["3"]
+    # Nobody could say which row it is that has changed.
+    archive = Archive(
+        [Extract("Metadata.object", fields, other.rows)], full=False, everything={"Metadata.object": fields}
+    )
+    vault.drop({LATER.replace("20260115", "20260117"): archive.made()})
+    assert "has no column id, by which its rows are known" in vault.refused(5, "run", "p")
 
 
 def test_a_member_that_is_missing_fails_the_archive(here: World) -> None:

@@ -60,7 +60,7 @@ def validate(
     with in_scratch(ctx, shown(file.path)):
         prove_landed(ctx, file)
         with ctx.watched(file):
-            return _Validation(ctx, model, file, said).work()
+            return _Validation(ctx, model, file, said, ctx.pipeline.mode(model, (file,))).work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,14 @@ class _Validation:
     model: str
     file: FileVersion
     said: Settings
+    mode: LoadMode
     members: dict[tuple[str, str], Read] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
 
     def work(self) -> Work:
         path = self.file.path
         archive = directdata.Archive(path, self.file.size, self._opened, self.ctx.pipeline.settings.source.archives)
-        mode = self.ctx.pipeline.mode(self.model, (self.file,))
-        contents = directdata.contents_of(archive, whole=mode is LoadMode.REPLACE)
+        contents = directdata.contents_of(archive, whole=self.mode is LoadMode.REPLACE)
         _refuse_alike(path, contents)
         engine = Engine(self.ctx, compile_contract(self.model, self.ctx.pipeline.model(self.model)))
         try:
@@ -112,9 +112,9 @@ class _Validation:
         steps.reached("validate.archive_read")
         for name in self.unlisted:
             self.ctx.progress.warned(f"{shown(path)}: its manifest does not name {shown(name)}, which is left out")
-        tables = tuple(self._tables(contents, mode))
+        tables = tuple(self._tables(contents))
         return replace(
-            self._work(mode, contents),
+            self._work(contents),
             quarantine=reasons,
             drift=tuple(_drift(self.model, self.file, contents, self.said)),
             details={
@@ -203,11 +203,19 @@ class _Validation:
                 numbers[name] = _exactly(kind)
         if len({name.casefold() for name in columns}) != len(text.names):
             raise broken(text.path, "has two columns of one name in its header")
-        key = directdata.key_of(entry.extract) if self.said.load == "merge" or entry.kind == "deletes" else ()
+        key = directdata.key_of(entry.extract)
+        if entry.kind == "updates":
+            key = self._key(entry.extract, {*text.names, *types})
         marks = entry.kind == "deletes" and self.said.deleted == "mark"
         if missing := [name for name in (*key, *([DELETED_AT] if marks else [])) if name not in columns]:
             raise broken(text.path, f"has no column {', '.join(missing)}, by which its rows are known")
         return Model(columns=columns, key=key, csv=DIALECT), numbers
+
+    def _key(self, extract: str, columns: Collection[str]) -> tuple[str, ...]:
+        """By what rows of a table are known; by nothing where there is no id and each archive holds the whole."""
+        key = directdata.key_of(extract)
+        whole = self.mode is LoadMode.REPLACE and directdata.ID in key and directdata.ID not in columns
+        return key if self.said.load == "merge" and not whole else ()
 
     def _table(self, extract: str) -> str:
         return self.said.prefix + extract.rpartition(".")[2]
@@ -217,9 +225,9 @@ class _Validation:
             if entry.records and (entry.extract, entry.kind) not in self.members:
                 raise broken(self.file.path, f"has no {shown(entry.file)}, which its manifest names")
 
-    def _tables(self, contents: Contents, mode: LoadMode) -> Iterator[Table]:
+    def _tables(self, contents: Contents) -> Iterator[Table]:
         """All tables that the archive speaks of."""
-        spoken = [entry.extract for entry in contents.entries if mode is LoadMode.REPLACE or entry.records]
+        spoken = [entry.extract for entry in contents.entries if self.mode is LoadMode.REPLACE or entry.records]
         spoken += [*contents.changed, *contents.removed]
         for extract in dict.fromkeys(spoken):
             rows, removed = (self.members.get((extract, kind)) for kind in ("updates", "deletes"))
@@ -230,8 +238,8 @@ class _Validation:
             gone, changed = contents.removed.get(extract, ()), contents.changed.get(extract, ())
             again = tuple(name for name in gone if name in changed)
             whole = directdata.ID in gone
-            key = directdata.key_of(extract) if self.said.load == "merge" else ()
             columns = rows.columns if rows is not None else tuple(known)
+            key = self._key(extract, {*types, *(name for name, _ in columns)})
             if not columns and removed is None and not whole:
                 continue
             named = {name for name, _ in columns}
@@ -248,7 +256,7 @@ class _Validation:
                 afresh=whole and directdata.ID in changed,
             )
 
-    def _work(self, mode: LoadMode, contents: Contents) -> Work:
+    def _work(self, contents: Contents) -> Work:
         ctx, parts = self.ctx, [one.part for one in self.members.values()]
         counts = Counts(
             files=1,
@@ -270,7 +278,7 @@ class _Validation:
             token=ctx.token,
         )
         percents = [part.reject_percent for part in parts]
-        rules = judged(ctx, self.model, counts, percents, mode, {self.file.path: counts.records or 0})
+        rules = judged(ctx, self.model, counts, percents, self.mode, {self.file.path: counts.records or 0})
         listed = sum(entry.records for entry in contents.entries)
         off = float(abs(listed - (counts.records or 0)))
         # Of a rehearsal's first rows nothing of the whole can be told.
