@@ -432,6 +432,15 @@ def test_a_vault_that_is_away_is_told(world: World, vault: FakeVault) -> None:
     assert "cannot be reached, or went away" in world.refused(4, "run", "p")
 
 
+def test_a_certificate_that_nobody_trusts_is_told(world: World, vault: FakeVault) -> None:
+    login = {"username": vault.username, "password": "${env:VAULT_PASSWORD}"}
+    world.settle({"connections.my_vault": {"type": "vault", "dns": vault.dns, **login}})
+    told = world.refused(4, "run", "p")
+    assert f"{vault.dns} shows a certificate that is not trusted" in told
+    assert "ca_file of connection my_vault" in told
+    assert vault.requests == []
+
+
 def test_a_pause_that_vault_asks_for_is_made(world: World, vault: FakeVault) -> None:
     vault.hold(full(at(60), "1"))
     vault.delays = [10]

@@ -223,6 +223,11 @@ class Vault:
 
     def _lost(self, error: Exception) -> SourceError:
         # Its text may name an address with parameters.
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return SourceError(
+                f"{self.connection.dns} shows a certificate that is not trusted, and was sent nothing",
+                hint=f"if an authority of yours has signed it, name its certificate: ca_file of connection {self.name}",
+            )
         return SourceError(
             f"{self.connection.dns} cannot be reached, or went away ({type(error).__name__})",
             hint="run again later; ingestkit check says whether it answers",
